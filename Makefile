@@ -1,0 +1,83 @@
+# Every target sets up what it needs: a machine with make and Python 3.11 or newer is enough.
+# The first run installs into .venv (the third-party networks into .venv-third-party); later runs are quick.
+
+# The first of these that is at least 3.11 makes the environment; `make PYTHON=/path/to/python` overrides.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+endif
+
+VENV := .venv
+BIN := $(VENV)/bin
+THIRD := .venv-third-party
+
+# Arguments for the programs: make demo ARGS="--out out/mine.png", make test ARGS="-k conv -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow third-party lint format types docs docs-serve bench clean
+
+help:
+	@echo "make demo         train on real digits, explain them, write out/mnist.png"
+	@echo "make test         the tests (make test-slow: the slow ones too)"
+	@echo "make third-party  explain networks written by others"
+	@echo "make lint         ruff: lint and formatting (make format mends both)"
+	@echo "make types        pyright over jaxlrp"
+	@echo "make docs         build the documentation into site/ (make docs-serve shows it)"
+	@echo "make bench        time and memory against the gradient"
+	@echo "make clean        remove the environments and what was built"
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/mnist.py $(ARGS)
+
+# KERAS_BACKEND is read once, when keras is first imported.
+test: $(VENV)/.test
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-slow: $(VENV)/.test
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto -m "not third_party" $(ARGS)
+
+third-party: $(THIRD)/.third-party
+	KERAS_BACKEND=jax $(THIRD)/bin/python -m pytest -m third_party tests/third_party $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/ratio.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(THIRD) site out build dist .pytest_cache .ruff_cache .hypothesis
+
+# An environment, and one stamp for each extra installed into it.
+$(VENV)/.made $(THIRD)/.made:
+	@test -n "$(PYTHON)" || { \
+		echo "jaxlrp needs Python 3.11 or newer, and none was found ($$(python3 --version 2>&1 || true))."; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "jaxlrp needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)."; exit 1; }
+	@"$(PYTHON)" -m venv $(@D) || { \
+		echo "Could not make an environment (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@touch $@
+
+$(VENV)/.%: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+$(THIRD)/.%: $(THIRD)/.made pyproject.toml
+	$(THIRD)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,115 @@
+"""The networks that the benchmarks explain: VGG16, ResNet50 and a multilayer perceptron.
+
+Written in Flax Linen as anyone would write them; nothing here knows of relevance. Weights are
+random (He), and so are the BatchNorm statistics.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class VGG16(nn.Module):
+    """Thirteen convolutions in five stages, then three dense layers."""
+
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x):
+        for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+            for _ in range(depth):
+                x = nn.relu(nn.Conv(width, (3, 3))(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        x = x.reshape(x.shape[0], -1)
+        for _ in range(2):
+            x = nn.relu(nn.Dense(4096)(x))
+        return nn.Dense(self.classes)(x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution with a skip; the 3x3 strides, as in the usual weights."""
+
+    width: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        def conv(x, width, size, stride=1):
+            x = nn.Conv(width, (size, size), (stride, stride), use_bias=False)(x)
+            return nn.BatchNorm(use_running_average=True)(x)
+
+        y = nn.relu(conv(x, self.width, 1))
+        y = nn.relu(conv(y, self.width, 3, self.stride))
+        y = conv(y, 4 * self.width, 1)
+        if x.shape != y.shape:
+            x = conv(x, 4 * self.width, 1, self.stride)
+        return nn.relu(x + y)
+
+
+class ResNet50(nn.Module):
+    """A stem and sixteen bottleneck blocks."""
+
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(64, (7, 7), (2, 2), use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=True)(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+        for stage, depth in enumerate((3, 4, 6, 3)):
+            for block in range(depth):
+                stride = 2 if stage and not block else 1
+                x = Bottleneck(64 * 2**stage, stride)(x)
+        return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
+
+
+class MLP(nn.Module):
+    """Twelve dense layers, with ReLU between them."""
+
+    width: int = 1024
+    depth: int = 12
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(self.depth - 1):
+            x = nn.relu(nn.Dense(self.width)(x))
+        return nn.Dense(self.classes)(x)
+
+
+class Network(NamedTuple):
+    """`fn(params, x)` gives logits; `x` lies within [-3, 3]."""
+
+    fn: Callable[[Any, jax.Array], jax.Array]
+    params: Any
+    x: jax.Array
+
+
+MODELS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "vgg16": (VGG16(), (224, 224, 3)),
+    "resnet50": (ResNet50(), (224, 224, 3)),
+    "mlp": (MLP(), (1024,)),
+}
+
+
+def build(name: str, batch: int, seed: int = 0) -> Network:
+    """A network with random weights and an input of `batch` examples."""
+    model, shape = MODELS[name]
+    rng = np.random.default_rng(seed)
+    x = np.clip(rng.standard_normal((batch, *shape), np.float32), -3.0, 3.0)
+
+    def draw(path, leaf):
+        kind = path[-1].key
+        if kind == "kernel":
+            scale = np.sqrt(2.0 / np.prod(leaf.shape[:-1]))
+            return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) * np.float32(scale))
+        if kind in ("scale", "var"):
+            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
+        return jnp.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    return Network(model.apply, jax.tree_util.tree_map_with_path(draw, shapes), jnp.asarray(x))

@@ -1,0 +1,256 @@
+"""What an explanation costs, in units of the gradient of the same logit.
+
+    python benchmarks/ratio.py                                  # the whole table, tens of minutes
+    python benchmarks/ratio.py --networks vgg16 --batch 2 --composites epsilon_plus_flat --runs 3
+
+Both sides are compiled in this process from fresh functions, and timed in turn, so that a change
+of the machine's mood meets them alike. The yardstick is `jax.jit(jax.value_and_grad)` of the
+chosen logits, summed over the batch, with respect to the input; the other side is
+`lrp.value_and_relevance` of the same logits.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import networks
+
+import jaxlrp as lrp
+
+RULES: dict[str, Callable[[], Any]] = {
+    "lrp_zero": lambda: lrp.composites.lrp_zero(),
+    "epsilon": lambda: lrp.Epsilon(),
+    "epsilon_plus_flat": lambda: lrp.composites.epsilon_plus_flat(),
+    "epsilon_gamma_box": lambda: lrp.composites.epsilon_gamma_box(low=-3.0, high=3.0),
+    "epsilon_alpha2_beta1": lambda: lrp.composites.epsilon_alpha2_beta1(),
+    "zplus": lambda: lrp.ZPlus(),
+}
+
+# What one explanation may cost, times the gradient.
+RUN_TARGETS = {
+    "vgg16": {
+        "lrp_zero": 1.1,
+        "epsilon": 1.1,
+        "epsilon_plus_flat": 1.55,
+        "epsilon_gamma_box": 1.65,
+        "epsilon_alpha2_beta1": 2.2,
+    },
+    "resnet50": {
+        "lrp_zero": 1.1,
+        "epsilon": 1.1,
+        "epsilon_plus_flat": 1.55,
+        "epsilon_gamma_box": 1.9,
+        "epsilon_alpha2_beta1": 2.3,
+    },
+    "mlp": {"lrp_zero": 1.1, "epsilon": 1.1, "zplus": 1.75},
+}
+BUILD_TARGET = 2.0  # trace and compilation together
+DENSITY_RULES = ("lrp_zero", "epsilon")
+MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7}  # of the other rules; density rules: 1.1
+
+BATCHES = {"vgg16": (2, 8), "resnet50": (2, 8), "mlp": (256,)}
+
+
+@dataclasses.dataclass
+class Measured:
+    """One compiled function, with what it took to make it and to run it."""
+
+    compiled: Any
+    trace_s: list[float]
+    compile_s: list[float]
+    run_s: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def build(self) -> float:
+        return statistics.median(map(sum, zip(self.trace_s, self.compile_s)))
+
+    @property
+    def run(self) -> float:
+        return statistics.median(self.run_s)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of arguments, results and everything live in between."""
+        stats = self.compiled.memory_analysis()
+        return stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+
+    @property
+    def temporary(self) -> int:
+        return self.compiled.memory_analysis().temp_size_in_bytes
+
+    @property
+    def products(self) -> tuple[int, int]:
+        """Convolutions and matrix products in the optimised program."""
+        text = self.compiled.as_text()
+        called = re.findall(r'custom_call_target="([^"]*)"', text)
+        convs = len(re.findall(r"[\s)}] convolution\(", text))
+        dots = len(re.findall(r"[\s)}] dot\(", text))
+        convs += sum("conv" in name.lower() for name in called)
+        dots += sum("matmul" in name.lower() or "dot" in name.lower() for name in called)
+        return convs, dots
+
+
+def gradient(fn: Callable) -> Callable:
+    """The yardstick: the chosen logits and their gradient with respect to the input."""
+
+    def logit(x, params, target):
+        out = fn(params, x)
+        return jnp.take_along_axis(out, target[:, None], axis=1).sum()
+
+    def step(params, x, target):
+        return jax.value_and_grad(logit)(x, params, target)
+
+    return step
+
+
+def explanation(fn: Callable, rules: Any) -> Callable:
+    relevance = lrp.value_and_relevance(fn, rules, argnums=1)
+
+    def step(params, x, target):
+        return relevance(params, x, target=target)
+
+    return step
+
+
+def make(step: Callable[[], Callable], args: Sequence[Any], repeats: int) -> Measured:
+    """Traces and compiles `repeats` times from nothing; `step()` is a fresh function each time."""
+    traced, compiled_in = [], []
+    for _ in range(repeats):
+        jax.clear_caches()
+        start = time.perf_counter()
+        lowered = jax.jit(step()).lower(*args)
+        middle = time.perf_counter()
+        compiled = lowered.compile()
+        compiled_in.append(time.perf_counter() - middle)
+        traced.append(middle - start)
+    return Measured(compiled, traced, compiled_in)
+
+
+def measure(name: str, batch: int, rules: Sequence[str], options: argparse.Namespace) -> dict:
+    """Compiled functions of one network by rule; the gradient is under "gradient"."""
+    network = networks.build(name, batch)
+    args = (network.params, network.x, jnp.arange(batch) % 1000)
+
+    def fresh() -> Callable:
+        return lambda params, x: network.fn(params, x)
+
+    steps = {"gradient": lambda: gradient(fresh())}
+    for rule in rules:
+        steps[rule] = lambda rule=rule: explanation(fresh(), RULES[rule]())
+    make(steps["gradient"], args, 1)  # the first compilation of a process pays for the compiler
+    measured = {rule: make(step, args, options.builds) for rule, step in steps.items()}
+    for entry in measured.values():  # the first call of each touches its memory
+        jax.block_until_ready(entry.compiled(*args))
+    for _ in range(options.runs):
+        for entry in measured.values():
+            start = time.perf_counter()
+            jax.block_until_ready(entry.compiled(*args))
+            entry.run_s.append(time.perf_counter() - start)
+    return measured
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+HEADER = (
+    "network",
+    "batch",
+    "rules",
+    "run",
+    "target",
+    "run, s (min to max)",
+    "trace, s",
+    "compile, s",
+    "build",
+    "memory",
+    "temporaries, MB",
+    "conv + dot",
+)
+
+
+def verdict(ratio: float, target: float | None) -> str:
+    if target is None:
+        return "-"
+    return f"{target:g} {'met' if ratio <= target else 'MISSED'}"
+
+
+def memory_target(name: str, rule: str) -> float | None:
+    return 1.1 if rule in DENSITY_RULES else MEMORY_TARGETS.get(name)
+
+
+def row(name: str, batch: int, rule: str, entry: Measured, base: Measured) -> tuple[str, ...]:
+    is_base = entry is base
+    run, build = entry.run / base.run, entry.build / base.build
+    memory = entry.memory / base.memory
+    convs, dots = entry.products
+    return (
+        name,
+        str(batch),
+        rule,
+        f"{run:.2f}",
+        "-" if is_base else verdict(run, RUN_TARGETS[name].get(rule)),
+        f"{entry.run:.3f} ({min(entry.run_s):.3f} to {max(entry.run_s):.3f})",
+        f"{statistics.median(entry.trace_s):.2f}",
+        f"{statistics.median(entry.compile_s):.2f}",
+        f"{build:.2f}" + ("" if is_base else f" ({verdict(build, BUILD_TARGET)})"),
+        f"{memory:.2f}" + ("" if is_base else f" ({verdict(memory, memory_target(name, rule))})"),
+        f"{entry.temporary / 1e6:.1f}",
+        f"{convs} + {dots}",
+    )
+
+
+def show(rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table that reads well here and in Markdown."""
+    rows = [HEADER, *rows]
+    widths = [max(len(line[i]) for line in rows) for i in range(len(HEADER))]
+    for i, line in enumerate(rows):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |")
+        if not i:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def machine() -> str:
+    model = "unknown processor"
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores, {jax.devices()[0].device_kind}; jax {jax.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument("--composites", nargs="+", choices=RULES, help="default: all with a target")
+    parser.add_argument("--batch", nargs="+", type=int, help="default: 2 and 8, for the MLP 256")
+    parser.add_argument("--runs", type=int, default=7, help="timed runs of each (default 7)")
+    parser.add_argument("--builds", type=int, default=5, help="traces and compilations (default 5)")
+    options = parser.parse_args()
+
+    print(machine(), flush=True)
+    rows = []
+    for name in options.networks:
+        rules = options.composites or list(RUN_TARGETS[name])
+        for batch in options.batch or BATCHES[name]:
+            print(f"measuring {name}, batch {batch}: {', '.join(rules)} ...", flush=True)
+            measured = measure(name, batch, rules, options)
+            base = measured["gradient"]
+            rows += [row(name, batch, rule, entry, base) for rule, entry in measured.items()]
+            del measured
+    print()
+    show(rows)
+    print("\nrun, build (trace and compile) and memory are times the gradient's;")
+    print("times are medians; memory is arguments, results and temporaries together.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Every line that depends on the JAX version, and no other place."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend import core as jex_core
+from jax.extend import source_info_util
+from jax.extend.core import primitives as jex_primitives
+
+Literal = jex_core.Literal
+DropVar = jex_core.DropVar
+Jaxpr = jex_core.Jaxpr
+ClosedJaxpr = jex_core.ClosedJaxpr
+Primitive = jex_core.Primitive
+
+# Parameters under which call-like primitives keep the jaxpr that they stand for.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+_REMAT = ("remat2", "checkpoint")
+
+
+def called_jaxpr(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
+    """The jaxpr and constants that a call-like equation stands for, or None."""
+    key = _CALLS.get(eqn.primitive.name)
+    if key is None or key not in eqn.params:
+        return None
+    inner = eqn.params[key]
+    if isinstance(inner, ClosedJaxpr):
+        return inner.jaxpr, inner.consts
+    return inner, ()
+
+
+def remat_settings(eqn: Any) -> dict[str, Any] | None:
+    """Keyword arguments for `jax.checkpoint` if the equation is a rematerialised call."""
+    if eqn.primitive.name not in _REMAT:
+        return None
+    return {"policy": eqn.params["policy"], "prevent_cse": eqn.params["prevent_cse"]}
+
+
+def scope_names(eqn: Any) -> tuple[str, ...]:
+    """Named scopes around an equation, without the marks that transformations leave."""
+    stack = getattr(eqn.source_info.name_stack, "stack", ())
+    return tuple(entry.name for entry in stack if type(entry).__name__ == "Scope")
+
+
+def source_line(source_info: Any) -> str:
+    """`file:line (function)`, from the innermost frame outside installed packages if there is one."""
+    installed = tuple({sysconfig.get_paths()[k] for k in ("purelib", "platlib", "stdlib")})
+    traceback = getattr(source_info, "traceback", None)
+    own = __file__.removesuffix("compat.py")
+    for frame in getattr(traceback, "frames", ()):
+        name = frame.file_name
+        if not name.startswith(installed) and not name.startswith(own):
+            return f"{name.rsplit('/', 1)[-1]}:{frame.line_num} ({frame.function_name})"
+    text = source_info_util.summarize(source_info)
+    return text.rsplit("/", 1)[-1]
+
+
+def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[Any]:
+    """Apply a primitive; always a list of outputs."""
+    out = primitive.bind(*values, **primitive.get_bind_params(params))
+    return list(out) if primitive.multiple_results else [out]
+
+
+def is_primitive(obj: Any) -> bool:
+    """Whether an object is a JAX primitive (`lax.dot_general_p`)."""
+    return isinstance(obj, Primitive)
+
+
+def primitive_names() -> frozenset[str]:
+    """Names of the primitives that this JAX knows."""
+    found = (getattr(jex_primitives, name) for name in dir(jex_primitives) if name.endswith("_p"))
+    return frozenset(p.name for p in found if is_primitive(p))
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether an array has a value now (is no tracer)."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def path_names(path: Sequence[Any]) -> tuple[str, ...]:
+    """A pytree key path as plain words: `.layers[0].weight` -> ('layers', '0', 'weight')."""
+    words = []
+    for key in path:
+        for attribute in ("key", "name", "idx"):
+            if hasattr(key, attribute):
+                words.append(str(getattr(key, attribute)))
+                break
+        else:
+            words.append(str(key))
+    return tuple(words)

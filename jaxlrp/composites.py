@@ -1,0 +1,238 @@
+"""Presets: rule maps by the names they have in the literature.
+
+Each is a function that returns a `RuleMap`; arguments override its defaults. `epsilon` is the
+stabiliser and `bias` the bias policy of all linear layers ("absorb", "ignore" or "distribute").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxlrp.graph.groups import KINDS
+from jaxlrp.rulemap import RuleMap
+from jaxlrp.rules import (
+    AlphaBeta,
+    BetaSmooth,
+    Deconvnet,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    GuidedBackprop,
+    Rule,
+    SignalTakesAll,
+    Stop,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
+from jaxlrp.rules.base import BiasPolicy
+from jaxlrp.selectors import first, kind
+from jaxlrp.selectors import Selector as _Selector
+
+__all__ = [
+    "attn_lrp",
+    "beta_smooth",
+    "cp_lrp",
+    "deconvnet",
+    "deep_taylor",
+    "deep_taylor_bounded",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "excitation_backprop",
+    "guided_backprop",
+    "lrp_zero",
+]
+
+
+def _linear(
+    epsilon: float, bias: BiasPolicy, conv: Rule | None = None, dense: Rule | None = None
+) -> dict[_Selector, Rule]:
+    """Epsilon wherever something is added up, with other rules for conv and dense if given."""
+    default = Epsilon(epsilon, bias=bias)
+    entries: dict[_Selector, Rule] = {
+        kind("dense"): dense or default,
+        kind("conv"): conv or default,
+        kind("embed"): dense or default,
+        kind("affine"): default,
+        kind("add"): Epsilon(epsilon),
+        kind("avg_pool"): Epsilon(epsilon),
+    }
+    return entries
+
+
+def _first_linear() -> _Selector:
+    return first(kind("conv"), kind("dense"), kind("embed"))
+
+
+def _flat(epsilon: float) -> dict[_Selector, Rule]:
+    return {_first_linear(): Flat(epsilon=epsilon)}
+
+
+def lrp_zero(*, bias: BiasPolicy = "absorb") -> RuleMap:
+    """LRP-0 everywhere: Epsilon(0). Gradient x input on bias-free ReLU networks.
+
+    Source: Bach et al. 2015, equation 56.
+    """
+    entries = _linear(0.0, bias)
+    return RuleMap(entries, "lrp_zero")
+
+
+def epsilon_plus(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
+    """ZPlus in convolutions, Epsilon in dense layers.
+
+    Source: Kohlbrenner et al., Towards best practice in explaining neural network decisions with
+    LRP, IJCNN 2020.
+    """
+    return RuleMap(_linear(epsilon, bias, conv=ZPlus(epsilon=epsilon, bias=bias)), "epsilon_plus")
+
+
+def epsilon_plus_flat(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
+    """`epsilon_plus` with Flat in the first linear layer."""
+    return RuleMap({**epsilon_plus(epsilon=epsilon, bias=bias), **_flat(epsilon)}, "epsilon_plus_flat")
+
+
+def epsilon_alpha2_beta1(
+    *,
+    epsilon: float = 1e-6,
+    bias: BiasPolicy = "absorb",
+    alpha: float = 2.0,
+    beta: float = 1.0,
+) -> RuleMap:
+    """AlphaBeta(2, 1) in convolutions, Epsilon in dense layers. Source: Kohlbrenner et al. 2020."""
+    rule = AlphaBeta(alpha, beta, epsilon=epsilon, bias=bias)
+    return RuleMap(_linear(epsilon, bias, conv=rule), "epsilon_alpha2_beta1")
+
+
+def epsilon_alpha2_beta1_flat(
+    *,
+    epsilon: float = 1e-6,
+    bias: BiasPolicy = "absorb",
+    alpha: float = 2.0,
+    beta: float = 1.0,
+) -> RuleMap:
+    """`epsilon_alpha2_beta1` with Flat in the first linear layer."""
+    entries = epsilon_alpha2_beta1(epsilon=epsilon, bias=bias, alpha=alpha, beta=beta)
+    return RuleMap({**entries, **_flat(epsilon)}, "epsilon_alpha2_beta1_flat")
+
+
+def epsilon_gamma_box(
+    low: Any,
+    high: Any,
+    *,
+    gamma: float = 0.25,
+    epsilon: float = 1e-6,
+    bias: BiasPolicy = "absorb",
+) -> RuleMap:
+    """ZBox(low, high) in the first linear layer, Gamma in convolutions, Epsilon in dense layers.
+
+    low and high bound the network's input before any normalisation inside the network.
+    Source: Montavon et al. 2019, section 10.3.
+    """
+    entries = _linear(epsilon, bias, conv=Gamma(gamma, epsilon=epsilon, bias=bias))
+    box = ZBox(low, high, epsilon=epsilon, bias=bias)
+    return RuleMap({**entries, _first_linear(): box}, "epsilon_gamma_box")
+
+
+def excitation_backprop(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
+    """ZPlus in every linear layer; activations take their derivative.
+
+    Source: Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018.
+    """
+    plus = ZPlus(epsilon=epsilon, bias=bias)
+    entries = _linear(epsilon, bias, conv=plus, dense=plus)
+    entries[kind("affine")] = plus
+    return RuleMap({**entries, kind("activation"): Gradient()}, "excitation_backprop")
+
+
+def _gradient_like(activation: Rule) -> dict[_Selector, Rule]:
+    entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS if k != "max_pool"}
+    return {**entries, kind("activation"): activation}
+
+
+def guided_backprop() -> RuleMap:
+    """The gradient, with negative signals stopped at every activation. Returns no relevance.
+
+    Source: Springenberg et al. 2015.
+    """
+    return RuleMap(_gradient_like(GuidedBackprop()), "guided_backprop")
+
+
+def deconvnet() -> RuleMap:
+    """The gradient, with activations replaced by a ReLU on the way back. Returns no relevance.
+
+    Source: Zeiler and Fergus 2014.
+    """
+    return RuleMap(_gradient_like(Deconvnet()), "deconvnet")
+
+
+def beta_smooth(beta: float = 10.0) -> RuleMap:
+    """The gradient of the network with softplus(beta x)/beta in place of ReLU's derivative.
+
+    Source: Dombrowski et al. 2019.
+    """
+    return RuleMap(_gradient_like(BetaSmooth(beta)), "beta_smooth")
+
+
+def deep_taylor(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
+    """ZPlus in every linear layer, WSquare in the first. Source: Montavon et al. 2017."""
+    plus = ZPlus(epsilon=epsilon, bias=bias)
+    entries = _linear(epsilon, bias, conv=plus, dense=plus)
+    entries[kind("affine")] = plus
+    return RuleMap({**entries, _first_linear(): WSquare(epsilon=epsilon)}, "deep_taylor")
+
+
+def deep_taylor_bounded(
+    low: Any, high: Any, *, epsilon: float = 1e-6, bias: BiasPolicy = "absorb"
+) -> RuleMap:
+    """`deep_taylor` for inputs in a box: ZBox(low, high) in the first layer."""
+    entries = deep_taylor(epsilon=epsilon, bias=bias)
+    box = ZBox(low, high, epsilon=epsilon, bias=bias)
+    return RuleMap({**entries, _first_linear(): box}, "deep_taylor_bounded")
+
+
+def attn_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
+    """Epsilon in linear layers, Taylor in softmax, half to each factor of a product.
+
+    Source: Achtibat et al., AttnLRP: attention-aware layer-wise relevance propagation for
+    transformers, ICML 2024.
+    """
+    return RuleMap(_linear(epsilon, bias), "attn_lrp")
+
+
+def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
+    """Attention weights and gates are constants: the softmax stops, the signal takes all.
+
+    Source: Ali et al. 2022.
+    """
+    gates = {
+        _SoftmaxOfProduct(): Stop(),
+        kind("product"): SignalTakesAll(),
+    }
+    return RuleMap({**_linear(epsilon, bias), **gates}, "cp_lrp")
+
+
+@dataclasses.dataclass(frozen=True)
+class _SoftmaxOfProduct(_Selector):
+    """Softmax layers whose output reaches a product of two active values, through moves alone."""
+
+    def select(self, layers: Any) -> frozenset[int]:
+        found = set()
+        for index, layer in enumerate(layers.layers):
+            if layer.kind != "softmax":
+                continue
+            stack = list(layers.feeds[index])
+            while stack:
+                reader = stack.pop()
+                if layers.layers[reader].kind in ("matmul", "product"):
+                    found.add(index)
+                elif layers.layers[reader].kind == "structural":
+                    stack.extend(layers.feeds[reader])
+        return frozenset(found)
+
+    def __repr__(self) -> str:
+        return "softmax that feeds a product"

@@ -1,0 +1,29 @@
+"""Every error that jaxlrp raises on purpose. All derive from `LRPError`."""
+
+
+class LRPError(Exception):
+    """Base class of the errors of jaxlrp."""
+
+
+class InputError(LRPError, ValueError):
+    """An argument cannot be explained: wrong type, dtype or shape."""
+
+
+class TargetError(LRPError, ValueError):
+    """The target does not fit the output of the function."""
+
+
+class SelectorError(LRPError, ValueError):
+    """A selector of a rule map, of `layers=` or of `condition=` matches nothing, or is ambiguous."""
+
+
+class RuleError(LRPError, ValueError):
+    """A rule has impossible parameters, or was given to a layer that it does not fit."""
+
+
+class UnsupportedPrimitiveError(LRPError, NotImplementedError):
+    """Relevance must cross an equation for which no rule is known."""
+
+
+class NonFiniteError(LRPError, FloatingPointError):
+    """Raised with `check_finite=True` when a value or a relevance is NaN or infinite."""

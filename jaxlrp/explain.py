@@ -1,0 +1,470 @@
+"""The transformations that a user calls."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp import compat, target as targets
+from jaxlrp.errors import InputError, NonFiniteError, TargetError
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.trace import trace
+from jaxlrp.ledger import Ledger, make_ledger
+from jaxlrp.rulemap import RuleMap, as_rule_map
+from jaxlrp.rules.base import times
+from jaxlrp.run import forward
+from jaxlrp.run.evaluate import widen
+from jaxlrp.run.plan import Layer, Plan, make_plan
+
+ArgNums = int | Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What the caller asked for, apart from the arguments."""
+
+    fn: Callable[..., Any]
+    rules: RuleMap
+    argnums: int | tuple[int, ...] = 0
+    has_aux: bool = False
+    layers: tuple[Any, ...] | None = None
+    check_finite: bool = False
+    seed: str = "density"
+
+
+@dataclasses.dataclass
+class _Traced:
+    """A planned function with the arrays that it runs on."""
+
+    plan: Plan
+    outputs: list[Value]
+    aux: list[Value]
+    arrays: list[Any]
+    consts: list[Any]
+    explained: list[Value]
+    explained_tree: Any
+    out_tree: Any
+    aux_tree: Any
+
+    @property
+    def graph(self) -> Graph:
+        return self.plan.graph
+
+    @property
+    def primals(self) -> list[Any]:
+        index = {v: i for i, v in enumerate(self.graph.inputs)}
+        return [self.arrays[index[v]] for v in self.explained]
+
+    def run(self, primals: Sequence[Any], probes: forward.Probes) -> tuple[list[Any], list[Any]]:
+        env: dict[Value, Any] = dict(zip(self.graph.inputs, self.arrays, strict=True))
+        env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
+        env.update(zip(self.explained, primals, strict=True))
+        found = forward.run(self.plan, env, [*self.outputs, *self.aux], probes)
+        return found[: len(self.outputs)], found[len(self.outputs) :]
+
+
+def explain(
+    fn: Callable[..., Any],
+    rules: Any,
+    argnums: ArgNums = 0,
+    has_aux: bool = False,
+    *,
+    layers: Sequence[Any] | None = None,
+    check_finite: bool = False,
+) -> Callable[..., Any]:
+    """Turn `fn` into a function that returns the relevance of its input: `R(*args, target=None)`.
+
+    Args:
+      fn: any JAX function; also a module that is a pytree and callable (Equinox, NNX).
+      rules: a rule map, a mapping selector -> rule, or a rule (for every linear layer).
+      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may
+        be any pytree of floating arrays; the others are static but may be traced.
+      has_aux: `fn` returns `(output, aux)`; aux comes back beside the relevance.
+      layers: selectors; relevance at the output of these layers is returned too, by name.
+      check_finite: raise `NonFiniteError` if the output or a relevance is NaN or infinite.
+        Works on concrete arrays, not under `jit`.
+
+    Returns:
+      A function of `fn`'s arguments and `target`. It returns R with the structure and shapes of
+      the explained argument (float32 at least), or `(R, {name: relevance})` with `layers`, or
+      `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
+
+      `target`: None starts every output with its own value; integers of shape `out.shape[:-1]`,
+      or one integer, pick the class on the last axis; floats of the output's shape are weights.
+
+    Raises:
+      InputError, TargetError, RuleError, SelectorError, UnsupportedPrimitiveError: while
+        planning, before anything runs.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxlrp as lrp
+    >>> w = jnp.array([[1.0, -1.0], [2.0, 0.5]])
+    >>> R = lrp.explain(lambda x: x @ w, lrp.Epsilon(0.0))(jnp.array([3.0, 1.0]), target=0)
+    >>> print(R)
+    [3. 2.]
+    """
+    both = value_and_relevance(
+        fn, rules, argnums, has_aux, layers=layers, check_finite=check_finite
+    )
+
+    @_named_after(fn, "explain")
+    def relevance(*args: Any, target: Any = None, **kwargs: Any) -> Any:
+        value, found = both(*args, target=target, **kwargs)
+        return (found, value[1]) if has_aux else found
+
+    return relevance
+
+
+def value_and_relevance(
+    fn: Callable[..., Any],
+    rules: Any,
+    argnums: ArgNums = 0,
+    has_aux: bool = False,
+    *,
+    layers: Sequence[Any] | None = None,
+    check_finite: bool = False,
+) -> Callable[..., Any]:
+    """As `explain`, returning `(value, R)`; with `has_aux` `((value, aux), R)`, as JAX does.
+
+    With `layers`, R is the pair `(R, {name: relevance})`.
+    """
+    request = _Request(
+        fn, as_rule_map(rules), _normal(argnums), has_aux, _tuple(layers), check_finite
+    )
+
+    @_named_after(fn, "value_and_relevance")
+    def both(*args: Any, target: Any = None, **kwargs: Any) -> Any:
+        traced = _plan(request, args, kwargs)
+        shapes = [v.aval for v in traced.outputs]
+        weights = targets.output_weights(target, shapes, traced.out_tree)
+        probed = _selected(traced, request.layers)
+        values, aux, relevance, extra = _pull_back(traced, weights, probed)
+        out = jax.tree.unflatten(traced.out_tree, values)
+        found = jax.tree.unflatten(traced.explained_tree, relevance)
+        by_name = {layer.name: extra[layer] for layer in probed}
+        if request.check_finite:
+            _check_finite(out, found, by_name)
+        result = (found, by_name) if request.layers is not None else found
+        if has_aux:
+            return (out, jax.tree.unflatten(traced.aux_tree, aux)), result
+        return out, result
+
+    return both
+
+
+def relevance_vjp(
+    fn: Callable[..., Any], rules: Any, *primals: Any, has_aux: bool = False
+) -> tuple[Any, ...]:
+    """As `jax.vjp`: the value, and a function from relevance at the output to one per primal.
+
+    The seed is a relevance, not a weight: it may be given to outputs that are 0. Every primal is
+    explained. With `has_aux` also returns aux.
+
+    Returns:
+      `(value, back)`, where `back(R_out)` is a tuple with the relevance of each primal.
+    """
+    numbers = tuple(range(len(primals)))
+    request = _Request(fn, as_rule_map(rules), numbers, has_aux, seed="relevance")
+    traced = _plan(request, primals, {})
+
+    def run(explained: Sequence[Any]) -> Any:
+        return traced.run(explained, forward.Probes())
+
+    values, back, aux = jax.vjp(run, [widen(p) for p in traced.primals], has_aux=True)
+    out = jax.tree.unflatten(traced.out_tree, [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)])
+
+    def backward(relevance: Any) -> tuple[Any, ...]:
+        leaves, tree = jax.tree.flatten(relevance)
+        if tree != traced.out_tree or [jnp.shape(r) for r in leaves] != [v.shape for v in values]:
+            raise TargetError(
+                f"relevance of structure {tree} and shapes {[jnp.shape(r) for r in leaves]} was "
+                f"given; the output has {traced.out_tree} and {[v.shape for v in values]}."
+            )
+        seeds = [jnp.asarray(r, v.dtype) for r, v in zip(leaves, values, strict=True)]
+        (found,) = back(seeds)
+        return jax.tree.unflatten(traced.explained_tree, _relevances(traced, found))
+
+    if has_aux:
+        return out, backward, jax.tree.unflatten(traced.aux_tree, aux)
+    return out, backward
+
+
+def plan(
+    fn: Callable[..., Any],
+    rules: Any,
+    argnums: ArgNums = 0,
+    has_aux: bool = False,
+    *,
+    layers: Sequence[Any] | None = None,
+) -> Callable[..., Plan]:
+    """The plan that `explain` would follow: every layer, its rule, and why it has that rule.
+
+    The returned function takes `fn`'s arguments, as arrays or as `jax.ShapeDtypeStruct`s, and
+    runs nothing. `print` shows the table.
+    """
+    request = _Request(fn, as_rule_map(rules), _normal(argnums), has_aux, _tuple(layers))
+
+    @_named_after(fn, "plan")
+    def planned(*args: Any, target: Any = None, **kwargs: Any) -> Plan:
+        del target
+        traced = _plan(request, args, kwargs)
+        _selected(traced, request.layers)
+        return traced.plan
+
+    return planned
+
+
+def ledger(
+    fn: Callable[..., Any],
+    rules: Any,
+    argnums: ArgNums = 0,
+    has_aux: bool = False,
+    *,
+    layers: Sequence[Any] | None = None,
+) -> Callable[..., Ledger]:
+    """Where relevance went: in and out of every layer, its loss split into bias, stabiliser, rule.
+
+    The returned function takes `fn`'s arguments and `target`; sums are over the whole batch.
+    `layers` restricts the rows that are shown to the layers selected.
+    """
+    request = _Request(fn, as_rule_map(rules), _normal(argnums), has_aux, _tuple(layers))
+
+    @_named_after(fn, "ledger")
+    def kept(*args: Any, target: Any = None, **kwargs: Any) -> Ledger:
+        traced = _plan(request, args, kwargs)
+        shapes = [v.aval for v in traced.outputs]
+        weights = targets.output_weights(target, shapes, traced.out_tree)
+        shown = _selected(traced, request.layers)
+        every = [layer for layer in traced.plan.layers]
+        values, _, relevance, accounts = _pull_back(traced, weights, every, accounts=True)
+        seeded = [jnp.sum(w * v) for w, v in zip(weights, values, strict=True)]
+        return make_ledger(
+            accounts,
+            shown if request.layers is not None else every,
+            sum(seeded, jnp.zeros(())),
+            sum((jnp.sum(r) for r in relevance), jnp.zeros(())),
+        )
+
+    return kept
+
+
+# -- inside ------------------------------------------------------------------------------------
+
+
+def _tuple(layers: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    if layers is None:
+        return None
+    return (layers,) if isinstance(layers, str) or callable(layers) else tuple(layers)
+
+
+def _normal(argnums: ArgNums) -> int | tuple[int, ...]:
+    if isinstance(argnums, int) and not isinstance(argnums, bool):
+        return argnums
+    if isinstance(argnums, (tuple, list)) and all(isinstance(i, int) for i in argnums) and argnums:
+        return tuple(argnums)
+    raise InputError(f"argnums={argnums!r}: expected an int or a non-empty tuple of ints.")
+
+
+def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
+    name = getattr(fn, "__name__", type(fn).__name__)
+    doc = f"{what} of {name}."
+
+    def decorate(wrapped: Any) -> Any:
+        wrapped.__name__ = f"{what}_{name}"
+        wrapped.__qualname__ = wrapped.__name__
+        wrapped.__doc__ = doc
+        return wrapped
+
+    return decorate
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def _plan(request: _Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Traced:
+    """Trace and plan `fn` for these arguments."""
+    several = isinstance(request.argnums, tuple)
+    numbers = request.argnums if isinstance(request.argnums, tuple) else (request.argnums,)
+    chosen = []
+    for number in numbers:
+        if not -len(args) <= number < len(args):
+            raise InputError(
+                f"argnums={request.argnums} asks for argument {number}, but {len(args)} positional "
+                "arguments were given."
+            )
+        chosen.append(number % len(args))
+    args = tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
+    fn_leaves, fn_tree = jax.tree_util.tree_flatten_with_path(request.fn)
+    # A plain function is its own leaf: it has no parameters that we could see.
+    module = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
+    leaves, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
+    everything = [*module, *leaves]
+    is_array = [_is_array(leaf) for _, leaf in everything]
+    arrays = [leaf for (_, leaf), ok in zip(everything, is_array, strict=True) if ok]
+    paths = [
+        compat.path_names(path) if i < len(module) else compat.path_names(path[2:])
+        for i, ((path, _), ok) in enumerate(zip(everything, is_array, strict=True))
+        if ok
+    ]
+    trees: dict[str, Any] = {}
+
+    def flat(*flat_arrays: Any) -> Any:
+        given = iter(flat_arrays)
+        filled = [
+            next(given) if ok else leaf for (_, leaf), ok in zip(everything, is_array, strict=True)
+        ]
+        fn = request.fn
+        if module:
+            fn = jax.tree.unflatten(fn_tree, filled[: len(module)])
+        inner_args, inner_kwargs = jax.tree.unflatten(tree, filled[len(module) :])
+        result = fn(*inner_args, **inner_kwargs)
+        if request.has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise InputError(
+                    f"has_aux=True, but fn returned {type(result).__name__}; expected a pair "
+                    "(output, aux)."
+                )
+            out, aux = result
+        else:
+            out, aux = result, ()
+        outs, trees["out"] = jax.tree.flatten(out)
+        auxs, trees["aux"] = jax.tree.flatten(aux)
+        return outs, auxs
+
+    graph, consts, (out_shapes, _) = trace(flat, arrays, paths)
+    outputs = graph.outputs[: len(out_shapes)]
+    _check_outputs(outputs)
+    marks = [
+        i for i, (path, leaf) in enumerate(leaves) if path[0].idx == 0 and path[1].idx in chosen  # type: ignore[union-attr]
+    ]
+    position = {leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)}
+    order = sorted(marks, key=lambda i: chosen.index(leaves[i][0][1].idx))  # type: ignore[union-attr]
+    explained = [graph.inputs[position[len(module) + i]] for i in order]
+    picked = tuple(args[i] for i in chosen) if several else args[chosen[0]]
+    result = make_plan(graph, explained, outputs, request.rules, request.seed)
+    _check_dependence(result, outputs)
+    return _Traced(
+        result,
+        outputs,
+        graph.outputs[len(out_shapes) :],
+        arrays,
+        consts,
+        explained,
+        jax.tree.structure(picked),
+        trees["out"],
+        trees["aux"],
+    )
+
+
+def _explainable(arg: Any, number: int) -> Any:
+    """The argument with floating arrays as leaves, or an error that says what is wrong."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(arg)
+    if not leaves:
+        raise InputError(f"argument {number} is to be explained, but holds no arrays.")
+    checked = []
+    for path, leaf in leaves:
+        where = f"argument {number}{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, (bool, int, float)) and not isinstance(leaf, bool):
+            leaf = jnp.asarray(leaf)
+        if not _is_array(leaf):
+            raise InputError(
+                f"{where} is to be explained, but is {leaf!r} of type {type(leaf).__name__}; "
+                "every leaf must be a floating array. Choose another argument with argnums."
+            )
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InputError(
+                f"{where} is to be explained, but has dtype {leaf.dtype}; relevance needs "
+                "floating values. Cast it to float32 if its numbers are quantities; if they are "
+                'indices, explain the embedding they select (wrt="embed").'
+            )
+        if 0 in leaf.shape:
+            raise InputError(f"{where} has shape {tuple(leaf.shape)}: there is nothing to explain.")
+        checked.append(leaf)
+    return jax.tree.unflatten(tree, checked)
+
+
+def _check_outputs(outputs: list[Value]) -> None:
+    if not outputs:
+        raise InputError("fn returns no arrays: there is nothing to explain.")
+    for value in outputs:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise InputError(
+                f"fn returns an array of dtype {value.dtype}; relevance starts from floating "
+                "outputs. Return the logits, and other things through has_aux=True."
+            )
+
+
+def _check_dependence(plan: Plan, outputs: list[Value]) -> None:
+    if not any(v in plan.bench.activity.reached for v in outputs):
+        raise InputError(
+            "The output does not depend on the explained argument through floating values: check "
+            "argnums, and look for stop_gradient, rounding to integers or comparisons on the way."
+        )
+
+
+def _selected(traced: _Traced, selectors: tuple[Any, ...] | None) -> list[Layer]:
+    found: dict[Layer, None] = {}
+    for selector in selectors or ():
+        found.update(dict.fromkeys(traced.plan.select(selector)))
+    return list(found)
+
+
+def _pull_back(
+    traced: _Traced, weights: list[Any], layers: list[Layer], accounts: bool = False
+) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
+    """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
+    if accounts:
+        wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
+        zeros = {layer: jnp.zeros(forward.ACCOUNT, wide) for layer in layers}
+    else:
+        zeros = {
+            layer: jnp.zeros(layer.shape, jnp.promote_types(layer.dtype, jnp.float32))
+            for layer in layers
+        }
+
+    def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
+        by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
+        kind = "accounts" if accounts else "relevance"
+        return traced.run(explained, forward.Probes(**{kind: by_layer}))
+
+    primals = [widen(p) for p in traced.primals]
+    numbered = dict(enumerate(zeros.values()))
+    values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
+    seeds = [w.astype(v.dtype) for w, v in zip(weights, values, strict=True)]
+    found, brought = back(seeds)
+    extra = {layer: brought[i] for i, layer in enumerate(layers)}
+    values = [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)]
+    return values, aux, _relevances(traced, found, primals), extra
+
+
+def _as(array: Any, value: Value) -> Any:
+    return array.astype(value.dtype)
+
+
+def _relevances(traced: _Traced, found: Sequence[Any], primals: Any = None) -> list[Any]:
+    """What came back to the explained leaves, as relevance."""
+    primals = [widen(p) for p in traced.primals] if primals is None else primals
+    return [
+        r if traced.plan.edges.get(v) == "relevance" else times(x, r)
+        for v, x, r in zip(traced.explained, primals, found, strict=True)
+    ]
+
+
+def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
+    named = [("the output", value), ("the relevance", relevance)]
+    named += [(f"the relevance at {name!r}", r) for name, r in layers.items()]
+    for name, tree in named:
+        for leaf in jax.tree.leaves(tree):
+            if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):
+                raise NonFiniteError(
+                    f"check_finite: {name} has NaN or infinite entries; look at the inputs and "
+                    "at the parameters, or raise epsilon."
+                )
+
+

@@ -1,0 +1,141 @@
+"""Groups of equations that one rule applies to, and the workbench on which they are found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from jaxlrp.graph.activity import Activity
+from jaxlrp.graph.axes import Statics
+from jaxlrp.graph.intervals import Intervals
+from jaxlrp.graph.ir import Eqn, Graph, Value
+
+KINDS = (
+    "dense",
+    "conv",
+    "embed",
+    "matmul",
+    "product",
+    "add",
+    "activation",
+    "softmax",
+    "norm",
+    "affine",
+    "avg_pool",
+    "max_pool",
+    "reduce",
+    "structural",
+)
+
+
+@dataclasses.dataclass(eq=False)
+class Affine:
+    """How a linear group is built: elementwise scales and shifts around one core equation.
+
+    `core` is None for a group of nothing but scales and shifts. `operand` is the position of the
+    active operand in the core. `folds`: every scale is constant along all axes of the core's
+    input (`pre`) or output (`post`) but those that its kernel has too.
+    """
+
+    core: Eqn | None
+    operand: int
+    pre: list[Eqn]
+    post: list[Eqn]
+    folds: bool
+
+
+@dataclasses.dataclass(eq=False)
+class Group:
+    """Equations from active `inputs` to `outputs`, of one kind."""
+
+    kind: str
+    eqns: list[Eqn]
+    inputs: list[Value]
+    outputs: list[Value]
+    main: Eqn  # names the group, and gives its primitive and source line
+    affine: Affine | None = None
+    zero_at_zero: bool = True  # activation: f(0) = 0
+    hard_relu: bool = False  # activation: f(x) = 0 for every x <= 0
+    is_relu: bool = False  # activation: and f(x) = x for every x > 0
+    detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
+    gate: int | None = None  # product: which of `inputs` is the gate
+    # structural: "move" selects or repeats elements, "scale" multiplies by one number, "linear" mixes
+    transport: str = "linear"
+    note: str = ""
+
+    @property
+    def statics(self) -> list[Value]:
+        """Values from outside that the equations read besides the active inputs."""
+        inside = {v for e in self.eqns for v in e.outputs}
+        read = (v for e in self.eqns for v in e.inputs)
+        return list(dict.fromkeys(v for v in read if v not in inside and v not in self.inputs))
+
+
+class Workbench:
+    """A graph, the facts about it, and the groups found so far."""
+
+    def __init__(self, graph: Graph, activity: Activity, relevance_outputs: Iterable[Value]):
+        self.graph = graph
+        self.activity = activity
+        self.intervals = Intervals(graph)
+        self.statics = Statics(graph)
+        self.outputs = set(relevance_outputs)
+        self.claimed: dict[Eqn, Group] = {}
+        self.groups: list[Group] = []
+
+    def free(self, eqn: Eqn) -> bool:
+        return eqn not in self.claimed
+
+    def is_open(self, eqn: Eqn) -> bool:
+        """Relevance crosses the equation, and no group has it yet."""
+        return eqn not in self.claimed and self.activity.is_reached(eqn)
+
+    def reached_uses(self, value: Value) -> list[Eqn]:
+        """Equations through which relevance may arrive at a value."""
+        return [e for e in self.graph.uses(value) if self.activity.is_reached(e)]
+
+    def sole_use(self, value: Value) -> Eqn | None:
+        """The only equation through which relevance arrives at a value."""
+        uses = self.reached_uses(value)
+        return uses[0] if len(uses) == 1 and value not in self.outputs else None
+
+    def closed(self, eqns: Iterable[Eqn], outputs: Iterable[Value]) -> bool:
+        """Whether relevance enters these equations at `outputs` alone, and none is claimed."""
+        group, exits = set(eqns), set(outputs)
+        if any(e in self.claimed for e in group):
+            return False
+        for eqn in group:
+            for value in eqn.outputs:
+                if value in exits or value not in self.activity.active:
+                    continue
+                if value in self.outputs or any(e not in group for e in self.reached_uses(value)):
+                    return False
+        return True
+
+    def slice_back(
+        self, value: Value, stops: set[Value], allowed: Callable[[Eqn], bool]
+    ) -> list[Eqn] | None:
+        """Equations on the way from `stops` to `value`, in order; None if there is another way in.
+
+        Follows everything that depends on the explained inputs. Equations must be unclaimed and
+        allowed.
+        """
+        found: set[Eqn] = set()
+        stack = [value]
+        while stack:
+            v = stack.pop()
+            if v in stops or v not in self.activity.depends:
+                continue
+            eqn = v.producer
+            if eqn is None or eqn in self.claimed or not allowed(eqn):
+                return None
+            if eqn not in found:
+                found.add(eqn)
+                stack.extend(eqn.inputs)
+        return sorted(found, key=lambda e: e.order)
+
+    def claim(self, group: Group) -> Group:
+        for eqn in group.eqns:
+            self.claimed[eqn] = group
+        self.groups.append(group)
+        return group

@@ -1,0 +1,130 @@
+"""The graph of a traced function: single-assignment values and equations, calls inlined."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxlrp import compat
+
+
+class Value:
+    """One array in the graph."""
+
+    __slots__ = ("aval", "index", "path", "producer")
+
+    def __init__(self, aval: Any, producer: Eqn | None = None, index: int = 0):
+        self.aval = aval
+        self.producer = producer
+        self.index = index
+        self.path: tuple[str, ...] = ()  # pytree path, for parameters
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.aval.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.aval.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.aval.dtype
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.aval.shape:
+            size *= n
+        return size
+
+
+class Literal(Value):
+    """A scalar written into the jaxpr."""
+
+    __slots__ = ("val",)
+
+    def __init__(self, aval: Any, val: Any):
+        super().__init__(aval)
+        self.val = val
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Region:
+    """A stretch of equations that `jax.checkpoint` wraps; recomputed in the backward pass."""
+
+    settings: dict[str, Any]
+    parent: Region | None = None
+
+
+class Eqn:
+    """One equation. `scope` holds the named scopes around it, outermost first."""
+
+    __slots__ = ("inputs", "order", "outputs", "params", "prim", "region", "scope", "source_info")
+
+    def __init__(self, prim, params, inputs, outputs, scope, source_info, region):
+        self.prim = prim
+        self.params = params
+        self.inputs: list[Value] = inputs
+        self.outputs: list[Value] = outputs
+        self.scope: tuple[str, ...] = scope
+        self.source_info = source_info
+        self.region: Region | None = region
+        self.order = -1
+
+    @property
+    def name(self) -> str:
+        return self.prim.name
+
+    @property
+    def out(self) -> Value:
+        return self.outputs[0]
+
+    @property
+    def source(self) -> str:
+        return compat.source_line(self.source_info)
+
+
+class Graph:
+    """Equations in dataflow order, with inputs, constants and outputs."""
+
+    def __init__(
+        self,
+        inputs: list[Value],
+        consts: list[tuple[Value, Any]],
+        eqns: list[Eqn],
+        outputs: list[Value],
+    ):
+        self.inputs = inputs
+        self.consts = consts
+        self.outputs = outputs
+        self.eqns = _needed(eqns, outputs)
+        self.consumers: dict[Value, list[Eqn]] = {}
+        for order, eqn in enumerate(self.eqns):
+            eqn.order = order
+            for value in dict.fromkeys(eqn.inputs):
+                self.consumers.setdefault(value, []).append(eqn)
+        self._output_set = set(outputs)
+
+    def uses(self, value: Value) -> list[Eqn]:
+        """Equations that read a value, in order."""
+        return self.consumers.get(value, [])
+
+    def is_output(self, value: Value) -> bool:
+        return value in self._output_set
+
+    def sole_use(self, value: Value) -> Eqn | None:
+        """The one equation that reads a value, if there is exactly one and it is no output."""
+        uses = self.uses(value)
+        return uses[0] if len(uses) == 1 and not self.is_output(value) else None
+
+
+def _needed(eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
+    """Drop equations whose results nobody reads."""
+    live = set(outputs)
+    kept = []
+    for eqn in reversed(eqns):
+        if any(value in live for value in eqn.outputs):
+            kept.append(eqn)
+            live.update(eqn.inputs)
+    return kept[::-1]

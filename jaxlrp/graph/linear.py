@@ -1,0 +1,221 @@
+"""Linear layers: a core product with the scales and shifts around it, and pooling.
+
+The core is a contraction or convolution with one active operand, or a sum over a window or over
+whole axes. A chain of scales and shifts by static values, with a single consumer each, folds into
+the core after it, or else into the core before it: biases, BatchNorm, layer scale, divisors.
+"""
+
+from __future__ import annotations
+
+from jaxlrp.graph.groups import Affine, Group, Workbench
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, VIEWS
+
+_SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
+
+
+def find(bench: Workbench) -> None:
+    cores = []
+    for eqn in bench.graph.eqns:
+        if not bench.is_open(eqn):
+            continue
+        operand = _core_operand(bench, eqn)
+        if operand is not None:
+            group = _claim_core(bench, eqn, operand)
+            if group.kind in ("dense", "conv"):
+                cores.append(group)
+    for group in cores:
+        _fold_before(bench, group)
+
+
+def _core_operand(bench: Workbench, eqn: Eqn) -> int | None:
+    """Position of the one active operand, if the equation can be the core of a linear layer."""
+    if eqn.name not in ("dot_general", "conv_general_dilated") and eqn.name not in _SUMS:
+        return None
+    active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
+    return active[0] if len(active) == 1 else None
+
+
+def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
+    source = eqn.inputs[operand]
+    if eqn.name in _SUMS:
+        after = _divisors_after(bench, eqn.out)
+        is_pool = bool(after) or eqn.name == "reduce_window_sum"
+        kind = "avg_pool" if is_pool else "reduce"
+    elif not bench.statics.parameters(eqn.inputs[1 - operand]):
+        # No parameter goes into the weights: interpolation, a fixed transform.
+        kind, after = "structural", []
+    else:
+        after = absorb_affine_after(bench, eqn.out)
+        kind = "dense" if eqn.name == "dot_general" else "conv"
+    output = after[-1].out if after else eqn.out
+    folds = kind in ("dense", "conv") and _folds(
+        bench, after, eqn.out, output_features(eqn, operand)
+    )
+    affine = Affine(eqn, operand, [], after, folds)
+    return bench.claim(Group(kind, [eqn, *after], [source], [output], eqn, affine))
+
+
+def output_features(core: Eqn, operand: int) -> frozenset[int]:
+    """Axes of the core's output that its kernel has too."""
+    if core.name == "conv_general_dilated":
+        if operand != 0 or core.params["batch_group_count"] != 1:
+            return frozenset()
+        return frozenset({core.params["dimension_numbers"].out_spec[1]})
+    (lhs_contract, _), (lhs_batch, _) = core.params["dimension_numbers"]
+    n_batch = len(lhs_batch)
+    lhs_free = core.inputs[0].ndim - len(lhs_contract) - n_batch
+    free = range(n_batch + lhs_free, core.out.ndim)
+    if operand == 1:
+        free = range(n_batch, n_batch + lhs_free)
+    return frozenset(range(n_batch)) | frozenset(free)
+
+
+def input_features(core: Eqn, operand: int) -> frozenset[int]:
+    """Axes of the core's active operand that its kernel has too."""
+    if core.name == "conv_general_dilated":
+        if operand != 0 or core.params["batch_group_count"] != 1:
+            return frozenset()
+        return frozenset({core.params["dimension_numbers"].lhs_spec[1]})
+    contract, batch = core.params["dimension_numbers"]
+    return frozenset(contract[operand]) | frozenset(batch[operand])
+
+
+def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset[int]) -> bool:
+    """Whether all scales of a chain vary along feature axes alone, with no view in between."""
+    for eqn in chain:
+        if eqn.name in COPIES | ADDITIONS | {"neg"}:
+            continue
+        if eqn.name not in ("mul", "div"):
+            return False
+        scale = next(v for v in eqn.inputs if v not in bench.activity.active)
+        if scale.ndim == start.ndim and not bench.statics.varying_axes(scale) <= features:
+            return False
+    return True
+
+
+def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
+    """Position of the active operand if the equation scales or shifts it by a static value."""
+    if eqn.name not in AFFINE:
+        return None
+    active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
+    if len(active) != 1 or (eqn.name == "div" and active[0] == 1):
+        return None
+    if eqn.out.shape != eqn.inputs[active[0]].shape:
+        return None  # the active operand is broadcast
+    return active[0]
+
+
+def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
+    """A shift by one number that is written in the program, not learned."""
+    return eqn.name in ADDITIONS and any(
+        bench.intervals.constant(v) is not None for v in eqn.inputs
+    )
+
+
+def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
+    """Whether an elementwise equation that is not linear reads the value."""
+    for eqn in bench.reached_uses(value):
+        if eqn.name in COPIES or (affine_operand(bench, eqn) is not None):
+            if leads_into_nonlinearity(bench, eqn.out):
+                return True
+        elif eqn.name in ELEMENTWISE and eqn.name not in AFFINE:
+            return True
+        elif eqn.name in ("mul", "div") and eqn.inputs[0] is eqn.inputs[1]:
+            return True
+    return False
+
+
+def absorb_affine_after(bench: Workbench, start: Value, literal_shifts: bool = True) -> list[Eqn]:
+    """The chain of scales and shifts after a value; views count if an affine equation follows."""
+    chain: list[Eqn] = []
+    committed = 0
+    value = start
+    while (eqn := bench.sole_use(value)) is not None and bench.is_open(eqn):
+        if len(eqn.outputs) != 1:
+            break
+        if affine_operand(bench, eqn) is not None:
+            if is_literal_shift(bench, eqn) and (
+                not literal_shifts or leads_into_nonlinearity(bench, eqn.out)
+            ):
+                break
+            chain.append(eqn)
+            committed = len(chain)
+        elif eqn.name in VIEWS | COPIES and len(bench.activity.active_inputs(eqn)) == 1:
+            chain.append(eqn)
+        else:
+            break
+        value = eqn.out
+    return chain[:committed]
+
+
+def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
+    """The static scales after a sum that make it a mean."""
+    chain: list[Eqn] = []
+    committed = 0
+    value = start
+    while (eqn := bench.sole_use(value)) is not None and bench.is_open(eqn):
+        if len(eqn.outputs) != 1:
+            break
+        if eqn.name in ("mul", "div") and affine_operand(bench, eqn) is not None:
+            if any(
+                bench.statics.parameters(v) for v in eqn.inputs if v not in bench.activity.active
+            ):
+                break
+            chain.append(eqn)
+            committed = len(chain)
+        elif eqn.name in VIEWS | COPIES:
+            chain.append(eqn)
+        else:
+            break
+        value = eqn.out
+    return chain[:committed]
+
+
+def _fold_before(bench: Workbench, group: Group) -> None:
+    """Fold the scales and shifts of the core's input into it."""
+    assert group.affine is not None and group.affine.core is not None
+    core, operand = group.affine.core, group.affine.operand
+    value, chain, committed = core.inputs[operand], [], 0
+    while (eqn := value.producer) is not None and bench.is_open(eqn):
+        if bench.sole_use(value) is None or len(eqn.outputs) != 1:
+            break
+        position = affine_operand(bench, eqn)
+        if position is not None:
+            chain.append(eqn)
+            committed = len(chain)
+        elif eqn.name in VIEWS | COPIES:
+            position = 0
+            chain.append(eqn)
+        else:
+            break
+        value = eqn.inputs[position]
+    before = chain[:committed][::-1]
+    if not before or not _worth_folding(bench, before):
+        return
+    first = before[0]
+    active = next(v for v in first.inputs if v in bench.activity.active)
+    group.affine.pre = before
+    group.affine.folds = group.affine.folds and _folds(
+        bench, before, core.inputs[operand], input_features(core, operand)
+    )
+    group.eqns = before + group.eqns
+    group.inputs = [active]
+    for eqn in before:
+        bench.claimed[eqn] = group
+
+
+def _worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:
+    """Not the tail of an activation (0.5 * x * (1 + erf x) written with its scale last)."""
+    first = chain[0]
+    position = affine_operand(bench, first)
+    assert position is not None
+    maker = first.inputs[position].producer
+    scales_by_number = all(
+        e.name not in AFFINE
+        or e.name == "neg"
+        or any(bench.intervals.constant(v) is not None for v in e.inputs)
+        for e in chain
+    )
+    nonlinear = maker is not None and maker.name in ELEMENTWISE and bench.is_open(maker)
+    return not (scales_by_number and nonlinear)

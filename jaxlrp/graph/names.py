@@ -1,0 +1,72 @@
+"""Where a layer is: the scopes around it, else the path of its parameters, else its ordinal."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from jaxlrp.graph.groups import Group, Workbench
+from jaxlrp.graph.ir import Eqn
+
+
+def assign(bench: Workbench) -> dict[Group, tuple[str, tuple[str, ...]]]:
+    """Name and further names (of what was folded in) of every group.
+
+    Layers come first, structural equations after them, each in dataflow order, so that a reshape
+    never takes the name of the layer that stands in its scope.
+    """
+    taken: Counter[str] = Counter()
+    ordinals: Counter[str] = Counter()
+    named: dict[Group, tuple[str, tuple[str, ...]]] = {}
+    for group in sorted(bench.groups, key=lambda g: (g.kind == "structural", g.eqns[-1].order)):
+        base = _scope(group.main) or _parameter_path(bench, group)
+        if not base:
+            base = f"{group.kind}_{ordinals[group.kind]}"
+            ordinals[group.kind] += 1
+        name = base if taken[base] == 0 else f"{base}#{taken[base]}"
+        taken[base] += 1
+        others = {_scope(e) for e in group.eqns} | _folded_paths(bench, group)
+        named[group] = (name, tuple(sorted(o for o in others if o and o not in (base, name))))
+    return named
+
+
+def _scope(eqn: Eqn) -> str:
+    return "/".join(eqn.scope)
+
+
+def _paths(bench: Workbench, eqn: Eqn) -> list[tuple[str, ...]]:
+    static = (v for v in eqn.inputs if v not in bench.activity.depends)
+    params = (p for v in static for p in bench.statics.parameters(v))
+    return [p.path for p in params if p.path]
+
+
+def _common(paths: list[tuple[str, ...]]) -> str:
+    if not paths:
+        return ""
+    parents = [p[:-1] or p for p in map(_without_value, paths)]
+    shared = parents[0]
+    for other in parents[1:]:
+        length = next(
+            (i for i, (a, b) in enumerate(zip(shared, other, strict=False)) if a != b),
+            min(len(shared), len(other)),
+        )
+        shared = shared[:length]
+    return "/".join(shared)
+
+
+def _without_value(path: tuple[str, ...]) -> tuple[str, ...]:
+    # Variables of module systems hold their array one level below the attribute.
+    return path[:-1] if len(path) > 1 and path[-1] in ("value", "raw_value") else path
+
+
+def _parameter_path(bench: Workbench, group: Group) -> str:
+    for eqn in (group.main, *group.eqns):
+        name = _common(_paths(bench, eqn))
+        if name:
+            return name
+    return ""
+
+
+def _folded_paths(bench: Workbench, group: Group) -> set[str]:
+    if group.kind in ("structural", "activation"):
+        return set()
+    return {_common(_paths(bench, eqn)) for eqn in group.eqns}

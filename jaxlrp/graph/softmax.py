@@ -1,0 +1,166 @@
+"""Softmax, log-softmax and logsumexp, found by what they compute.
+
+softmax: exp(u) over a broadcast sum of the same exp(u); log-softmax: u minus the log of that sum;
+logsumexp: the log of that sum (plus the shift). Views, copies and masks with static predicates
+may stand anywhere between; the shift may be any maximum of the source, and is interior.
+"""
+
+from __future__ import annotations
+
+from jaxlrp.graph.groups import Group, Workbench
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
+
+
+def find(bench: Workbench) -> None:
+    for eqn in bench.graph.eqns:
+        if not bench.is_open(eqn):
+            continue
+        if eqn.name in ("div", "mul"):
+            _softmax(bench, eqn)
+        elif eqn.name == "log":
+            _log_of_sum(bench, eqn)
+
+
+def _allowed(eqn: Eqn) -> bool:
+    return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "argmax"}
+
+
+def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
+    """The equation that made a value, before views, broadcasts, copies and static masks."""
+    while True:
+        eqn = value.producer
+        if eqn is None:
+            return None
+        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+        passes = eqn.name in MOVES | COPIES or eqn.name in ("select_n", "stop_gradient")
+        if passes and len(dependent) == 1:
+            value = dependent[0]
+        else:
+            return eqn
+
+
+def _sum_of_exp(bench: Workbench, value: Value) -> Eqn | None:
+    """The `exp` whose sum (plus static terms, sinks, a guard against 0) a value is."""
+    eqn = _producer_through_moves(bench, value)
+    while eqn is not None and eqn.name in ("add", "max"):
+        operands = [_producer_through_moves(bench, v) for v in eqn.inputs]
+        sums = [e for e in operands if e is not None and e.name in ("reduce_sum", "add", "max")]
+        eqn = sums[0] if sums else None
+    if eqn is None or eqn.name != "reduce_sum":
+        return None
+    inner = _producer_through_moves(bench, eqn.inputs[0])
+    return inner if inner is not None and inner.name in ("exp", "exp2") else None
+
+
+def _reciprocal(bench: Workbench, value: Value) -> Value | None:
+    """The value whose reciprocal this is."""
+    eqn = _producer_through_moves(bench, value)
+    if eqn is None:
+        return None
+    if eqn.name == "integer_pow" and eqn.params["y"] == -1:
+        return eqn.inputs[0]
+    if eqn.name == "div" and bench.intervals.constant(eqn.inputs[0]) == 1.0:
+        return eqn.inputs[1]
+    return None
+
+
+def _source(bench: Workbench, exp: Eqn) -> Value:
+    """What the exponential is taken of, before a shift by its own maximum."""
+    exponent = exp.inputs[0]
+    eqn = exponent.producer
+    while eqn is not None and eqn.name in COPIES:
+        exponent = eqn.inputs[0]
+        eqn = exponent.producer
+    if eqn is None or eqn.name != "sub":
+        return exp.inputs[0]
+    source, shift = eqn.inputs
+    if source in bench.activity.active and (
+        shift not in bench.activity.depends or _is_maximum(bench, shift, source)
+    ):
+        return source
+    return exp.inputs[0]
+
+
+def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
+    """Whether a shift is made of maxima of the source (or of what the source is a view of)."""
+    origin = _origin(bench, source)
+    stack, crossed = [shift], False
+    while stack:
+        value = stack.pop()
+        if value not in bench.activity.depends:
+            continue
+        eqn = value.producer
+        if eqn is None:
+            return False
+        if eqn.name == "reduce_max" and _origin(bench, eqn.inputs[0]) is origin:
+            crossed = True
+        elif eqn.name in ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}:
+            stack.extend(eqn.inputs)
+        else:
+            return False
+    return crossed
+
+
+def _origin(bench: Workbench, value: Value) -> Value:
+    eqn = value.producer
+    while eqn is not None and (eqn.name in MOVES | COPIES or eqn.name == "stop_gradient"):
+        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+        if len(dependent) != 1:
+            break
+        value = dependent[0]
+        eqn = value.producer
+    return value
+
+
+def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
+    """Claim the equations between source and output, whatever view of the source comes first."""
+    for stop in dict.fromkeys((source, _origin(bench, source))):
+        eqns = bench.slice_back(output, {stop}, _allowed)
+        if eqns and exp in eqns and bench.closed(eqns, [output]):
+            bench.claim(Group("softmax", eqns, [stop], [output], exp))
+            return True
+    return False
+
+
+def _softmax(bench: Workbench, eqn: Eqn) -> None:
+    if eqn.name == "div":
+        pairs = [(eqn.inputs[0], eqn.inputs[1])]
+    else:
+        a, b = eqn.inputs
+        pairs = [(n, r) for n, d in ((a, b), (b, a)) if (r := _reciprocal(bench, d)) is not None]
+    for numerator, denominator in pairs:
+        exp = _sum_of_exp(bench, denominator)
+        if exp is not None and _producer_through_moves(bench, numerator) is exp:
+            _claim(bench, eqn.out, _source(bench, exp), exp)
+            return
+
+
+def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
+    exp = _sum_of_exp(bench, eqn.inputs[0])
+    if exp is None:
+        return
+    source = _source(bench, exp)
+    # The longest reading first: log-softmax, logsumexp with its shift added back, the bare log.
+    output, candidates = eqn.out, [eqn.out]
+    while (use := bench.sole_use(output)) is not None:
+        if use.name in MOVES | COPIES:
+            output = use.out
+        elif use.name in ("add", "sub") and _completes(bench, use, output, source, exp):
+            candidates.append(use.out)
+            break
+        else:
+            break
+    for candidate in reversed(candidates):
+        if _claim(bench, candidate, source, exp):
+            return
+
+
+def _completes(bench: Workbench, use: Eqn, log: Value, source: Value, exp: Eqn) -> bool:
+    other = use.inputs[1] if use.inputs[0] is log else use.inputs[0]
+    if use.name == "add":
+        return other in bench.activity.depends and _is_maximum(bench, other, source)
+    return use.inputs[1] is log and _origin(bench, other) in (
+        _origin(bench, source),
+        _origin(bench, exp.inputs[0]),
+    )

@@ -1,0 +1,84 @@
+"""From a function to a graph: `make_jaxpr`, then every call looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxlrp import compat
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+
+
+def trace(
+    fn: Callable[..., Any], avals: Sequence[Any], paths: Sequence[tuple[str, ...]]
+) -> tuple[Graph, list[Any], Any]:
+    """Trace `fn(*flat_args)`; returns the graph, its constants' arrays and the output's pytree.
+
+    `paths` names each argument by its pytree path, for layers that no scope names.
+    """
+    closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*avals)
+    graph = build(closed, paths)
+    return graph, [array for _, array in graph.consts], out_shape
+
+
+def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
+    """The graph of a closed jaxpr."""
+    eqns: list[Eqn] = []
+    consts: list[tuple[Value, Any]] = []
+    seen: dict[int, Value] = {}
+
+    def constant(array: Any, aval: Any) -> Value:
+        # Tied weights captured by a closure arrive once per call: keep one value for one array.
+        if id(array) not in seen:
+            seen[id(array)] = Value(aval)
+            consts.append((seen[id(array)], array))
+        return seen[id(array)]
+
+    def inline(jaxpr: Any, env: dict[Any, Value], scope: tuple[str, ...], region: Region | None):
+        def read(atom: Any) -> Value:
+            if isinstance(atom, compat.Literal):
+                return Literal(atom.aval, atom.val)
+            return env[atom]
+
+        for eqn in jaxpr.eqns:
+            inputs = [read(atom) for atom in eqn.invars]
+            inner_scope = scope + compat.scope_names(eqn)
+            call = compat.called_jaxpr(eqn)
+            if call is not None:
+                inner, inner_consts = call
+                settings = compat.remat_settings(eqn)
+                inner_env = {
+                    var: constant(array, var.aval)
+                    for var, array in zip(inner.constvars, inner_consts, strict=True)
+                }
+                inner_env.update(zip(inner.invars, inputs, strict=True))
+                inner_region = region if settings is None else Region(settings, region)
+                outputs = inline(inner, inner_env, inner_scope, inner_region)
+            else:
+                outputs = [Value(var.aval) for var in eqn.outvars]
+                node = Eqn(
+                    eqn.primitive,
+                    eqn.params,
+                    inputs,
+                    outputs,
+                    inner_scope,
+                    eqn.source_info,
+                    region,
+                )
+                for index, value in enumerate(outputs):
+                    value.producer, value.index = node, index
+                eqns.append(node)
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    jaxpr = closed.jaxpr
+    inputs = [Value(var.aval) for var in jaxpr.invars]
+    for value, path in zip(inputs, paths, strict=True):
+        value.path = path
+    env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+    for var, array in zip(jaxpr.constvars, closed.consts, strict=True):
+        env[var] = constant(array, var.aval)
+    outputs = inline(jaxpr, env, (), None)
+    return Graph(inputs, consts, eqns, outputs)

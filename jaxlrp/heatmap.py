@@ -1,0 +1,454 @@
+"""Relevance as pictures: colour arrays with numpy alone, labelled figures with matplotlib.
+
+Red speaks for the explained output, blue against it, white is zero. The scale is always symmetric,
+so white means "no relevance" in every picture, and equal magnitudes are equally dark on both sides.
+
+An array is described by its `layout`, one letter per axis: `H` and `W` are the picture, `C` is
+summed (the relevance of a pixel is the sum over its channels), and every other letter counts
+pictures. `"NHWC"` is a batch of images, `"RKHW"` a table of rows and columns of maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["channel_sum", "scales", "colours", "grid"]
+
+Per = Literal["image", "row", "shared"]
+
+# Nine stops from white to full strength on either side, computed in Oklab: lightness falls linearly
+# from 1 to 0.38 on both sides, the hue runs from 45 to 25 degrees (red) and 245 to 258 (blue).
+_FOR = (
+    (255, 255, 255), (255, 221, 208), (255, 185, 161), (252, 147, 115), (238, 112, 81),
+    (218, 79, 54), (191, 51, 36), (159, 29, 27), (124, 18, 24),
+)  # fmt: skip
+_AGAINST = (
+    (255, 255, 255), (209, 233, 255), (163, 209, 255), (115, 185, 255), (65, 159, 252),
+    (27, 132, 235), (2, 107, 206), (1, 84, 172), (1, 62, 138),
+)  # fmt: skip
+_STOPS = np.array((*reversed(_AGAINST), *_FOR[1:]), dtype=np.float64)
+
+_LAYOUT_OF_RANK = {2: "HW", 4: "NHWC"}
+
+
+def channel_sum(R: Any, layout: str | None = None) -> np.ndarray:
+    """Sums relevance over channels and moves the picture axes last.
+
+    Args:
+        R: floating array of relevance.
+        layout: one letter per axis of `R`; `H` and `W` once each, `C` (at most once) is
+            summed, the others are kept in their order. By default `"HW"` for rank 2 and
+            `"NHWC"` for rank 4.
+
+    Returns:
+        A float32 array (float64 for float64 input) of shape `(..., H, W)`.
+
+    Raises:
+        TypeError: `R` is not floating.
+        ValueError: the rank does not fit the layout, an axis is empty, or a value is NaN or
+            infinite.
+    """
+    R = np.asarray(R)
+    if not jnp.issubdtype(R.dtype, np.floating):
+        raise TypeError(f"relevance must be a floating array, not {R.dtype}")
+    layout = _checked_layout(R, layout)
+    if R.dtype != np.float64:
+        R = R.astype(np.float32)
+    if not np.isfinite(R).all():
+        nans, infinite = int(np.isnan(R).sum()), int(np.isinf(R).sum())
+        raise ValueError(
+            f"relevance cannot be drawn: of {R.size} values {nans} are NaN, {infinite} infinite"
+        )
+    kept = [axis for axis, letter in enumerate(layout) if letter not in "HWC"]
+    channels = [axis for axis, letter in enumerate(layout) if letter == "C"]
+    R = R.transpose(*kept, layout.index("H"), layout.index("W"), *channels)
+    return R.sum(axis=-1) if channels else R
+
+
+def scales(
+    R: Any, layout: str | None = None, *, per: Per = "image", percentile: float = 99.5
+) -> np.ndarray:
+    """The relevance that is drawn at full strength: a maximum of |R| that outliers do not set.
+
+    Args:
+        R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
+        layout: as there.
+        per: `"image"` for one scale a picture, `"row"` for one along the first counting axis
+            (all pictures of a row are then comparable), `"shared"` for one in all.
+        percentile: of |R|, in (0, 100]; 100 is the plain maximum. Where so few pixels carry
+            relevance that the percentile is 0, the maximum is taken.
+
+    Returns:
+        An array with one scale per picture, of the shape of the counting axes: 0 only where every
+        value it governs is 0.
+    """
+    return _scales(channel_sum(R, layout), per, percentile)
+
+
+def colours(
+    R: Any,
+    layout: str | None = None,
+    *,
+    scale: Any = None,
+    per: Per = "image",
+    percentile: float = 99.5,
+) -> np.ndarray:
+    """Relevance as red (for), white (zero) and blue (against).
+
+    Args:
+        R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
+        layout: as there.
+        scale: the relevance at full strength, a positive number or an array that broadcasts to
+            the counting axes. By default it is computed, as [`scales`][jaxlrp.heatmap.scales] does
+            with `per` and `percentile`.
+        per: as in `scales`.
+        percentile: as in `scales`.
+
+    Returns:
+        A `uint8` array of shape `(..., H, W, 3)`. Values beyond the scale take the last colour.
+
+    Examples:
+        >>> import numpy as np
+        >>> colours(np.array([[-1.0, 0.0, 1.0]]))[0].tolist()
+        [[1, 62, 138], [255, 255, 255], [124, 18, 24]]
+    """
+    maps = channel_sum(R, layout)
+    if scale is None:
+        scale = _scales(maps, per, percentile)
+    else:
+        scale = _given_scale(scale, maps.shape[:-2])
+    return _paint(maps, scale)
+
+
+def grid(
+    R: Any,
+    *,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str] | Mapping[str, Sequence[str]],
+    layout: str | None = None,
+    images: Any = None,
+    image_label: str = "input",
+    outline: bool = True,
+    per: Per = "row",
+    scale: Any = None,
+    percentile: float = 99.5,
+    title: str | None = None,
+    cell: float = 0.8,
+) -> Figure:
+    """A figure of relevance maps in labelled rows and columns, each row ending with its scale.
+
+    Args:
+        R: relevance with the axes (rows, columns, H, W) or (rows, columns, H, W, C); or a mapping
+            from a heading to such an array, drawn as blocks below one another.
+        row_labels: one label per row (the same for every block).
+        column_labels: one label per column; with blocks, a mapping from heading to labels may give
+            each block its own.
+        layout: for other orders of the axes: the first two counting letters are rows and columns.
+        images: the explained images, one per column, (columns, H, W) or (columns, H, W, C), drawn
+            in a row above the maps, between their own least and greatest value.
+        image_label: the label of that row.
+        outline: whether to trace each image's outline over its maps, as a faint line.
+        per: `"row"`, `"image"` or `"shared"` (over one block), as in
+            [`scales`][jaxlrp.heatmap.scales].
+        scale: fixes the scale, as in [`colours`][jaxlrp.heatmap.colours].
+        percentile: as in `scales`.
+        title: a line above everything.
+        cell: width of one map in inches; the height follows from its shape.
+
+    Returns:
+        A `matplotlib.figure.Figure` that belongs to no window and no global state; write it with
+        `figure.savefig(path)`.
+    """
+    blocks = dict(R) if isinstance(R, Mapping) else {"": R}
+    if not blocks:
+        raise ValueError("grid needs at least one block of relevance, and the mapping is empty")
+    maps = {heading: _table(block, layout) for heading, block in blocks.items()}
+    shape = _common_shape(maps)
+    rows, columns, height, width = shape
+    _check_labels("row_labels", row_labels, rows)
+    labels = _labels_per_block(column_labels, maps, columns)
+    painted = {}
+    bounds = {}
+    for heading, block in maps.items():
+        bounds[heading] = (
+            _scales(block, per, percentile)
+            if scale is None
+            else np.broadcast_to(_given_scale(scale, (rows, columns)), (rows, columns))
+        )
+        painted[heading] = _paint(block, bounds[heading])
+    pictures = None if images is None else _pictures(images, columns, (height, width))
+
+    page = _Page(
+        columns=columns,
+        cell=(cell, cell * height / width),
+        row_labels=(*row_labels, image_label),
+        lines=(pictures is not None, *(rows for _ in maps)),
+        headings=list(maps),
+        title=title,
+    )
+    top = page.top
+    if pictures is not None:
+        for column, picture in enumerate(pictures):
+            page.picture(top, column, picture, cmap="gray_r")
+        page.row_label(top, image_label, style="italic")
+        top += page.pitch
+    for heading in maps:
+        top = page.heading(top, heading)
+        for column, label in enumerate(labels[heading]):
+            page.column_label(top, column, label)
+        top += page.column_label_height
+        for row, label in enumerate(row_labels):
+            page.row_label(top, label)
+            for column in range(columns):
+                axes = page.picture(top, column, painted[heading][row, column])
+                if outline and pictures is not None:
+                    _trace(axes, pictures[column])
+            line = bounds[heading][row]
+            if np.all(line == line[0]):
+                page.scale_label(top, f"±{line[0]:.2g}")
+            top += page.pitch
+    page.colour_bar(top, "the picture's" if per == "image" and scale is None else "the row's")
+    return page.figure
+
+
+# ------------------------------------------------------------------------------
+# Checks
+
+
+def _checked_layout(R: np.ndarray, layout: str | None) -> str:
+    if layout is None:
+        if R.ndim not in _LAYOUT_OF_RANK:
+            raise ValueError(
+                f"relevance of shape {R.shape} needs a layout, one letter per axis "
+                '(such as "HWC" for one image, "NHW" for maps without channels); '
+                "only rank 2 (HW) and rank 4 (NHWC) are understood without one"
+            )
+        layout = _LAYOUT_OF_RANK[R.ndim]
+    if len(set(layout)) != len(layout) or not {"H", "W"} <= set(layout):
+        raise ValueError(f"layout {layout!r} must name H and W, and no axis twice")
+    if len(layout) != R.ndim:
+        raise ValueError(
+            f"layout {layout!r} names {len(layout)} axes, but the relevance has shape {R.shape}"
+        )
+    if R.size == 0:
+        raise ValueError(f"relevance of shape {R.shape} is empty; there is nothing to draw")
+    return layout
+
+
+def _given_scale(scale: Any, counting: tuple[int, ...]) -> np.ndarray:
+    scale = np.asarray(scale, dtype=np.float64)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"scale must be positive and finite, not {scale}")
+    try:
+        return np.broadcast_to(scale, counting)
+    except ValueError:
+        raise ValueError(
+            f"scale of shape {scale.shape} does not broadcast to the pictures' {counting}"
+        ) from None
+
+
+def _table(block: Any, layout: str | None) -> np.ndarray:
+    if layout is None:
+        rank = np.ndim(block)
+        if rank not in (4, 5):
+            raise ValueError(
+                "grid wants (rows, columns, H, W) or (rows, columns, H, W, C), "
+                f"not shape {np.shape(block)}"
+            )
+        layout = "RKHW" if rank == 4 else "RKHWC"
+    maps = channel_sum(block, layout)
+    if maps.ndim != 4:
+        raise ValueError(f"layout {layout!r} must have rows and columns: two letters beside HWC")
+    return maps
+
+
+def _common_shape(maps: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    shapes = {block.shape for block in maps.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"all blocks of a grid must have one shape, not {sorted(shapes)}")
+    return shapes.pop()
+
+
+def _check_labels(what: str, labels: Sequence[str], count: int) -> None:
+    if isinstance(labels, str) or len(labels) != count:
+        raise ValueError(f"{what} must be a sequence of {count} labels, not {labels!r}")
+
+
+def _labels_per_block(
+    labels: Sequence[str] | Mapping[str, Sequence[str]], maps: Mapping[str, Any], columns: int
+) -> dict[str, Sequence[str]]:
+    if isinstance(labels, Mapping):
+        if set(labels) != set(maps):
+            raise ValueError(
+                f"column_labels names the blocks {sorted(labels)}, relevance {sorted(maps)}"
+            )
+        per_block = dict(labels)
+    else:
+        per_block = dict.fromkeys(maps, labels)
+    for block in per_block.values():
+        _check_labels("column_labels", block, columns)
+    return per_block
+
+
+def _pictures(images: Any, columns: int, size: tuple[int, int]) -> np.ndarray:
+    """Images between 0 and 1: (columns, H, W) if they are grey, (columns, H, W, 3) if coloured."""
+    images = np.asarray(images).astype(np.float32)
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    coloured = images.ndim == 4 and images.shape[-1] == 3
+    if not (images.ndim == 3 or coloured) or images.shape[:3] != (columns, *size):
+        raise ValueError(
+            f"images of shape {images.shape} do not fit {columns} columns of maps of {size}: "
+            "wanted is (columns, H, W), or with 1 or 3 channels last"
+        )
+    if not np.isfinite(images).all():
+        raise ValueError("images hold NaN or infinite values")
+    low, high = images.min(), images.max()
+    return (images - low) / (high - low if high > low else 1.0)
+
+
+# ------------------------------------------------------------------------------
+# Colours
+
+
+def _scales(maps: np.ndarray, per: Per, percentile: float) -> np.ndarray:
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile must be above 0 and at most 100, not {percentile}")
+    counting = maps.shape[:-2]
+    if per == "image":
+        first = len(counting)
+    elif per == "row":
+        first = min(1, len(counting))
+    elif per == "shared":
+        first = 0
+    else:
+        raise ValueError(f'per must be "image", "row" or "shared", not {per!r}')
+    magnitude = np.abs(maps)
+    axes = tuple(range(first, maps.ndim))
+    bound = np.percentile(magnitude, percentile, axis=axes)
+    bound = np.where(bound > 0, bound, magnitude.max(axis=axes))
+    return np.broadcast_to(bound.reshape(bound.shape + (1,) * (len(counting) - first)), counting)
+
+
+def _paint(maps: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    scale = scale[..., None, None]
+    share = np.divide(maps, scale, out=np.zeros(maps.shape), where=scale > 0)
+    at = (np.clip(share, -1, 1) + 1) / 2 * (len(_STOPS) - 1)
+    stops = np.arange(len(_STOPS))
+    painted = np.stack([np.interp(at, stops, channel) for channel in _STOPS.T], axis=-1)
+    return np.rint(painted).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------
+# Figures
+
+
+def _matplotlib_figure(size: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "jaxlrp.heatmap.grid draws with matplotlib, which is not installed: "
+            "pip install 'jaxlrp[examples]', or pip install matplotlib"
+        ) from error
+    figure = Figure(figsize=size, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+class _Page:
+    """Places pictures and text on a figure; lengths are in inches from the top left."""
+
+    gap = 0.05
+    margin = 0.15
+    column_label_height = 0.24
+    bar_height = 0.62
+
+    def __init__(self, *, columns, cell, row_labels, lines, headings, title):
+        self.cell = cell
+        self.pitch = cell[1] + self.gap
+        self.heading_height = 0.42 if any(headings) else 0.0
+        # Text of 10 points is about 0.075 inches a letter.
+        longest = max(len(line) for label in row_labels for line in label.split("\n"))
+        self.left = self.margin + 0.078 * longest + 0.12
+        self.right = 0.75
+        self.width = self.left + columns * (cell[0] + self.gap) - self.gap + self.right
+        self.top = self.margin + (0.4 if title else 0.0)
+        blocks = len(headings) * (self.heading_height + self.column_label_height)
+        self.height = self.top + sum(lines) * self.pitch + blocks + self.bar_height
+        self.figure = _matplotlib_figure((self.width, self.height))
+        if title:
+            self._text(self.margin, self.margin + 0.14, title, size=13, weight="bold", ha="left")
+
+    def _text(self, x, y, text, **style):
+        self.figure.text(x / self.width, 1 - y / self.height, text, va="center", **style)
+
+    def _axes(self, x, y, width, height) -> Axes:
+        return self.figure.add_axes(
+            (
+                x / self.width,
+                1 - (y + height) / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+
+    def _x(self, column):
+        return self.left + column * (self.cell[0] + self.gap)
+
+    def picture(self, y, column, picture, **kwargs) -> Axes:
+        axes = self._axes(self._x(column), y, *self.cell)
+        axes.imshow(picture, aspect="auto", interpolation="nearest", **kwargs)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        _frame(axes)
+        return axes
+
+    def row_label(self, y, label, **style):
+        self._text(self.left - 0.12, y + self.cell[1] / 2, label, size=10, ha="right", **style)
+
+    def scale_label(self, y, label):
+        x = self.width - self.right + 0.1
+        self._text(x, y + self.cell[1] / 2, label, size=9, color="0.35", ha="left")
+
+    def column_label(self, y, column, label):
+        x = self._x(column) + self.cell[0] / 2
+        self._text(x, y + self.column_label_height / 2, label, size=10, ha="center")
+
+    def heading(self, y, heading):
+        if heading:
+            self._text(self.left, y + 0.27, heading, size=11, weight="bold", ha="left")
+        return y + self.heading_height
+
+    def colour_bar(self, y, whose):
+        width = min(3.0, self.width - self.left - self.right)
+        x = self.left + (self.width - self.left - self.right - width) / 2
+        bar = self._axes(x, y + 0.14, width, 0.13)
+        bar.imshow(_paint(np.linspace(-1, 1, 401)[None], np.array(1.0)), aspect="auto")
+        bar.set_yticks([])
+        bar.set_xticks([0, 200, 400], [f"against  −{whose} scale", "0", f"+{whose} scale  for"])
+        bar.tick_params(labelsize=9, length=2, color="0.6")
+        _frame(bar)
+
+
+def _frame(axes: Axes) -> None:
+    for spine in axes.spines.values():
+        spine.set_color("0.8")
+        spine.set_linewidth(0.6)
+
+
+def _trace(axes: Axes, picture: np.ndarray) -> None:
+    grey = picture if picture.ndim == 2 else picture.mean(axis=-1)
+    if math.isclose(grey.min(), grey.max()):
+        return
+    axes.contour(grey, levels=[0.5], colors="black", linewidths=0.5, alpha=0.45)

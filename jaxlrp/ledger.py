@@ -1,0 +1,129 @@
+"""The ledger: relevance in and out of every layer, and what was lost to what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxlrp.run.plan import Layer
+from jaxlrp.run.table import columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One layer's account, summed over the batch.
+
+    relevance_out = relevance_in + bias + stabiliser + rule_loss.
+
+    Attributes:
+      relevance_out: arriving at the layer's output.
+      relevance_in: leaving at its inputs.
+      bias: taken by the bias in the denominator.
+      stabiliser: taken by epsilon.
+      rule_loss: the rest: outputs that had no contribution of the sign asked for, the softmax's
+        expansion, gradients.
+    """
+
+    name: str
+    kind: str
+    rule: str
+    relevance_out: float
+    relevance_in: float
+    bias: float
+    stabiliser: float
+
+    @property
+    def rule_loss(self) -> float:
+        return self.relevance_out - self.relevance_in - self.bias - self.stabiliser
+
+    @property
+    def loss(self) -> float:
+        """All that was lost in the layer."""
+        return self.relevance_out - self.relevance_in
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """Where relevance went. `print(ledger)` shows a table and a one-line verdict.
+
+    Attributes:
+      layers: one entry per layer, in dataflow order.
+      relevance_out: relevance that was seeded at the output.
+      relevance_in: relevance that arrived at the explained inputs.
+    """
+
+    layers: tuple[Entry, ...]
+    relevance_out: float
+    relevance_in: float
+
+    @property
+    def conservation(self) -> float:
+        """relevance_in / relevance_out: 1 if nothing was lost on balance."""
+        return self.relevance_in / self.relevance_out if self.relevance_out else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """One line: how much arrived, and what took the rest."""
+        total = abs(self.relevance_out)
+        if total == 0:
+            return "Nothing was seeded: the chosen output is 0."
+        lost = 1 - self.conservation
+        if abs(lost) < 1e-5:
+            return f"Conserved: {self.conservation:.6f} of the seeded relevance arrived."
+        takers = {
+            "biases": sum(e.bias for e in self.layers),
+            "stabilisers": sum(e.stabiliser for e in self.layers),
+            "rules": sum(e.rule_loss for e in self.layers),
+        }
+        shares = ", ".join(f"{k} {v / self.relevance_out:+.1%}" for k, v in takers.items())
+        worst = max(self.layers, key=lambda e: abs(e.loss), default=None)
+        place = (
+            f"; most in {worst.kind} {worst.name!r} ({worst.loss / self.relevance_out:+.1%})"
+            if worst is not None
+            else ""
+        )
+        return (
+            f"{self.conservation:.1%} of the seeded relevance arrived; "
+            f"taken by {shares}{place}."
+        )
+
+    def __str__(self) -> str:
+        header = ["kind", "name", "rule", "R out", "R in", "bias", "stabiliser", "rule loss"]
+        rows = [
+            [
+                e.kind,
+                e.name,
+                e.rule,
+                *(f"{n:.6g}" for n in (e.relevance_out, e.relevance_in)),
+                *(f"{n:.3g}" for n in (e.bias, e.stabiliser, _clean(e.rule_loss, e))),
+            ]
+            for e in self.layers
+            if e.kind != "structural" or abs(e.loss) > 1e-5 * abs(self.relevance_out)
+        ]
+        table = columns(header, rows, right=(3, 4, 5, 6, 7))
+        return (
+            f"{table}\nseeded {self.relevance_out:.6g}, arrived {self.relevance_in:.6g}\n"
+            f"{self.verdict}"
+        )
+
+
+def _clean(loss: float, entry: Entry) -> float:
+    """A rule's loss without the rounding of the sums that it is the difference of."""
+    scale = max(abs(entry.relevance_out), abs(entry.relevance_in))
+    return 0.0 if abs(loss) < 1e-6 * scale else loss
+
+
+def make_ledger(
+    accounts: Mapping[Layer, Any], layers: Sequence[Layer], seeded: Any, arrived: Any
+) -> Ledger:
+    """A ledger from what the layers' probes brought out."""
+    entries = []
+    for layer in layers:
+        out, in_, bias, stabiliser = (float(n) for n in np.asarray(accounts[layer]))
+        entries.append(
+            Entry(layer.name, layer.kind, str(layer.rule), out, in_, bias, stabiliser)
+        )
+    return Ledger(tuple(entries), float(seeded), float(arrived))

@@ -1,0 +1,35 @@
+"""The rules: mathematics, with equations and sources. Nothing here knows a jaxpr."""
+
+from jaxlrp.rules.activations import BetaSmooth, Deconvnet, GuidedBackprop
+from jaxlrp.rules.base import LayerView, LinearMap, LinearRule, Rule
+from jaxlrp.rules.bilinear import SignalTakesAll, Uniform
+from jaxlrp.rules.elementary import Detach, Follow, Gradient, Pass, Stop, Taylor, WinnerTakesAll
+from jaxlrp.rules.epsilon import Epsilon
+from jaxlrp.rules.first_layer import Flat, WSquare, ZBox
+from jaxlrp.rules.positive import AlphaBeta, Gamma, ZPlus
+
+__all__ = [
+    "AlphaBeta",
+    "BetaSmooth",
+    "Deconvnet",
+    "Detach",
+    "Epsilon",
+    "Flat",
+    "Follow",
+    "Gamma",
+    "Gradient",
+    "GuidedBackprop",
+    "LayerView",
+    "LinearMap",
+    "LinearRule",
+    "Pass",
+    "Rule",
+    "SignalTakesAll",
+    "Stop",
+    "Taylor",
+    "Uniform",
+    "WSquare",
+    "WinnerTakesAll",
+    "ZBox",
+    "ZPlus",
+]

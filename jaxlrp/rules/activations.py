@@ -1,0 +1,60 @@
+"""Rules that change how relevance passes an activation: the gradient-like methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.rules.base import Carries, Rule, check_number
+
+_ACTIVATION = frozenset({"activation"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Deconvnet(Rule):
+    """R_i = max(R_j, 0), whether the unit was active or not.
+
+    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
+    """
+
+    carries: ClassVar[Carries] = "relevance"
+    fits: ClassVar[frozenset[str] | None] = _ACTIVATION
+
+    def propagate(self, layer: Any) -> Any:
+        return jnp.maximum(layer.relevance, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedBackprop(Rule):
+    """R_i = f'(x_i) max(R_j, 0): the gradient of the activation, on positive relevance alone.
+
+    Source: Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
+    """
+
+    carries: ClassVar[Carries] = "relevance"
+    fits: ClassVar[frozenset[str] | None] = _ACTIVATION
+
+    def propagate(self, layer: Any) -> Any:
+        return layer.vjp(jnp.maximum(layer.relevance, 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class BetaSmooth(Rule):
+    """R_i = sigmoid(beta x_i) R_j: a ReLU's derivative replaced by that of a softplus.
+
+    Source: Dombrowski et al., Explanations can be manipulated and geometry is to blame, 2019.
+    """
+
+    beta: float = 10.0
+
+    carries: ClassVar[Carries] = "relevance"
+    fits: ClassVar[frozenset[str] | None] = _ACTIVATION
+
+    def __post_init__(self) -> None:
+        check_number(self, "beta", self.beta)
+
+    def propagate(self, layer: Any) -> Any:
+        return jax.nn.sigmoid(self.beta * layer.x) * layer.relevance

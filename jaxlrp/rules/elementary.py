@@ -1,0 +1,119 @@
+"""Rules without a denominator: pass, follow, stop, gradient, winner; and the detached norm."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.rules.base import Carries, Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass(Rule):
+    """R_i = R_j: relevance passes unchanged, whatever the layer computes.
+
+    The rule of activations. Fits any layer whose input has as many elements as its output.
+    Source: Bach et al. 2015.
+    """
+
+    carries: ClassVar[Carries] = "relevance"
+
+    def what_it_carries(self, arriving: Carries, layer: Any) -> Carries:
+        # f(x)/x carries a density through an activation with f(0) = 0 and loses nothing.
+        return arriving if layer.kind == "activation" and layer.zero_at_zero else "relevance"
+
+    def propagate(self, layer: Any) -> Any:
+        if layer.carries == "density":
+            return layer.secant(layer.density)
+        return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Follow(Rule):
+    """Relevance follows the elements that an equation moves, selects, repeats or drops."""
+
+    carries: ClassVar[Carries] = "same"
+    fits: ClassVar[frozenset[str] | None] = frozenset({"structural"})
+
+    @property
+    def plain(self) -> bool:
+        return True
+
+    def propagate(self, layer: Any) -> Any:
+        if layer.arriving == "relevance" and layer.transport == "scale":
+            return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
+        return layer.vjp(layer.arrived)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop(Rule):
+    """R_i = 0: no relevance passes. With `cp_lrp` this is the rule of attention's softmax."""
+
+    carries: ClassVar[Carries] = "density"
+
+    def propagate(self, layer: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, layer.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient(Rule):
+    """R_i = sum_j dz_j/dx_i R_j: the plain vector-Jacobian product on what arrives.
+
+    Not multiplied by the input and not conserving; the rule of the gradient-like composites.
+    """
+
+    carries: ClassVar[Carries] = "relevance"
+
+    def propagate(self, layer: Any) -> Any:
+        return layer.vjp(layer.relevance, detach=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taylor(Rule):
+    """R_i = x_i * sum_j dz_j/dx_i R_j / z_j: first-order Taylor expansion without its constant.
+
+    The rule of softmax, log-softmax and logsumexp; it does not conserve.
+    Source: Achtibat et al., AttnLRP, ICML 2024, equation 13.
+    """
+
+    @property
+    def plain(self) -> bool:
+        return True
+
+    def propagate(self, layer: Any) -> Any:
+        return layer.vjp(layer.over(layer.z))
+
+
+@dataclasses.dataclass(frozen=True)
+class Detach(Rule):
+    """The factor by which a norm divides is a constant; centring and scale are linear.
+
+    R_i = x_i * sum_j c_ij R_j / y_j where y = c x + b with the factor held at its value; the
+    shift b absorbs its share.
+    Source: Ali et al., XAI for transformers: better explanations through conservative
+    propagation, ICML 2022.
+    """
+
+    fits: ClassVar[frozenset[str] | None] = frozenset({"norm"})
+
+    @property
+    def plain(self) -> bool:
+        return True
+
+    def propagate(self, layer: Any) -> Any:
+        s = layer.over(layer.z, bias=layer.bias)
+        return layer.vjp(s)
+
+
+@dataclasses.dataclass(frozen=True)
+class WinnerTakesAll(Rule):
+    """All relevance of an output goes to the input that won it; ties to the first, row-major."""
+
+    carries: ClassVar[Carries] = "same"
+    fits: ClassVar[frozenset[str] | None] = frozenset({"max_pool"})
+
+    def propagate(self, layer: Any) -> Any:
+        return layer.route(layer.arrived)

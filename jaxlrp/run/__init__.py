@@ -1,0 +1,1 @@
+"""Plans, and running them forward and backward."""

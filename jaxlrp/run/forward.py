@@ -1,0 +1,348 @@
+"""Run a plan: the traced function again, as one whose derivative is the modified gradient.
+
+Every layer whose rule is the plain derivative is evaluated as it stands. Every other layer becomes
+a `jax.custom_vjp` whose backward pass asks its rule. `jax.vjp` of the whole then carries density
+or relevance from the outputs to the explained inputs; JAX adds up where edges meet, keeps what
+must be kept, recomputes where the user said `remat`, and differentiates again if asked to.
+
+Probes are extra inputs of value 0 whose cotangent brings a quantity out: the relevance at a
+layer's output, or its entries in the ledger. They add up over whatever calls a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.graph.ir import Eqn, Region, Value
+from jaxlrp.rules.base import times
+from jaxlrp.run import evaluate
+from jaxlrp.run.evaluate import Env
+from jaxlrp.run.plan import Layer, Plan
+from jaxlrp.run.view import View
+
+# Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
+ACCOUNT = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """Which layers bring out their relevance, and whether every layer keeps an account."""
+
+    relevance: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+    accounts: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+    masks: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One thing to do: a layer, or an equation that relevance does not cross."""
+
+    layer: Layer | None
+    eqn: Eqn | None
+    region: Region | None
+
+    @property
+    def reads(self) -> Sequence[Value]:
+        if self.eqn is not None:
+            return self.eqn.inputs
+        assert self.layer is not None and self.layer.group is not None
+        return [*self.layer.group.inputs, *self.layer.group.statics]
+
+    @property
+    def writes(self) -> Sequence[Value]:
+        if self.eqn is not None:
+            return self.eqn.outputs
+        assert self.layer is not None and self.layer.group is not None
+        return self.layer.group.outputs
+
+
+def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
+    """Layers and other equations in an order that works.
+
+    A layer runs where its last equation stood. An equation inside a layer runs by itself too if
+    something that carries no relevance reads its result.
+    """
+    owner = plan.bench.claimed
+    layer_of = {id(layer.group): layer for layer in plan.layers}
+    made_by_layer = {v for layer in plan.layers if layer.group for v in layer.group.outputs}
+    needed: set[Value] = set(outputs)
+    steps: list[Step] = []
+    last = {layer.group.eqns[-1]: layer for layer in plan.layers if layer.group}
+    for eqn in reversed(plan.graph.eqns):
+        if eqn in last:
+            layer = last[eqn]
+            step = Step(layer, None, eqn.region)
+            steps.append(step)
+            needed.update(step.reads)
+        inner = eqn in owner
+        alone = [v for v in eqn.outputs if v in needed and not (inner and v in made_by_layer)]
+        if alone if inner else any(v in needed for v in eqn.outputs):
+            steps.append(Step(None, eqn, eqn.region))
+            needed.update(eqn.inputs)
+    assert len(layer_of) == len(last)
+    return steps[::-1]
+
+
+def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
+    """Evaluate the plan on arrays; differentiable with respect to explained inputs and probes."""
+    carrier = _Carrier(plan, probes)
+    for value in plan.explained:
+        env[value] = carrier.raise_(env[value], value)
+    _run_steps(schedule(plan, outputs), env, carrier, set(outputs), None)
+    return [evaluate.read(env, v) for v in outputs]
+
+
+def _run_steps(
+    steps: Sequence[Step], env: Env, carrier: _Carrier, wanted: set[Value], region: Region | None
+) -> None:
+    """Run steps in order; those of a rematerialised region go together under `jax.checkpoint`."""
+    index = 0
+    while index < len(steps):
+        inner = _region_below(steps[index].region, region)
+        if inner is None:
+            _run_step(steps[index], env, carrier)
+            index += 1
+            continue
+        end = index
+        while end < len(steps) and _region_below(steps[end].region, region) is inner:
+            end += 1
+        body, rest = steps[index:end], steps[end:]
+        later = wanted | {v for step in rest for v in step.reads}
+        _run_region(body, env, carrier, later, inner)
+        index = end
+
+
+def _region_below(region: Region | None, parent: Region | None) -> Region | None:
+    """The region just inside `parent` on the way to `region`."""
+    while region is not None and region.parent is not parent:
+        region = region.parent
+    return region
+
+
+def _run_region(
+    body: Sequence[Step], env: Env, carrier: _Carrier, later: set[Value], region: Region
+) -> None:
+    written = {v for step in body for v in step.writes}
+    read = dict.fromkeys(v for step in body for v in step.reads)
+    inputs = [v for v in read if v not in written and v in env]
+    results = [v for v in written if v in later]
+    layers = [step.layer for step in body if step.layer is not None]
+
+    def function(values: list[Any], probes: Probes) -> list[Any]:
+        inner: Env = dict(zip(inputs, values, strict=True))
+        _run_steps(body, inner, carrier.with_probes(probes), later, region)
+        return [inner[v] for v in results]
+
+    mine = carrier.probes_of(layers)
+    packed = jax.tree.map(lambda p: p, _pack(mine))
+
+    def packed_function(values: list[Any], packed: Any) -> list[Any]:
+        return function(values, _unpack(packed, mine))
+
+    checkpointed = jax.checkpoint(packed_function, **region.settings)
+    outputs = checkpointed([env[v] for v in inputs], packed)
+    env.update(zip(results, outputs, strict=True))
+
+
+def _pack(probes: Probes) -> Any:
+    return tuple(list(m.values()) for m in (probes.relevance, probes.accounts, probes.masks))
+
+
+def _unpack(packed: Any, like: Probes) -> Probes:
+    maps = (like.relevance, like.accounts, like.masks)
+    return Probes(*(dict(zip(m, arrays, strict=True)) for m, arrays in zip(maps, packed, strict=True)))
+
+
+def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
+    if step.eqn is not None:
+        values = [carrier.lower(evaluate.read(env, v), v) for v in step.eqn.inputs]
+        outputs = evaluate.apply(step.eqn, values)
+        env.update(zip(step.eqn.outputs, outputs, strict=True))
+        return
+    assert step.layer is not None
+    carrier.run_layer(step.layer, env)
+
+
+class _Carrier:
+    """How layers are run: with which probes, and in which precision relevance travels.
+
+    In a low-precision network active values travel as float32 arrays that hold the rounded
+    numbers, so that what comes back is float32 too.
+    """
+
+    def __init__(self, plan: Plan, probes: Probes):
+        self.plan = plan
+        self.probes = probes
+        self._raised = plan.bench.activity.reached if plan.low_precision else frozenset()
+
+    def with_probes(self, probes: Probes) -> _Carrier:
+        return _Carrier(self.plan, probes)
+
+    def probes_of(self, layers: Sequence[Layer]) -> Probes:
+        pick = lambda m: {layer: m[layer] for layer in layers if layer in m}  # noqa: E731
+        return Probes(*map(pick, (self.probes.relevance, self.probes.accounts, self.probes.masks)))
+
+    def raise_(self, array: Any, value: Value) -> Any:
+        return evaluate.widen(array) if value in self._raised else array
+
+    def lower(self, array: Any, value: Value) -> Any:
+        if value in self._raised and evaluate.is_low(value.dtype):
+            return jax.lax.stop_gradient(array).astype(value.dtype)
+        return array
+
+    def run_layer(self, layer: Layer, env: Env) -> None:
+        group = layer.group
+        assert group is not None
+        inputs = tuple(self._convert(evaluate.read(env, v), v, layer) for v in group.inputs)
+        statics = {v: self.lower(evaluate.read(env, v), v) for v in group.statics}
+        account = self.probes.accounts.get(layer)
+        if account is None and not self.plan.low_precision and _is_plain(layer):
+            local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
+            evaluate.run(group.eqns, local, detached=group.detached)
+            outputs = tuple(local[v] for v in group.outputs)
+        else:
+            outputs = self._ruled(layer, inputs, statics, account)
+        if layer in self.probes.masks:
+            mask = self.probes.masks[layer]
+            outputs = tuple(_masked(y, mask) for y in outputs)
+        if layer in self.probes.relevance:
+            tapped = _tap(outputs[0], self.probes.relevance[layer], layer.arriving)
+            outputs = (tapped, *outputs[1:])
+        env.update(zip(group.outputs, outputs, strict=True))
+
+    def _convert(self, array: Any, value: Value, layer: Layer) -> Any:
+        """Make what a layer sends back fit the edge: density becomes relevance where asked."""
+        if self.plan.edges.get(value) == "relevance" and layer.carries == "density":
+            return _as_relevance(array)
+        return array
+
+    def _ruled(
+        self, layer: Layer, inputs: tuple[Any, ...], statics: Env, account: Any
+    ) -> tuple[Any, ...]:
+        """Evaluate a layer as a function whose backward pass is its rule."""
+        group = layer.group
+        assert group is not None
+        keys = list(statics)
+
+        def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
+            env = dict(zip(keys, arrays, strict=True))
+            for value, array in zip(group.inputs, inputs, strict=True):
+                env[value] = self.lower(array, value)
+            evaluate.run(group.eqns, env)
+            return tuple(self.raise_(env[v], v) for v in group.outputs)
+
+        @jax.custom_vjp
+        def call(inputs: Any, arrays: list[Any], account: Any) -> Any:
+            return forward(inputs, arrays)
+
+        def call_forward(inputs: Any, arrays: list[Any], account: Any) -> Any:
+            outputs = forward(inputs, arrays)
+            return outputs, (inputs, arrays, outputs)
+
+        def call_backward(kept: Any, arrived: Any) -> Any:
+            inputs, arrays, outputs = kept
+            env = dict(zip(keys, arrays, strict=True))
+            return _backward(layer, inputs, env, outputs, arrived, account is not None)
+
+        call.defvjp(call_forward, call_backward)
+        return call(inputs, list(statics.values()), account)
+
+
+def _is_plain(layer: Layer) -> bool:
+    if not layer.rule.plain:
+        return False
+    if layer.arriving == "density":
+        return True
+    assert layer.group is not None
+    return layer.kind == "structural" and layer.group.transport == "move"
+
+
+def _backward(
+    layer: Layer,
+    inputs: tuple[Any, ...],
+    statics: Env,
+    outputs: tuple[Any, ...],
+    arrived: tuple[Any, ...],
+    keep_account: bool,
+) -> tuple[Any, None, Any]:
+    group = layer.group
+    assert group is not None
+    single = len(outputs) == 1
+    view = View(
+        group,
+        inputs,
+        statics,
+        outputs[0] if single else outputs,
+        arrived[0] if single else arrived,
+        layer.arriving,
+        layer.carries,
+        layer.nonnegative,
+        layer.sign_split,
+    )
+    back = layer.rule.propagate(view)
+    back = back if isinstance(back, tuple) else (back,)
+    back = tuple(
+        jnp.broadcast_to(c, x.shape).astype(x.dtype) for c, x in zip(back, inputs, strict=True)
+    )
+    if not keep_account:
+        return back, None, None
+    arriving = sum(jnp.sum(r) for r in jax.tree.leaves(view.relevance))
+    leaving = back if layer.carries == "relevance" else times(inputs, back)
+    bias, stabiliser = view.losses()
+    entries = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
+    return back, None, jnp.stack([jnp.real(jnp.asarray(e)) for e in entries])
+
+
+@jax.custom_vjp
+def _as_relevance(x: Any) -> Any:
+    return x
+
+
+def _as_relevance_forward(x: Any) -> tuple[Any, Any]:
+    return x, x
+
+
+def _as_relevance_backward(x: Any, density: Any) -> tuple[Any]:
+    return (times(x, density),)
+
+
+_as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
+
+
+def _tap(y: Any, probe: Any, arriving: str) -> Any:
+    """`y`, with the relevance that arrives at it as the probe's cotangent."""
+
+    @jax.custom_vjp
+    def tap(y: Any, probe: Any) -> Any:
+        return y
+
+    def tap_forward(y: Any, probe: Any) -> tuple[Any, Any]:
+        return y, y
+
+    def tap_backward(y: Any, arrived: Any) -> tuple[Any, Any]:
+        relevance = times(y, arrived) if arriving == "density" else arrived
+        return arrived, relevance
+
+    tap.defvjp(tap_forward, tap_backward)
+    return tap(y, probe)
+
+
+def _masked(y: Any, mask: Any) -> Any:
+    """`y`, with what arrives at it multiplied by a mask."""
+
+    @jax.custom_vjp
+    def masked(y: Any, mask: Any) -> Any:
+        return y
+
+    def masked_backward(mask: Any, arrived: Any) -> tuple[Any, Any]:
+        return (arrived * mask).astype(arrived.dtype), None
+
+    masked.defvjp(lambda y, mask: (y, mask), masked_backward)
+    return masked(y, mask)
+
+

@@ -1,0 +1,394 @@
+"""The linear part of a layer as a map whose weights can be replaced by functions of them.
+
+Where every scale around the core varies along the kernel's own axes, scales fold into the kernel,
+and any combination of W, W+, W- and |W| costs one product (`_KernelMap`). Otherwise the layer's
+own equations run with absolute or squared static factors (`_ProgramMap`): exact for scales that
+depend on position too, because each input reaches each output along one way; W+ = (W + |W|)/2
+then costs two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp import compat
+from jaxlrp.errors import RuleError
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.linear import input_features, output_features
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, FIXED_LINEAR, MOVES
+from jaxlrp.run import evaluate
+from jaxlrp.run.evaluate import Env
+
+Weights = Callable[[Any], Any]
+_UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
+
+
+class _Map:
+    """A linear function of the layer's active inputs, with its transpose."""
+
+    def __init__(self, function: Callable[[Any], Any], like: Any):
+        self._function = function
+        self._like = like
+
+    def __call__(self, x: Any) -> Any:
+        return self._function(x)
+
+    def T(self, s: Any) -> Any:  # noqa: N802  (the transpose, as written in every paper)
+        (back,) = jax.linear_transpose(self._function, self._like)(s)
+        return back
+
+
+def combination(signed: float, positive: float, negative: float, absolute: float) -> Weights:
+    """The weights signed*W + positive*W+ + negative*W- + absolute*|W|, elementwise."""
+
+    def weights(w: Any) -> Any:
+        parts = [
+            (signed, lambda: w),
+            (positive, lambda: jnp.maximum(w, 0)),
+            (negative, lambda: jnp.minimum(w, 0)),
+            (absolute, lambda: jnp.abs(w)),
+        ]
+        terms = [c * part() for c, part in parts if not _is_zero(c)]
+        return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(w)
+
+    return weights
+
+
+def _is_zero(c: Any) -> bool:
+    return isinstance(c, (int, float)) and c == 0
+
+
+class LinearLayer:
+    """A linear group with the arrays that it reads, ready to be mapped."""
+
+    def __init__(self, group: Group, statics: Env, x: Any):
+        self.group = group
+        self.statics = statics
+        self.like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+
+    def map(self, signed: float, positive: float, negative: float, absolute: float) -> _Map:
+        if self._has_kernel:
+            return self._with_kernel(combination(signed, positive, negative, absolute))
+        # W+ = (W + |W|)/2, W- = (W - |W|)/2: two runs of the layer's own equations.
+        plain = signed + (positive + negative) / 2
+        magnitude = absolute + (positive - negative) / 2
+
+        def function(x: Any) -> Any:
+            total = 0.0
+            if not _is_zero(plain):
+                total = total + plain * self._program(x, lambda w: w, signs=True)
+            if not _is_zero(magnitude):
+                total = total + magnitude * self._program(x, jnp.abs)
+            return total
+
+        return _Map(function, self.like)
+
+    def squares(self) -> _Map:
+        if self._has_kernel:
+            return self._with_kernel(jnp.square)
+        return _Map(lambda x: self._program(x, jnp.square), self.like)
+
+    def ones(self) -> _Map:
+        if self._has_kernel:
+            return _Map(self._with_ones, self.like)
+        return _Map(lambda x: self._program(x, jnp.ones_like), self.like)
+
+    # -- scales folded into the kernel ------------------------------------------------------
+
+    @property
+    def _has_kernel(self) -> bool:
+        affine = self.group.affine
+        return affine is not None and affine.folds
+
+    def kernel(self) -> Any:
+        """The effective kernel, in the core's own layout; a scale alone if there is no core."""
+        affine = self.group.affine
+        assert affine is not None
+        if affine.core is None:
+            return self._slope(affine.post, None)
+        core, operand = affine.core, affine.operand
+        kernel = evaluate.widen(jnp.asarray(evaluate.read(self.statics, core.inputs[1 - operand])))
+        after = self._slope(affine.post, output_features(core, operand))
+        before = self._slope(affine.pre, input_features(core, operand))
+        if core.name == "conv_general_dilated":
+            return _scale_conv_kernel(core, kernel, before, after)
+        return _scale_dot_kernel(core, operand, kernel, before, after)
+
+    def _slope(self, chain: list[Eqn], features: frozenset[int] | None) -> Any:
+        """Product of the scales of a chain, of size 1 along all but the feature axes."""
+        slope: Any = None
+        sign = 1
+        for eqn in chain:
+            if eqn.name == "neg":
+                sign = -sign
+            if eqn.name == "sub" and eqn.inputs[0] in self.statics_of(eqn):
+                sign = -sign
+            if eqn.name not in ("mul", "div"):
+                continue
+            value = self.statics_of(eqn)[0]
+            scale = evaluate.widen(jnp.asarray(evaluate.read(self.statics, value)))
+            if features is not None and scale.ndim > 0:
+                scale = _thin(scale, features)
+            if eqn.name == "div":
+                slope = 1 / scale if slope is None else slope / scale
+            else:
+                slope = scale if slope is None else slope * scale
+        if slope is None:
+            return None if sign == 1 else -1.0
+        return slope if sign == 1 else -slope
+
+    def statics_of(self, eqn: Eqn) -> list[Value]:
+        """Operands of a chain's equation that are no link of the chain."""
+        links = {v for e in self.group.eqns for v in e.outputs} | set(self.group.inputs)
+        return [v for v in eqn.inputs if v not in links]
+
+    def _with_kernel(self, weights: Weights) -> _Map:
+        affine = self.group.affine
+        assert affine is not None
+        core, kernel = affine.core, self.kernel()
+        if core is None:
+            scale = weights(jnp.asarray(1.0 if kernel is None else kernel))
+            return _Map(lambda x: (x * scale).astype(x.dtype), self.like)
+        changed = weights(kernel)
+        params = evaluate.widened_params(core.params)
+
+        def function(x: Any) -> Any:
+            operands = (x, changed) if affine.operand == 0 else (changed, x)
+            return compat.bind(core.prim, params, operands)[0]
+
+        return _Map(function, self.like)
+
+    def _with_ones(self, x: Any) -> Any:
+        """Counts and spreads: a window sum over one channel, or a sum over contracted axes."""
+        affine = self.group.affine
+        assert affine is not None
+        core = affine.core
+        if core is None:
+            return x * jnp.ones((), x.dtype)
+        if core.name == "conv_general_dilated":
+            return _window_count(core, x)
+        return _contraction_count(core, affine.operand, x)
+
+    # -- the layer's own equations ----------------------------------------------------------
+
+    def _program(self, x: Any, weights: Weights, signs: bool = False) -> Any:
+        """Run the group with static factors replaced and static terms left out."""
+        xs = x if isinstance(x, tuple) else (x,)
+        env: Env = dict(zip(self.group.inputs, xs, strict=True))
+        for eqn in self.group.eqns:
+            outs = _linear_step(eqn, env, self.statics, weights, signs)
+            env.update(zip(eqn.outputs, outs, strict=True))
+        return env[self.group.outputs[0]]
+
+
+def bias_of(group: Group, statics: Env) -> Any:
+    """The layer's output for a zero input, of size 1 where it does not vary; 0.0 if it has none.
+
+    Zeros are symbolic: no product is computed unless a shift comes before the core.
+    """
+    env: Env = {}  # values that are not zero
+    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
+    for eqn in group.eqns:
+        active = [v for v in eqn.inputs if v in links]
+        static = [v for v in eqn.inputs if v not in links]
+        value = next((env[v] for v in active if v in env), None)
+        if eqn.name in ADDITIONS and len(active) == 1:
+            term = evaluate.widen(jnp.asarray(evaluate.read(statics, static[0])))
+            if eqn.name == "sub":
+                first = eqn.inputs[0] is active[0]
+                zero = 0.0 if value is None else value
+                env[eqn.out] = zero - term if first else term - zero
+            else:
+                env[eqn.out] = term if value is None else value + term
+        elif value is None and eqn.name in MOVES and _adds_constant(eqn, static):
+            operands = [
+                jnp.zeros(v.shape, evaluate.widen(jnp.zeros((), v.dtype)).dtype)
+                if v in links
+                else evaluate.read(statics, v)
+                for v in eqn.inputs
+            ]
+            env[eqn.out] = evaluate.apply(eqn, operands, wide=True)[0]
+        elif value is not None:
+            operands = [
+                _fill(env[v], v, eqn) if v in env else _static_or_zero(v, links, statics)
+                for v in eqn.inputs
+            ]
+            env[eqn.out] = evaluate.apply(eqn, operands, wide=True)[0]
+    return env.get(group.outputs[0], 0.0)
+
+
+def _adds_constant(eqn: Eqn, static: list[Value]) -> bool:
+    floats = [v for v in static if jnp.issubdtype(v.dtype, jnp.floating)]
+    return eqn.name not in COPIES and bool(floats)
+
+
+def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
+    if value in links:
+        return jnp.zeros(value.shape, evaluate.widen(jnp.zeros((), value.dtype)).dtype)
+    return evaluate.read(statics, value)
+
+
+def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
+    """Give a thin array its full shape, but for the batch axes that the core lets be 1."""
+    if eqn.name in ("add", "sub", "mul", "div", "neg") or eqn.name in COPIES:
+        return array
+    shape = list(value.shape)
+    batch: tuple[int, ...] = ()
+    if eqn.name == "conv_general_dilated" and eqn.params["batch_group_count"] == 1:
+        batch = (eqn.params["dimension_numbers"].lhs_spec[0],)
+    elif eqn.name == "dot_general":
+        operand = 0 if eqn.inputs[0] is value else 1
+        kept = input_features(eqn, operand)
+        batch = tuple(i for i in range(value.ndim) if i not in kept)
+    array = array.reshape((1,) * (value.ndim - array.ndim) + array.shape)
+    for axis in batch:
+        shape[axis] = array.shape[axis]
+    return jnp.broadcast_to(array, shape)
+
+
+def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool) -> list[Any]:
+    active = [v for v in eqn.inputs if v in env]
+    static = [v for v in eqn.inputs if v not in env]
+
+    def factor(v: Value) -> Any:
+        return weights(evaluate.widen(jnp.asarray(evaluate.read(statics, v))))
+
+    name = eqn.name
+    if name in ADDITIONS:
+        if len(active) == 1:
+            x = jnp.broadcast_to(env[active[0]], eqn.out.shape)
+            return [-x if signs and name == "sub" and eqn.inputs[1] is active[0] else x]
+        a, b = (env[v] for v in eqn.inputs)
+        return [a - b if signs and name == "sub" else a + b]
+    if name == "neg":
+        return [-env[active[0]] if signs else env[active[0]]]
+    if name == "mul" and len(active) == 1:
+        return [env[active[0]] * factor(static[0])]
+    if name == "div" and eqn.inputs[0] in env and len(active) == 1:
+        return [env[active[0]] * weights(1 / evaluate.widen(jnp.asarray(evaluate.read(statics, static[0]))))]
+    if name in ("dot_general", "conv_general_dilated"):
+        operands = [env[v] if v in env else factor(v) for v in eqn.inputs]
+        return evaluate.apply(eqn, operands, wide=True)
+    if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
+        operands = [
+            env[v]
+            if v in env
+            else jnp.zeros_like(evaluate.read(statics, v))
+            if jnp.issubdtype(v.dtype, jnp.floating)
+            else evaluate.read(statics, v)
+            for v in eqn.inputs
+        ]
+        return evaluate.apply(eqn, operands, wide=True)
+    raise RuleError(
+        f"The rule needs the weights of `{name}` ({eqn.source}), which have none that can be "
+        "split by sign; give this layer Epsilon, Gradient, Pass or Stop."
+    )
+
+
+def _thin(scale: Any, features: frozenset[int]) -> Any:
+    """Keep one element along the axes that a scale does not vary along."""
+    index = tuple(slice(None) if i in features else slice(0, 1) for i in range(scale.ndim))
+    return scale[index]
+
+
+def _place(scale: Any, source: list[int], target: list[int], ndim: int) -> Any:
+    """Move axes `source` of a thin array to axes `target` of one with `ndim` axes."""
+    if scale.ndim == 0:
+        return scale
+    kept = jnp.transpose(scale, [*source, *(i for i in range(scale.ndim) if i not in source)])
+    kept = kept.reshape(kept.shape[: len(source)])
+    order = sorted(range(len(target)), key=lambda i: target[i])
+    shape = [1] * ndim
+    for i in order:
+        shape[target[i]] = kept.shape[i]
+    return jnp.transpose(kept, order).reshape(shape)
+
+
+def _scale_dot_kernel(core: Eqn, operand: int, kernel: Any, before: Any, after: Any) -> Any:
+    contract, batch = core.params["dimension_numbers"]
+    mine = 1 - operand
+    if before is not None:
+        source = [*contract[operand], *batch[operand]]
+        target = [*contract[mine], *batch[mine]]
+        kernel = kernel * _place(jnp.asarray(before), source, target, kernel.ndim)
+    if after is not None:
+        n_batch = len(batch[0])
+        free = [i for i in range(kernel.ndim) if i not in contract[mine] and i not in batch[mine]]
+        start = n_batch
+        if mine == 1:
+            start += core.inputs[0].ndim - len(contract[0]) - n_batch
+        source = [*range(n_batch), *range(start, start + len(free))]
+        kernel = kernel * _place(jnp.asarray(after), source, [*batch[mine], *free], kernel.ndim)
+    return kernel
+
+
+def _scale_conv_kernel(core: Eqn, kernel: Any, before: Any, after: Any) -> Any:
+    numbers = core.params["dimension_numbers"]
+    out_axis, in_axis = numbers.rhs_spec[0], numbers.rhs_spec[1]
+    if before is not None:
+        scale = jnp.asarray(before)
+        if scale.size > 1:
+            groups = core.params["feature_group_count"]
+            per_group = scale.reshape(groups, -1)
+            scale = jnp.repeat(per_group, kernel.shape[out_axis] // groups, axis=0)
+            shape = [1] * kernel.ndim
+            shape[out_axis], shape[in_axis] = scale.shape
+            scale = scale if out_axis < in_axis else scale.T
+            scale = scale.reshape(shape)
+        kernel = kernel * (scale if scale.ndim == kernel.ndim else scale.reshape(()))
+    if after is not None:
+        shape = [1] * kernel.ndim
+        scale = jnp.asarray(after)
+        shape[out_axis] = scale.size
+        kernel = kernel * scale.reshape(shape)
+    return kernel
+
+
+def _window_count(core: Eqn, x: Any) -> Any:
+    """A convolution with a kernel of ones, computed on one channel per feature group."""
+    numbers = core.params["dimension_numbers"]
+    groups = core.params["feature_group_count"]
+    kernel_shape = core.inputs[1].shape
+    channel = numbers.lhs_spec[1]
+    shape = list(x.shape)
+    shape[channel : channel + 1] = [groups, shape[channel] // groups]
+    summed = x.reshape(shape).sum(channel + 1)
+    ones_shape = [1] * len(kernel_shape)
+    ones_shape[numbers.rhs_spec[0]] = groups
+    for axis in numbers.rhs_spec[2:]:
+        ones_shape[axis] = kernel_shape[axis]
+    (out,) = compat.bind(
+        core.prim,
+        evaluate.widened_params(core.params),
+        (summed, jnp.ones(ones_shape, x.dtype)),
+    )
+    return jnp.repeat(
+        out, kernel_shape[numbers.rhs_spec[0]] // groups, axis=numbers.out_spec[1]
+    )
+
+
+def _contraction_count(core: Eqn, operand: int, x: Any) -> Any:
+    """A contraction with a kernel of ones: sum over contracted axes, spread over the new ones."""
+    contract, batch = core.params["dimension_numbers"]
+    mine = 1 - operand
+    order = [*batch[operand]]
+    order += [i for i in range(x.ndim) if i not in contract[operand] and i not in batch[operand]]
+    summed = jnp.transpose(x, [*order, *contract[operand]])
+    summed = summed.reshape(*(x.shape[i] for i in order), math.prod(x.shape[i] for i in contract[operand]))
+    summed = summed.sum(-1)
+    kernel_shape = core.inputs[mine].shape
+    new = [
+        kernel_shape[i]
+        for i in range(len(kernel_shape))
+        if i not in contract[mine] and i not in batch[mine]
+    ]
+    n_batch = len(batch[0])
+    position = n_batch if operand == 1 else summed.ndim
+    shape = (*summed.shape[:position], *([1] * len(new)), *summed.shape[position:])
+    return jnp.broadcast_to(summed.reshape(shape), core.out.shape)

@@ -1,0 +1,164 @@
+"""What a rule sees of a layer at run time: arrays, and the layer's maps made when asked for."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.primitives import WINDOW_WINNERS
+from jaxlrp.rules.base import safe_divide, stabilise, times
+from jaxlrp.run import evaluate, winners
+from jaxlrp.run.evaluate import Env
+from jaxlrp.run.linear_map import LinearLayer, bias_of
+
+
+class View:
+    """One layer while relevance passes it; see `jaxlrp.rules.base.LayerView`."""
+
+    def __init__(
+        self,
+        group: Group,
+        inputs: tuple[Any, ...],
+        statics: Env,
+        output: Any,
+        arrived: Any,
+        arriving: str,
+        carries: str,
+        nonnegative: bool,
+        sign_split: bool,
+    ):
+        self._group = group
+        self._inputs = inputs
+        self._statics = statics
+        self.z = output
+        self.arrived = arrived
+        self.arriving = arriving
+        self.carries = carries
+        self.nonnegative = nonnegative
+        self.sign_split = sign_split
+        self.gate = group.gate
+        self.transport = group.transport
+        self.reciprocal = 1 if group.kind == "product" and group.main.name == "div" else None
+        self.bias_loss: list[Any] = []
+        self.stabiliser_loss: list[Any] = []
+
+    @property
+    def x(self) -> Any:
+        return self._inputs[0] if len(self._inputs) == 1 else self._inputs
+
+    @functools.cached_property
+    def bias(self) -> Any:
+        return bias_of(self._group, self._statics)
+
+    @functools.cached_property
+    def relevance(self) -> Any:
+        if self.arriving == "relevance":
+            return self.arrived
+        return jax.tree.map(times, self.z, self.arrived)
+
+    @functools.cached_property
+    def density(self) -> Any:
+        if self.arriving == "density":
+            return self.arrived
+        return jax.tree.map(safe_divide, self.arrived, self.z)
+
+    def over(
+        self, denominator: Any, *, bias: Any = 0.0, share: Any = 1.0, epsilon: Any = 0.0
+    ) -> Any:
+        no_epsilon = isinstance(epsilon, (int, float)) and epsilon == 0
+        whole = isinstance(share, (int, float)) and share == 1
+        if self.arriving == "density" and denominator is self.z and no_epsilon:
+            # R / z is the density itself: nothing is divided, and z = 0 needs no care.
+            s = self.density if whole else jax.tree.map(lambda c: share * c, self.density)
+        else:
+            s = jax.tree.map(
+                lambda r, z: share * safe_divide(r, stabilise(z, epsilon)),
+                self.relevance,
+                denominator,
+            )
+        if not no_epsilon:
+            self.stabiliser_loss.append((s, denominator, epsilon))
+        if not (isinstance(bias, float) and bias == 0.0):
+            self.bias_loss.append((s, bias))
+        return s
+
+    def losses(self) -> tuple[Any, Any]:
+        """Relevance that biases and stabilisers took in the quotients formed so far."""
+        bias = sum((jnp.sum(s * b) for s, b in self.bias_loss), start=jnp.zeros(()))
+        stabiliser = sum(
+            (jnp.sum(s * (stabilise(z, e) - z)) for s, z, e in self.stabiliser_loss),
+            start=jnp.zeros(()),
+        )
+        return bias, stabiliser
+
+    @functools.cached_property
+    def _linear(self) -> LinearLayer:
+        return LinearLayer(self._group, self._statics, self.x)
+
+    def map(
+        self,
+        *,
+        signed: float = 0.0,
+        positive: float = 0.0,
+        negative: float = 0.0,
+        absolute: float = 0.0,
+    ) -> Any:
+        others = [positive, negative, absolute]
+        if all(isinstance(c, (int, float)) and c == 0 for c in others):
+            return _Scaled(self, signed)
+        return self._linear.map(signed, positive, negative, absolute)
+
+    def squares(self) -> Any:
+        return self._linear.squares()
+
+    def ones(self) -> Any:
+        return self._linear.ones()
+
+    def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
+        group = self._group
+
+        def function(*inputs: Any) -> Any:
+            env = {**self._statics, **dict(zip(group.inputs, inputs, strict=True))}
+            evaluate.run(group.eqns, env, wide=True, detached=group.detached if detach else ())
+            outputs = tuple(env[v] for v in group.outputs)
+            return outputs[0] if len(outputs) == 1 else outputs
+
+        outputs, back = jax.vjp(function, *self._inputs)
+        cotangent = jax.tree.map(lambda c, y: c.astype(y.dtype), cotangent, outputs)
+        found = back(cotangent)
+        return found[0] if len(found) == 1 else found
+
+    def secant(self, density: Any) -> Any:
+        x = self.x
+        if self._group.is_relu:
+            return jnp.where(self.z > 0, density, 0.0)
+        tiny = jnp.finfo(x.dtype).tiny
+        small = jnp.abs(x) < tiny
+        return jnp.where(small, 0.0, density * self.z / jnp.where(small, 1.0, x))
+
+    def route(self, arrived: Any) -> Any:
+        if self._group.main.name in WINDOW_WINNERS:
+            return self.vjp(arrived)  # select-and-scatter: the first of equals
+        back = winners.route(self._group.main, self._inputs, self.z, arrived)
+        return back[0] if len(back) == 1 else back
+
+
+class _Scaled:
+    """signed * W: the layer itself, without its bias."""
+
+    def __init__(self, view: View, factor: float):
+        self._view = view
+        self._factor = factor
+
+    def __call__(self, x: Any) -> Any:
+        return self._view._linear.map(self._factor, 0.0, 0.0, 0.0)(x)
+
+    def T(self, s: Any) -> Any:  # noqa: N802
+        back = self._view.vjp(s)
+        if isinstance(self._factor, (int, float)) and self._factor == 1:
+            return back
+        return jax.tree.map(lambda c: self._factor * c, back)

@@ -1,0 +1,239 @@
+"""Selectors: which layers an entry of a rule map, or of `layers=`, means."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxlrp import compat
+from jaxlrp.errors import SelectorError
+from jaxlrp.graph.groups import KINDS
+
+
+class Selector:
+    """Base class of the selectors that are built by functions: `first`, `last`, `all_of`, ..."""
+
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        """Indices of the layers that match."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerGraph:
+    """Layers in dataflow order, and who feeds whom."""
+
+    layers: Sequence[Any]
+    feeds: Sequence[Sequence[int]]  # per layer: the layers that read its output
+    sources: frozenset[int]  # layers that read an explained value
+    sinks: frozenset[int]  # layers whose output is an output of the function
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind(Selector):
+    """All layers of a kind, even if a layer bears the kind's word as its name."""
+
+    kind: str
+
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        return frozenset(i for i, layer in enumerate(layers.layers) if layer.kind == self.kind)
+
+    def __repr__(self) -> str:
+        return f"kind({self.kind!r})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Union(Selector):
+    parts: tuple[Any, ...]
+
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        return frozenset().union(*(resolve(p, layers) for p in self.parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class _First(_Union):
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        return _frontier(super().select(layers), layers.feeds, layers.sources, range(len(layers.layers)))
+
+    def __repr__(self) -> str:
+        return f"first({', '.join(map(repr, self.parts))})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Last(_Union):
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        fed_by: list[list[int]] = [[] for _ in layers.layers]
+        for index, readers in enumerate(layers.feeds):
+            for reader in readers:
+                fed_by[reader].append(index)
+        order = reversed(range(len(layers.layers)))
+        return _frontier(super().select(layers), fed_by, layers.sinks, order)
+
+    def __repr__(self) -> str:
+        return f"last({', '.join(map(repr, self.parts))})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _AllOf(Selector):
+    parts: tuple[Any, ...]
+
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        found = [resolve(p, layers) for p in self.parts]
+        return frozenset.intersection(*found)
+
+    def __repr__(self) -> str:
+        return f"all_of({', '.join(map(repr, self.parts))})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inside(Selector):
+    scope: str
+
+    def select(self, layers: LayerGraph) -> frozenset[int]:
+        found = frozenset(
+            i
+            for i, layer in enumerate(layers.layers)
+            if any(_inside(self.scope, name) for name in layer.names)
+        )
+        if not found:
+            raise _nothing(repr(self), self.scope, layers)
+        return found
+
+    def __repr__(self) -> str:
+        return f"inside({self.scope!r})"
+
+
+def kind(name: str) -> Selector:
+    """All layers of a kind; unlike the bare word never read as a name."""
+    if name not in KINDS:
+        raise SelectorError(f"kind({name!r}): unknown kind; the kinds are {', '.join(KINDS)}.")
+    return Kind(name)
+
+
+def first(*selectors: Any) -> Selector:
+    """Members reached from an explained value without passing another member (by dataflow)."""
+    return _First(_some(selectors, "first"))
+
+
+def last(*selectors: Any) -> Selector:
+    """Members from which an output is reached without passing another member (by dataflow)."""
+    return _Last(_some(selectors, "last"))
+
+
+def all_of(*selectors: Any) -> Selector:
+    """Layers that every one of the selectors matches."""
+    return _AllOf(_some(selectors, "all_of"))
+
+
+def inside(scope: str) -> Selector:
+    """Layers at or below the scope that a glob names: `inside("**/Block_3")`."""
+    return _Inside(scope)
+
+
+def _some(selectors: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    if not selectors:
+        raise SelectorError(f"{name}() needs at least one selector, for example {name}('conv').")
+    return selectors
+
+
+def resolve(selector: Any, layers: LayerGraph) -> frozenset[int]:
+    """Indices of the layers that a selector matches; raises where a user's word matches none."""
+    if isinstance(selector, Selector):
+        return selector.select(layers)
+    if compat.is_primitive(selector):
+        return _by_primitive(selector.name, layers)
+    if isinstance(selector, str):
+        return _by_word(selector, layers)
+    if callable(selector):
+        return _by_callable(selector, layers)
+    raise SelectorError(
+        f"{selector!r} of type {type(selector).__name__} is no selector; give a kind, a name glob, "
+        "a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
+    )
+
+
+def _by_word(word: str, layers: LayerGraph) -> frozenset[int]:
+    named = frozenset(
+        i for i, layer in enumerate(layers.layers) if any(matches(word, n) for n in layer.names)
+    )
+    if word in KINDS:
+        by_kind = Kind(word).select(layers)
+        if named and named != by_kind:
+            raise SelectorError(
+                f"{word!r} is ambiguous: it is a kind, and the name of "
+                f"{layers.layers[min(named)].name!r}. Write kind({word!r}) for the kind, or "
+                f"lambda layer: layer.name == {word!r} for the name."
+            )
+        return by_kind
+    if named:
+        return named
+    if word in compat.primitive_names():
+        return _by_primitive(word, layers)
+    raise _nothing(repr(word), word, layers)
+
+
+def _by_primitive(name: str, layers: LayerGraph) -> frozenset[int]:
+    found = frozenset(i for i, layer in enumerate(layers.layers) if layer.primitive == name)
+    if not found:
+        present = ", ".join(sorted({layer.primitive for layer in layers.layers}))
+        raise SelectorError(
+            f"The primitive {name!r} is at the heart of no layer. Primitives here: {present}."
+        )
+    return found
+
+
+def _by_callable(selector: Callable[[Any], bool], layers: LayerGraph) -> frozenset[int]:
+    found = frozenset(i for i, layer in enumerate(layers.layers) if selector(layer))
+    if not found:
+        name = getattr(selector, "__name__", repr(selector))
+        raise SelectorError(
+            f"The callable selector {name} is true of none of the {len(layers.layers)} layers; "
+            "print(jaxlrp.plan(fn, rules)(*args)) shows them."
+        )
+    return found
+
+
+def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
+    names = sorted({n for layer in layers.layers for n in layer.names})
+    near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=0.4)
+    hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+    if not near and names:
+        hint = f" Names here: {', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}."
+    return SelectorError(
+        f"{shown} matches no layer: it is no kind, no layer's name and no primitive here.{hint}"
+    )
+
+
+def _frontier(members, feeds, starts, order) -> frozenset[int]:
+    open_ = set(starts)
+    found = set()
+    for index in order:
+        if index not in open_:
+            continue
+        if index in members:
+            found.add(index)
+        else:
+            open_.update(feeds[index])
+    return frozenset(found)
+
+
+def matches(glob: str, name: str) -> bool:
+    """Glob match on names: `*` stays within one scope, `**` crosses them."""
+    return _compiled(glob).fullmatch(name) is not None
+
+
+def _inside(glob: str, name: str) -> bool:
+    parts = name.split("#")[0].split("/")
+    return any(matches(glob, "/".join(parts[: i + 1])) for i in range(len(parts)))
+
+
+_WILD = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@functools.cache
+def _compiled(glob: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    return re.compile("".join(_WILD.get(part, re.escape(part)) for part in parts))

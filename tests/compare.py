@@ -1,0 +1,26 @@
+"""How two relevance maps are compared."""
+
+import numpy as np
+
+
+def relative_l2(actual, expected):
+    """Norm of the difference over the norm of the reference, in float64."""
+    actual = np.asarray(actual, np.float64)
+    expected = np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    difference = np.linalg.norm(actual - expected)
+    scale = np.linalg.norm(expected)
+    return difference if scale == 0 else difference / scale
+
+
+def assert_close(actual, expected, tolerance=1e-9, what="relevance"):
+    """Fail unless the relative L2 distance is within `tolerance`; a NaN fails too."""
+    distance = relative_l2(actual, expected)
+    assert distance <= tolerance, f"{what}: relative L2 distance {distance:.3e} > {tolerance:.0e}"
+
+
+def layer_relevance(layers, *names):
+    """The one entry of a `layers` dictionary whose key is, or ends in, one of `names`."""
+    found = [k for k in layers if any(k == n or k.endswith("/" + n) for n in names)]
+    assert len(found) == 1, f"{names} matches {found} among {sorted(layers)}"
+    return layers[found[0]]
