@@ -56,17 +56,22 @@ def scope_names(eqn: Any) -> tuple[str, ...]:
     return tuple(entry.name for entry in stack if type(entry).__name__ == "Scope")
 
 
-def source_line(source_info: Any) -> str:
-    """`file:line (function)`, from the innermost frame outside installed packages if there is one."""
+def source_line(caller: Any, source_info: Any) -> str:
+    """`file:line (function)`: the innermost frame outside installed packages, if there is one.
+
+    `caller` is the source of the outermost call that the equation stands in: what a library's
+    jitted helper computes is best explained by the line that called it.
+    """
     installed = tuple({sysconfig.get_paths()[k] for k in ("purelib", "platlib", "stdlib")})
-    traceback = getattr(source_info, "traceback", None)
     own = __file__.removesuffix("compat.py")
-    for frame in getattr(traceback, "frames", ()):
-        name = frame.file_name
-        if not name.startswith(installed) and not name.startswith(own):
-            return f"{name.rsplit('/', 1)[-1]}:{frame.line_num} ({frame.function_name})"
-    text = source_info_util.summarize(source_info)
-    return text.rsplit("/", 1)[-1]
+    for info in (source_info, caller):
+        traceback = getattr(info, "traceback", None)
+        for frame in getattr(traceback, "frames", ()):
+            name = frame.file_name
+            if not name.startswith((*installed, own, "<frozen")):
+                return f"{name.rsplit('/', 1)[-1]}:{frame.line_num} ({frame.function_name})"
+    texts = (source_info_util.summarize(i) for i in (source_info, caller) if i is not None)
+    return next((t.rsplit("/", 1)[-1] for t in texts if t), "unknown")
 
 
 def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[Any]:

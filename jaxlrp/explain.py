@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -96,6 +96,8 @@ def explain(
 
       `target`: None starts every output with its own value; integers of shape `out.shape[:-1]`,
       or one integer, pick the class on the last axis; floats of the output's shape are weights.
+      `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks
+      that broadcast to them (concept-conditional relevance).
 
     Raises:
       InputError, TargetError, RuleError, SelectorError, UnsupportedPrimitiveError: while
@@ -113,8 +115,10 @@ def explain(
     )
 
     @_named_after(fn, "explain")
-    def relevance(*args: Any, target: Any = None, **kwargs: Any) -> Any:
-        value, found = both(*args, target=target, **kwargs)
+    def relevance(
+        *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        value, found = both(*args, target=target, condition=condition, **kwargs)
         return (found, value[1]) if has_aux else found
 
     return relevance
@@ -138,12 +142,15 @@ def value_and_relevance(
     )
 
     @_named_after(fn, "value_and_relevance")
-    def both(*args: Any, target: Any = None, **kwargs: Any) -> Any:
+    def both(
+        *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
         traced = _plan(request, args, kwargs)
         shapes = [v.aval for v in traced.outputs]
         weights = targets.output_weights(target, shapes, traced.out_tree)
         probed = _selected(traced, request.layers)
-        values, aux, relevance, extra = _pull_back(traced, weights, probed)
+        masks = _masks(traced, condition)
+        values, aux, relevance, extra = _pull_back(traced, weights, probed, masks=masks)
         out = jax.tree.unflatten(traced.out_tree, values)
         found = jax.tree.unflatten(traced.explained_tree, relevance)
         by_name = {layer.name: extra[layer] for layer in probed}
@@ -240,15 +247,20 @@ def ledger(
         shapes = [v.aval for v in traced.outputs]
         weights = targets.output_weights(target, shapes, traced.out_tree)
         shown = _selected(traced, request.layers)
-        every = [layer for layer in traced.plan.layers]
-        values, _, relevance, accounts = _pull_back(traced, weights, every, accounts=True)
-        seeded = [jnp.sum(w * v) for w, v in zip(weights, values, strict=True)]
-        return make_ledger(
-            accounts,
-            shown if request.layers is not None else every,
-            sum(seeded, jnp.zeros(())),
-            sum((jnp.sum(r) for r in relevance), jnp.zeros(())),
-        )
+        every = list(traced.plan.layers)
+
+        @jax.jit
+        def account(arrays: list[Any], consts: list[Any], weights: list[Any]) -> Any:
+            run = dataclasses.replace(traced, arrays=arrays, consts=consts)
+            values, _, relevance, accounts = _pull_back(run, weights, every, accounts=True)
+            seeded = [jnp.sum(w * v) for w, v in zip(weights, values, strict=True)]
+            arrived = sum((jnp.sum(r) for r in relevance), jnp.zeros(()))
+            return [accounts[layer] for layer in every], sum(seeded, jnp.zeros(())), arrived
+
+        accounts, seeded, arrived = account(traced.arrays, traced.consts, weights)
+        by_layer = dict(zip(every, accounts, strict=True))
+        rows = shown if request.layers is not None else every
+        return make_ledger(by_layer, rows, seeded, arrived)
 
     return kept
 
@@ -415,8 +427,30 @@ def _selected(traced: _Traced, selectors: tuple[Any, ...] | None) -> list[Layer]
     return list(found)
 
 
+def _masks(traced: _Traced, condition: Mapping[str, Any] | None) -> dict[Layer, Any]:
+    """The masks of `condition=`, for the layers that they name."""
+    masks: dict[Layer, Any] = {}
+    for selector, mask in (condition or {}).items():
+        for layer in traced.plan.select(selector):
+            try:
+                fits = jnp.broadcast_shapes(jnp.shape(mask), layer.shape) == layer.shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise InputError(
+                    f"condition: the mask for {layer.name!r} has shape {jnp.shape(mask)}; it must "
+                    f"broadcast to the layer's output, {layer.shape}."
+                )
+            masks[layer] = jnp.asarray(mask)
+    return masks
+
+
 def _pull_back(
-    traced: _Traced, weights: list[Any], layers: list[Layer], accounts: bool = False
+    traced: _Traced,
+    weights: list[Any],
+    layers: list[Layer],
+    accounts: bool = False,
+    masks: Mapping[Layer, Any] | None = None,
 ) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
     """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
     if accounts:
@@ -431,7 +465,7 @@ def _pull_back(
     def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
         by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
         kind = "accounts" if accounts else "relevance"
-        return traced.run(explained, forward.Probes(**{kind: by_layer}))
+        return traced.run(explained, forward.Probes(**{kind: by_layer}, masks=masks or {}))
 
     primals = [widen(p) for p in traced.primals]
     numbered = dict(enumerate(zeros.values()))

@@ -214,7 +214,7 @@ def grid(
                     _trace(axes, pictures[column])
             line = bounds[heading][row]
             if np.all(line == line[0]):
-                page.scale_label(top, f"±{line[0]:.2g}")
+                page.scale_label(top, _plus_minus(line[0]))
             top += page.pitch
     page.colour_bar(top, "the picture's" if per == "image" and scale is None else "the row's")
     return page.figure
@@ -381,7 +381,7 @@ class _Page:
         # Text of 10 points is about 0.075 inches a letter.
         longest = max(len(line) for label in row_labels for line in label.split("\n"))
         self.left = self.margin + 0.078 * longest + 0.12
-        self.right = 0.75
+        self.right = 0.8
         self.width = self.left + columns * (cell[0] + self.gap) - self.gap + self.right
         self.top = self.margin + (0.4 if title else 0.0)
         blocks = len(headings) * (self.heading_height + self.column_label_height)
@@ -436,9 +436,16 @@ class _Page:
         bar = self._axes(x, y + 0.14, width, 0.13)
         bar.imshow(_paint(np.linspace(-1, 1, 401)[None], np.array(1.0)), aspect="auto")
         bar.set_yticks([])
-        bar.set_xticks([0, 200, 400], [f"against  −{whose} scale", "0", f"+{whose} scale  for"])
+        bar.set_xticks([0, 200, 400], [f"−{whose} scale", "0", f"+{whose} scale"])
         bar.tick_params(labelsize=9, length=2, color="0.6")
         _frame(bar)
+        middle = y + 0.14 + 0.13 / 2
+        self._text(x - 0.1, middle, "against", size=9, ha="right")
+        self._text(x + width + 0.1, middle, "for", size=9, ha="left")
+
+
+def _plus_minus(scale: float) -> str:
+    return f"±{scale:#.2g}".removesuffix(".")
 
 
 def _frame(axes: Axes) -> None:

@@ -18,7 +18,7 @@ from tests.compare import assert_close
 from tests.random_networks import RECTIFIERS, apply, networks, parameters, sample
 
 few = settings(
-    max_examples=6,
+    max_examples=4,
     derandomize=True,
     deadline=None,
     database=None,
@@ -104,9 +104,11 @@ def test_lrp_zero_is_input_times_gradient_on_rectifier_networks(network):
 @given(networks(), rule_names)
 def test_a_batch_is_its_rows(network, rule):
     x, target = sample(network, 3), targets(network, 3)
-    together = np.asarray(explained(network, RULES[rule](), x, target))
+    fn = functools.partial(apply, network, parameters(network))
+    explain = jax.jit(lrp.explain(fn, RULES[rule]()))
+    together = np.asarray(explain(x, target=target))
     for row in range(3):
-        alone = explained(network, RULES[rule](), x[row : row + 1], target[row : row + 1])
+        alone = explain(x[row : row + 1], target=target[row : row + 1])
         assert_close(together[row : row + 1], alone)
 
 
@@ -123,7 +125,7 @@ def test_vmap_is_the_batch(network, rule):
     assert_close(jax.jit(lrp.explain(inside, RULES[rule]()))(x, target=target), rows)
 
 
-@settings(few, max_examples=3)  # eager execution compiles every operation by itself
+@settings(few, max_examples=2)  # eager execution compiles every operation by itself
 @given(networks(max_ops=3), rule_names)
 def test_eager_is_jit(network, rule):
     x, target = sample(network), targets(network)
@@ -166,8 +168,8 @@ def walk(ops):
         yield from walk(op.branch)
 
 
-@few
-@given(networks(), rule_names)
+@settings(few, max_examples=2)  # the ledger runs operation by operation
+@given(networks(max_ops=3), rule_names)
 def test_the_ledger_closes_its_books(network, rule):
     x, target = sample(network), targets(network)
     fn = functools.partial(apply, network, parameters(network))
@@ -197,12 +199,14 @@ def test_narrow_types_follow_float64(dtype, x32):
         return jax.nn.relu(x @ weights[0]) @ weights[1]
 
     weights = (first.astype(dtype), second.astype(dtype))
-    narrow = lrp.explain(functools.partial(fn, weights), lrp.ZPlus())(x.astype(dtype), target=1)
+    explain = jax.jit(lrp.explain(functools.partial(fn, weights), lrp.ZPlus()))
+    narrow = explain(x.astype(dtype), target=1)
     assert narrow.dtype in (dtype, np.float32)  # relevance may be wider than the values
     with jax.enable_x64(True):
         wide_weights = [np.asarray(w, np.float64) for w in weights]
         wide_x = np.asarray(x.astype(dtype), np.float64)
-        wide = lrp.explain(functools.partial(fn, wide_weights), lrp.ZPlus())(wide_x, target=1)
+        explain = jax.jit(lrp.explain(functools.partial(fn, wide_weights), lrp.ZPlus()))
+        wide = explain(wide_x, target=1)
     unit = float(jax.numpy.finfo(dtype).eps)
     assert_close(np.asarray(narrow, np.float64), wide, 10 * unit)
 

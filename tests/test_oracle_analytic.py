@@ -90,6 +90,17 @@ def test_generalised_gamma_under_a_leaky_relu():
     np.testing.assert_allclose(actual, numbers(case["R"]), rtol=EXACT)
 
 
+def test_relevance_through_one_hidden_unit_by_two_steps():
+    case = CASES["CRP top-1 at hidden, zero rules"]
+    first = dense({"W": case["W1"], "b": case["b1"]})
+    second = dense({"W": case["W2"], "b": case["b2"]})
+    x, rule = np.array(case["x"], float), lrp.Epsilon(0.0)
+    hidden = pull_back(second, rule, first(x), [1.0, 0.0])
+    chosen = np.where(hidden == hidden.max(), hidden, 0)
+    actual = pull_back(first, rule, x, chosen)
+    np.testing.assert_allclose(actual, numbers(case["R"]), rtol=EXACT)
+
+
 def test_relevance_through_one_chosen_hidden_unit():
     case = CASES["CRP top-1 at hidden, zero rules"]
     first = dense({"W": case["W1"], "b": case["b1"]})

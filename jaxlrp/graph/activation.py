@@ -70,6 +70,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> None:
         sources = _active(bench, frontier)
         if len(sources) == 1 and any(_nonlinear(bench, e) for e in group):
             best = set(group)
+        if len(sources) == 1 and _is_learned_affine(bench, sources[0].producer):
+            break  # a BatchNorm before the activation is a layer of its own
         candidates = [v.producer for v in frontier if _absorbable(bench, v.producer)]
         grown = [
             e
@@ -89,32 +91,20 @@ def _claim_activation(bench: Workbench, last: Eqn) -> None:
         return  # x + gelu(x): a sum of two branches
     if not any(last_in in bench.activity.active for last_in in last.inputs):
         return
-    eqns, source = _trim_affine(bench, sorted(best, key=lambda e: e.order), source)
-    _finish(bench, eqns, source, last)
+    _finish(bench, sorted(best, key=lambda e: e.order), source, last)
+
+
+def _is_learned_affine(bench: Workbench, eqn: Eqn | None) -> bool:
+    return (
+        eqn is not None
+        and bench.free(eqn)
+        and affine_operand(bench, eqn) is not None
+        and not _literal(bench, eqn)
+    )
 
 
 def _literal(bench: Workbench, eqn: Eqn) -> bool:
     return eqn.name == "neg" or any(bench.intervals.constant(v) is not None for v in eqn.inputs)
-
-
-def _trim_affine(bench: Workbench, eqns: list[Eqn], source: Value) -> tuple[list[Eqn], Value]:
-    """Leave out the learned scales and shifts that the source passes first (a BatchNorm)."""
-    value, leading, cut = source, [], 0
-    while True:
-        uses = [e for e in eqns if value in e.inputs]
-        if len(uses) != 1 or len(bench.reached_uses(value)) != 1:
-            break
-        eqn = uses[0]
-        if affine_operand(bench, eqn) is None and eqn.name not in COPIES:
-            break
-        leading.append(eqn)
-        if affine_operand(bench, eqn) is not None and not _literal(bench, eqn):
-            cut = len(leading)
-        value = eqn.out
-    if cut == 0:
-        return eqns, source
-    dropped = set(leading[:cut])
-    return [e for e in eqns if e not in dropped], leading[cut - 1].out
 
 
 def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None:

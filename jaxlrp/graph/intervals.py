@@ -256,6 +256,8 @@ def _transfer(eqn: Eqn, known: dict[Value, Interval]) -> Interval:
     if name == "select_n":
         return _select(eqn, known)
     if name in COMPARISONS:
+        if eqn.inputs[0] is eqn.inputs[1]:  # x != x asks for NaN
+            return (1.0, 1.0) if name in ("eq", "ge", "le") else (0.0, 0.0)
         return _compare(name, *bounds)
     if name in ("and", "or", "not", "xor") and eqn.out.dtype == bool:
         return UNIT

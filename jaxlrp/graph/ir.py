@@ -82,7 +82,8 @@ class Eqn:
 
     @property
     def source(self) -> str:
-        return compat.source_line(self.source_info)
+        """The user's line that made it; inside a library's call, the line of the call."""
+        return compat.source_line(*self.source_info)
 
 
 class Graph:

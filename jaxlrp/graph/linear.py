@@ -101,6 +101,8 @@ def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
     active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
     if len(active) != 1 or (eqn.name == "div" and active[0] == 1):
         return None
+    if any(v in bench.activity.depends for i, v in enumerate(eqn.inputs) if i != active[0]):
+        return None  # a gate, or a detached value, is no parameter
     if eqn.out.shape != eqn.inputs[active[0]].shape:
         return None  # the active operand is broadcast
     return active[0]

@@ -32,12 +32,20 @@ def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
         eqn = value.producer
         if eqn is None:
             return None
-        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-        passes = eqn.name in MOVES | COPIES or eqn.name in ("select_n", "stop_gradient")
-        if passes and len(dependent) == 1:
-            value = dependent[0]
-        else:
+        before = _passed_through(bench, eqn)
+        if before is None:
             return eqn
+        value = before
+
+
+def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
+    """The one value that an equation moves, copies, masks statically or leaves as it is."""
+    dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+    if len(dependent) != 1:
+        return None
+    idle = eqn.name == "abs" and bench.intervals.nonnegative(dependent[0])
+    passes = eqn.name in MOVES | COPIES | {"select_n", "stop_gradient"} or idle
+    return dependent[0] if passes else None
 
 
 def _sum_of_exp(bench: Workbench, value: Value) -> Eqn | None:
@@ -103,13 +111,12 @@ def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
 
 
 def _origin(bench: Workbench, value: Value) -> Value:
-    eqn = value.producer
-    while eqn is not None and (eqn.name in MOVES | COPIES or eqn.name == "stop_gradient"):
-        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-        if len(dependent) != 1:
+    """What a value is a moved, copied or statically masked form of."""
+    while (eqn := value.producer) is not None:
+        before = _passed_through(bench, eqn)
+        if before is None:
             break
-        value = dependent[0]
-        eqn = value.producer
+        value = before
     return value
 
 

@@ -36,7 +36,13 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
             consts.append((seen[id(array)], array))
         return seen[id(array)]
 
-    def inline(jaxpr: Any, env: dict[Any, Value], scope: tuple[str, ...], region: Region | None):
+    def inline(
+        jaxpr: Any,
+        env: dict[Any, Value],
+        scope: tuple[str, ...],
+        region: Region | None,
+        caller: Any,
+    ) -> list[Value]:
         def read(atom: Any) -> Value:
             if isinstance(atom, compat.Literal):
                 return Literal(atom.aval, atom.val)
@@ -55,7 +61,9 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                 }
                 inner_env.update(zip(inner.invars, inputs, strict=True))
                 inner_region = region if settings is None else Region(settings, region)
-                outputs = inline(inner, inner_env, inner_scope, inner_region)
+                outputs = inline(
+                    inner, inner_env, inner_scope, inner_region, caller or eqn.source_info
+                )
             else:
                 outputs = [Value(var.aval) for var in eqn.outvars]
                 node = Eqn(
@@ -64,7 +72,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                     inputs,
                     outputs,
                     inner_scope,
-                    eqn.source_info,
+                    (caller, eqn.source_info),
                     region,
                 )
                 for index, value in enumerate(outputs):
@@ -80,5 +88,5 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
     env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     for var, array in zip(jaxpr.constvars, closed.consts, strict=True):
         env[var] = constant(array, var.aval)
-    outputs = inline(jaxpr, env, (), None)
+    outputs = inline(jaxpr, env, (), None, None)
     return Graph(inputs, consts, eqns, outputs)

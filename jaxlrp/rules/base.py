@@ -133,7 +133,7 @@ class Rule:
 
     def __str__(self) -> str:
         shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
+            f"{f.name}={_short(getattr(self, f.name))}"
             for f in dataclasses.fields(self)
             if f.repr and not _equal(getattr(self, f.name), f.default)
         ]
@@ -172,7 +172,7 @@ class LinearRule(Rule):
 
     def kept(self, bias: Any) -> Any:
         """The bias's part of a denominator, under this rule's policy."""
-        return bias if self.bias == "absorb" else 0.0
+        return 0.0 if self.bias == "ignore" else bias
 
     def settle(self, layer: Any, back: Any, kept: Any) -> Any:
         """Finish a rule: `back` (density or relevance) as it is, or with its loss distributed.
@@ -214,6 +214,10 @@ def safe_divide(a: Any, b: Any) -> Any:
 def times(x: Any, density: Any) -> Any:
     """x * density for an array or a tuple of arrays; 0 where x is 0, whatever the density."""
     return jax.tree.map(lambda a, c: jnp.where(a == 0, 0.0, a * c), x, density)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -31,7 +31,7 @@ class Epsilon(LinearRule):
 
     def propagate(self, layer: Any) -> Any:
         bias = self.kept(layer.bias)
-        z = layer.z if self.bias == "absorb" else layer.z - layer.bias
+        z = layer.z if self.bias != "ignore" else layer.z - layer.bias
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon
         s = layer.over(z, bias=bias, epsilon=epsilon)
         back = layer.map(signed=1).T(s)

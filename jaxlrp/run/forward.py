@@ -160,12 +160,14 @@ def _unpack(packed: Any, like: Probes) -> Probes:
 
 def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
     if step.eqn is not None:
-        values = [carrier.lower(evaluate.read(env, v), v) for v in step.eqn.inputs]
+        # Relevance does not cross this equation, so nothing asks for its derivative.
+        values = [carrier.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
         outputs = evaluate.apply(step.eqn, values)
         env.update(zip(step.eqn.outputs, outputs, strict=True))
         return
     assert step.layer is not None
-    carrier.run_layer(step.layer, env)
+    if step.layer.output not in env:  # else a ReLU that ran with the layer before it
+        carrier.run_layer(step.layer, env)
 
 
 class _Carrier:
@@ -195,6 +197,12 @@ class _Carrier:
             return jax.lax.stop_gradient(array).astype(value.dtype)
         return array
 
+    def hold(self, array: Any, value: Value) -> Any:
+        """The array in its own precision, as a constant."""
+        if value in self.plan.bench.activity.active:
+            array = jax.lax.stop_gradient(array)
+        return self.lower(array, value)
+
     def run_layer(self, layer: Layer, env: Env) -> None:
         group = layer.group
         assert group is not None
@@ -205,15 +213,29 @@ class _Carrier:
             local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
             evaluate.run(group.eqns, local, detached=group.detached)
             outputs = tuple(local[v] for v in group.outputs)
+        elif (relu := self._fusable(layer)) is not None:
+            (output,) = self._ruled(layer, inputs, statics, None, relu)
+            env[relu.output] = self._probed(relu, (output,))[0]
+            return
         else:
             outputs = self._ruled(layer, inputs, statics, account)
+        env.update(zip(group.outputs, self._probed(layer, outputs), strict=True))
+
+    def _fusable(self, layer: Layer) -> Layer | None:
+        """The ReLU to run together with a layer, unless something is asked of the edge between."""
+        probes = self.probes
+        asked = layer in probes.relevance or layer in probes.masks or layer in probes.accounts
+        return None if asked or self.plan.low_precision else layer.relu
+
+    def _probed(self, layer: Layer, outputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Outputs with the layer's mask and probe on the way back."""
         if layer in self.probes.masks:
             mask = self.probes.masks[layer]
             outputs = tuple(_masked(y, mask) for y in outputs)
         if layer in self.probes.relevance:
             tapped = _tap(outputs[0], self.probes.relevance[layer], layer.arriving)
             outputs = (tapped, *outputs[1:])
-        env.update(zip(group.outputs, outputs, strict=True))
+        return outputs
 
     def _convert(self, array: Any, value: Value, layer: Layer) -> Any:
         """Make what a layer sends back fit the edge: density becomes relevance where asked."""
@@ -222,9 +244,18 @@ class _Carrier:
         return array
 
     def _ruled(
-        self, layer: Layer, inputs: tuple[Any, ...], statics: Env, account: Any
+        self,
+        layer: Layer,
+        inputs: tuple[Any, ...],
+        statics: Env,
+        account: Any,
+        relu: Layer | None = None,
     ) -> tuple[Any, ...]:
-        """Evaluate a layer as a function whose backward pass is its rule."""
+        """Evaluate a layer as a function whose backward pass is its rule.
+
+        With `relu` the output is behind that ReLU, and what arrives is the density there. Where
+        the ReLU shuts there is no relevance, elsewhere its output is z: the rule sees it as z.
+        """
         group = layer.group
         assert group is not None
         keys = list(statics)
@@ -234,6 +265,10 @@ class _Carrier:
             for value, array in zip(group.inputs, inputs, strict=True):
                 env[value] = self.lower(array, value)
             evaluate.run(group.eqns, env)
+            if relu is not None:
+                assert relu.group is not None
+                evaluate.run(relu.group.eqns, env)
+                return (env[relu.output],)
             return tuple(self.raise_(env[v], v) for v in group.outputs)
 
         @jax.custom_vjp

@@ -21,7 +21,7 @@ from jaxlrp.errors import RuleError
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import input_features, output_features
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, FIXED_LINEAR, MOVES
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, FIXED_LINEAR, LINEAR_CORES, MOVES
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
 
@@ -185,6 +185,19 @@ class LinearLayer:
             outs = _linear_step(eqn, env, self.statics, weights, signs)
             env.update(zip(eqn.outputs, outs, strict=True))
         return env[self.group.outputs[0]]
+
+
+def feature_axes(group: Group) -> tuple[int, ...]:
+    """Axes of the output over which one example's features lie: all but batch and free axes."""
+    rank = group.outputs[0].ndim
+    core = group.affine.core if group.affine is not None else None
+    if core is None or core.out.ndim != rank or core.name not in LINEAR_CORES:
+        return (rank - 1,) if rank else ()
+    if core.name == "conv_general_dilated":
+        batch = core.params["dimension_numbers"].out_spec[0]
+        return tuple(i for i in range(rank) if i != batch)
+    batch_axes = range(len(core.params["dimension_numbers"][1][0]))
+    return tuple(sorted(output_features(core, group.affine.operand) - set(batch_axes)))
 
 
 def bias_of(group: Group, statics: Env) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
 from jaxlrp.graph import names as naming
 from jaxlrp.graph.groups import Group, Workbench
-from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.recognise import recognise
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import Detach, Epsilon, Follow, Pass, Rule, Taylor, Uniform, WinnerTakesAll
@@ -68,6 +68,7 @@ class Layer:
     carries: str = dataclasses.field(repr=False, default="density")
     nonnegative: bool = dataclasses.field(repr=False, default=False)
     sign_split: bool = dataclasses.field(repr=False, default=True)
+    relu: Layer | None = dataclasses.field(repr=False, default=None)  # its only reader, a ReLU
 
     @property
     def output(self) -> Value:
@@ -245,9 +246,23 @@ def _decide_edges(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
             and layer.output not in plan.bench.outputs
             and all(_kills_negative(r) for r in readers.get(layer.output, []))
         )
+        layer.relu = _only_relu(plan, layer, readers.get(layer.output, []))
         for value in group.inputs:
             if layer.carries == "relevance" or value not in edges:
                 edges[value] = layer.carries
+
+
+def _only_relu(plan: Plan, layer: Layer, readers: list[Layer]) -> Layer | None:
+    """The ReLU that alone reads a layer's output, if a density comes back through it."""
+    if len(readers) != 1 or layer.output in plan.bench.outputs or layer.arriving != "density":
+        return None
+    reader = readers[0]
+    passes = _group(reader).is_relu and type(reader.rule) is Pass
+    in_one_region = _group(reader).eqns[-1].region is _group(layer).eqns[-1].region
+    alone = len(plan.graph.uses(layer.output)) == 1
+    alone = alone and all(isinstance(v, Literal) for v in _group(reader).statics)
+    good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)
+    return reader if good and not layer.rule.plain and layer.kind != "structural" else None
 
 
 def _kills_negative(reader: Layer) -> bool:

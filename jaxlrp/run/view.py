@@ -13,7 +13,7 @@ from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.rules.base import safe_divide, stabilise, times
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.linear_map import LinearLayer, bias_of
+from jaxlrp.run.linear_map import LinearLayer, bias_of, feature_axes
 
 
 class View:
@@ -87,13 +87,23 @@ class View:
         return s
 
     def losses(self) -> tuple[Any, Any]:
-        """Relevance that biases and stabilisers took in the quotients formed so far."""
+        """Relevance that biases and stabilisers took in the quotients formed so far.
+
+        Where the denominator is 0 there was nothing to stabilise: the rule drops what arrives.
+        """
         bias = sum((jnp.sum(s * b) for s, b in self.bias_loss), start=jnp.zeros(()))
         stabiliser = sum(
-            (jnp.sum(s * (stabilise(z, e) - z)) for s, z, e in self.stabiliser_loss),
+            (
+                jnp.sum(jnp.where(z == 0, 0.0, s * (stabilise(z, e) - z)))
+                for s, z, e in self.stabiliser_loss
+            ),
             start=jnp.zeros(()),
         )
         return bias, stabiliser
+
+    def rms(self, z: Any) -> Any:
+        axes = feature_axes(self._group)
+        return jnp.sqrt(jnp.mean(jnp.square(z), axes, keepdims=True)) if axes else jnp.abs(z)
 
     @functools.cached_property
     def _linear(self) -> LinearLayer:

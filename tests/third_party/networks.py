@@ -48,15 +48,25 @@ def network(build: Callable[[str], Network]) -> Callable[[str], Network]:
 
 
 def draw(path: str, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> np.ndarray:
-    """A plausible value for the parameter at `path`, told by the last part of its name."""
+    """A plausible value for the parameter at `path`, told by the last part of its name.
+
+    Every shift is small and not above 0. With biases ignored, a unit hands on its relevance times
+    z / (z - b): at most 1 behind a ReLU if b <= 0, and unbounded, or lost, if a bias b > 0 alone
+    makes the unit fire (a depthwise convolution over nine zeros).
+    """
     name = path.rsplit("/", 1)[-1]
     if name in ("var", "moving_variance", "scale", "gamma") or "var_ema" in path:
         value = rng.uniform(0.5, 1.5, shape)
-    elif name in ("bias", "b", "beta", "offset", "mean", "moving_mean") or "mean_ema" in path:
-        value = 0.1 * rng.standard_normal(shape)
+    elif name in ("mean", "moving_mean") or "mean_ema" in path:
+        value = rng.uniform(0.0, 0.03, shape)
+    elif name in ("bias", "b", "beta", "offset"):
+        value = -rng.uniform(0.0, 0.03, shape)
     elif len(shape) > 1:
-        # He's scale keeps the signal alive through fifty layers; Equinox has the outputs first
-        fan_in = int(np.prod(shape[1:] if name == "weight" else shape[:-1]))
+        # He's scale keeps the signal alive through fifty layers. Equinox has the outputs first,
+        # and Keras writes a depthwise kernel as (height, width, channels, 1).
+        depthwise = len(shape) == 4 and shape[-1] == 1 and name == "kernel"
+        inputs = shape[1:] if name == "weight" else shape[: -2 if depthwise else -1]
+        fan_in = int(np.prod(inputs))
         value = rng.standard_normal(shape, dtype=np.float32) * np.sqrt(2.0 / fan_in)
     elif name == "weight":  # the scale of an Equinox norm
         value = rng.uniform(0.5, 1.5, shape)
