@@ -119,21 +119,19 @@ def explanation(fn: Callable, rules: Any) -> Callable:
     return step
 
 
-def make(step: Callable[[], Callable], args: Sequence[Any], repeats: int) -> Measured:
-    """Traces and compiles `repeats` times from nothing; `step()` is a fresh function each time."""
-    traced, compiled_in = [], []
-    for _ in range(repeats):
-        jax.clear_caches()
-        start = time.perf_counter()
-        lowered = jax.jit(step()).lower(*args)
-        middle = time.perf_counter()
-        compiled = lowered.compile()
-        compiled_in.append(time.perf_counter() - middle)
-        traced.append(middle - start)
-    return Measured(compiled, traced, compiled_in)
+def make(step: Callable, args: Sequence[Any]) -> Measured:
+    """Traces and compiles from nothing; `step` must be a function that JAX has not seen."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    lowered = jax.jit(step).lower(*args)
+    middle = time.perf_counter()
+    compiled = lowered.compile()
+    return Measured(compiled, [middle - start], [time.perf_counter() - middle])
 
 
-def measure(name: str, batch: int, rules: Sequence[str], options: argparse.Namespace) -> dict:
+def measure(
+    name: str, batch: int, rules: Sequence[str], options: argparse.Namespace
+) -> dict[str, Measured]:
     """Compiled functions of one network by rule; the gradient is under "gradient"."""
     network = networks.build(name, batch)
     args = (network.params, network.x, jnp.arange(batch) % 1000)
@@ -144,8 +142,17 @@ def measure(name: str, batch: int, rules: Sequence[str], options: argparse.Names
     steps = {"gradient": lambda: gradient(fresh())}
     for rule in rules:
         steps[rule] = lambda rule=rule: explanation(fresh(), RULES[rule]())
-    make(steps["gradient"], args, 1)  # the first compilation of a process pays for the compiler
-    measured = {rule: make(step, args, options.builds) for rule, step in steps.items()}
+    make(steps["gradient"](), args)  # the first compilation of a process pays for the compiler
+    measured: dict[str, Measured] = {}
+    for _ in range(options.builds):
+        for rule, step in steps.items():
+            made = make(step(), args)
+            if rule in measured:
+                measured[rule].trace_s += made.trace_s
+                measured[rule].compile_s += made.compile_s
+            else:
+                measured[rule] = made
+            del made
     for entry in measured.values():  # the first call of each touches its memory
         jax.block_until_ready(entry.compiled(*args))
     for _ in range(options.runs):

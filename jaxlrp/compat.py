@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
-import jax
+import jax.core
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.extend.core import primitives as jex_primitives

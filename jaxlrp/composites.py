@@ -15,6 +15,7 @@ from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
     Deconvnet,
+    Detach,
     Epsilon,
     Flat,
     Gamma,
@@ -28,8 +29,8 @@ from jaxlrp.rules import (
     ZPlus,
 )
 from jaxlrp.rules.base import BiasPolicy
-from jaxlrp.selectors import first, kind
 from jaxlrp.selectors import Selector as _Selector
+from jaxlrp.selectors import first, kind
 
 __all__ = [
     "attn_lrp",
@@ -61,6 +62,7 @@ def _linear(
         kind("affine"): default,
         kind("add"): Epsilon(epsilon),
         kind("avg_pool"): Epsilon(epsilon),
+        kind("norm"): Detach(bias="ignore" if bias == "ignore" else "absorb"),
     }
     return entries
 
@@ -93,7 +95,9 @@ def epsilon_plus(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleM
 
 def epsilon_plus_flat(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
     """`epsilon_plus` with Flat in the first linear layer."""
-    return RuleMap({**epsilon_plus(epsilon=epsilon, bias=bias), **_flat(epsilon)}, "epsilon_plus_flat")
+    return RuleMap(
+        {**epsilon_plus(epsilon=epsilon, bias=bias), **_flat(epsilon)}, "epsilon_plus_flat"
+    )
 
 
 def epsilon_alpha2_beta1(

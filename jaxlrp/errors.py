@@ -14,7 +14,7 @@ class TargetError(LRPError, ValueError):
 
 
 class SelectorError(LRPError, ValueError):
-    """A selector of a rule map, of `layers=` or of `condition=` matches nothing, or is ambiguous."""
+    """A selector in a rule map, `layers=` or `condition=` matches nothing, or is ambiguous."""
 
 
 class RuleError(LRPError, ValueError):

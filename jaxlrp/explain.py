@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp import compat, target as targets
+from jaxlrp import compat
+from jaxlrp import target as targets
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.graph.trace import trace
@@ -183,7 +184,9 @@ def relevance_vjp(
         return traced.run(explained, forward.Probes())
 
     values, back, aux = jax.vjp(run, [widen(p) for p in traced.primals], has_aux=True)
-    out = jax.tree.unflatten(traced.out_tree, [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)])
+    out = jax.tree.unflatten(
+        traced.out_tree, [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)]
+    )
 
     def backward(relevance: Any) -> tuple[Any, ...]:
         leaves, tree = jax.tree.flatten(relevance)
@@ -324,6 +327,7 @@ def _plan(request: _Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _
         for i, ((path, _), ok) in enumerate(zip(everything, is_array, strict=True))
         if ok
     ]
+    n_module = sum(is_array[: len(module)])
     trees: dict[str, Any] = {}
 
     def flat(*flat_arrays: Any) -> Any:
@@ -349,13 +353,17 @@ def _plan(request: _Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _
         auxs, trees["aux"] = jax.tree.flatten(aux)
         return outs, auxs
 
-    graph, consts, (out_shapes, _) = trace(flat, arrays, paths)
+    graph, consts, (out_shapes, _) = trace(flat, arrays, paths, n_module)
     outputs = graph.outputs[: len(out_shapes)]
     _check_outputs(outputs)
     marks = [
-        i for i, (path, leaf) in enumerate(leaves) if path[0].idx == 0 and path[1].idx in chosen  # type: ignore[union-attr]
+        i
+        for i, (path, leaf) in enumerate(leaves)
+        if path[0].idx == 0 and path[1].idx in chosen  # type: ignore[union-attr]
     ]
-    position = {leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)}
+    position = {
+        leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)
+    }
     order = sorted(marks, key=lambda i: chosen.index(leaves[i][0][1].idx))  # type: ignore[union-attr]
     explained = [graph.inputs[position[len(module) + i]] for i in order]
     picked = tuple(args[i] for i in chosen) if several else args[chosen[0]]
@@ -382,8 +390,7 @@ def _explainable(arg: Any, number: int) -> Any:
     checked = []
     for path, leaf in leaves:
         where = f"argument {number}{jax.tree_util.keystr(path)}"
-        if isinstance(leaf, (bool, int, float)) and not isinstance(leaf, bool):
-            leaf = jnp.asarray(leaf)
+        leaf: Any = jnp.asarray(leaf) if type(leaf) in (int, float) else leaf
         if not _is_array(leaf):
             raise InputError(
                 f"{where} is to be explained, but is {leaf!r} of type {type(leaf).__name__}; "
@@ -500,5 +507,3 @@ def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
                     f"check_finite: {name} has NaN or infinite entries; look at the inputs and "
                     "at the parameters, or raise epsilon."
                 )
-
-

@@ -85,10 +85,7 @@ class Ledger:
             if worst is not None
             else ""
         )
-        return (
-            f"{self.conservation:.1%} of the seeded relevance arrived; "
-            f"taken by {shares}{place}."
-        )
+        return f"{self.conservation:.1%} of the seeded relevance arrived; taken by {shares}{place}."
 
     def __str__(self) -> str:
         header = ["kind", "name", "rule", "R out", "R in", "bias", "stabiliser", "rule loss"]
@@ -123,7 +120,5 @@ def make_ledger(
     entries = []
     for layer in layers:
         out, in_, bias, stabiliser = (float(n) for n in np.asarray(accounts[layer]))
-        entries.append(
-            Entry(layer.name, layer.kind, str(layer.rule), out, in_, bias, stabiliser)
-        )
+        entries.append(Entry(layer.name, layer.kind, str(layer.rule), out, in_, bias, stabiliser))
     return Ledger(tuple(entries), float(seeded), float(arrived))

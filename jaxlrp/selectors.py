@@ -56,7 +56,9 @@ class _Union(Selector):
 @dataclasses.dataclass(frozen=True)
 class _First(_Union):
     def select(self, layers: LayerGraph) -> frozenset[int]:
-        return _frontier(super().select(layers), layers.feeds, layers.sources, range(len(layers.layers)))
+        return _frontier(
+            super().select(layers), layers.feeds, layers.sources, range(len(layers.layers))
+        )
 
     def __repr__(self) -> str:
         return f"first({', '.join(map(repr, self.parts))})"
@@ -185,7 +187,7 @@ def _by_primitive(name: str, layers: LayerGraph) -> frozenset[int]:
     return found
 
 
-def _by_callable(selector: Callable[[Any], bool], layers: LayerGraph) -> frozenset[int]:
+def _by_callable(selector: Callable[[Any], object], layers: LayerGraph) -> frozenset[int]:
     found = frozenset(i for i, layer in enumerate(layers.layers) if selector(layer))
     if not found:
         name = getattr(selector, "__name__", repr(selector))
@@ -226,7 +228,7 @@ def matches(glob: str, name: str) -> bool:
 
 
 def _inside(glob: str, name: str) -> bool:
-    parts = name.split("#")[0].split("/")
+    parts = name.split("#", maxsplit=1)[0].split("/")
     return any(matches(glob, "/".join(parts[: i + 1])) for i in range(len(parts)))
 
 

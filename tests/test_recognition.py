@@ -87,9 +87,17 @@ def test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes(name):
 
 @pytest.mark.parametrize(
     ("name", "proven"),
-    [("relu", True), ("relu by max", True), ("relu by where", True), ("relu by where, turned", True),
-     ("relu by clip", True), ("relu6", True), ("leaky", False), ("gelu tanh", False)],
-)  # fmt: skip
+    [
+        ("relu", True),
+        ("relu by max", True),
+        ("relu by where", True),
+        ("relu by where, turned", True),
+        ("relu by clip", True),
+        ("relu6", True),
+        ("leaky", False),
+        ("gelu tanh", False),
+    ],
+)
 def test_hard_relus_are_proven(name, proven):
     plan = lrp.plan(lambda x: ACTIVATIONS[name](x @ array(3, 3)), lrp.Epsilon())(array(2, 3))
     assert plan.select("activation")[0].group.hard_relu == proven
@@ -134,15 +142,16 @@ def group_norm(x):
 NORMS = {
     "layer norm": layer_norm,
     "layer norm, one pass": fast_layer_norm,
-    "layer norm by jnp.var": lambda x: (x - x.mean(-1, keepdims=True))
-    / jnp.sqrt(jnp.var(x, -1, keepdims=True) + 1e-6),
+    "layer norm by jnp.var": lambda x: (
+        (x - x.mean(-1, keepdims=True)) / jnp.sqrt(jnp.var(x, -1, keepdims=True) + 1e-6)
+    ),
     "RMS norm": lambda x: x * lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6),
-    "RMS norm, scale first": lambda x: x
-    * (jnp.arange(1.0, 9) * lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6)),
+    "RMS norm, scale first": lambda x: (
+        x * (jnp.arange(1.0, 9) * lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6))
+    ),
     "RMS norm by pow": lambda x: x * ((x * x).mean(-1, keepdims=True) + 1e-6) ** -0.5,
     "L2 norm": lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True),
-    "L2 norm, guarded": lambda x: x
-    / jnp.maximum(jnp.sqrt((x * x).sum(-1, keepdims=True)), 1e-12),
+    "L2 norm, guarded": lambda x: x / jnp.maximum(jnp.sqrt((x * x).sum(-1, keepdims=True)), 1e-12),
     "L2 norm by einsum": lambda x: x / jnp.sqrt(jnp.einsum("bi,bi->b", x, x))[:, None],
     "group norm": group_norm,
     "batch norm of the batch": lambda x: layer_norm(x, 0),
@@ -213,15 +222,11 @@ def test_softmax_is_one_layer(name):
     def fn(x):
         return softmax(x @ w) @ v
 
-
-
-
     expected_kinds = ["dense", "softmax", "dense"]
     if name == "by hand":  # the same exponential twice: one value after jit, two here
         expected_kinds = kinds(fn, x)
         assert expected_kinds.count("softmax") <= 1
     assert kinds(fn, x) == expected_kinds
-
 
 
 @pytest.mark.parametrize("function", [jax.nn.log_softmax, jax.nn.logsumexp, jax.nn.softmax])
@@ -250,7 +255,7 @@ LINEARS = {
     ),
     "spectral norm": (lambda x: x @ (lambda w: w / jnp.linalg.norm(w))(array(5, 3)), ["dense"]),
     "norm folded, bias between": (
-        lambda x: ((x @ array(5, 3) + array(3)) - array(3)) / jnp.sqrt(array(3) ** 2 + 1) * array(3),
+        lambda x: (x @ array(5, 3) + array(3) - array(3)) / jnp.sqrt(array(3) ** 2 + 1) * array(3),
         ["dense"],
     ),
     "norm before": (lambda x: ((x - array(5)) * array(5) + array(5)) @ array(5, 3), ["dense"]),

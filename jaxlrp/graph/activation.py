@@ -113,7 +113,7 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
     main = next(e for e in reversed(eqns) if _nonlinear(bench, e))
     group = Group("activation", eqns, [source], [last.out], main)
     low, high = bench.intervals.image(eqns, source, (0.0, 0.0), last.out)
-    group.zero_at_zero = -ZERO <= low and high <= ZERO
+    group.zero_at_zero = low >= -ZERO and high <= ZERO
     left = bench.intervals.image(eqns, source, (-math.inf, 0.0), last.out)
     group.hard_relu = left == (0.0, 0.0)
     group.is_relu = group.hard_relu and _is_identity_above_zero(bench, eqns, source, last.out)
@@ -127,7 +127,9 @@ def _is_identity_above_zero(
     if not all(e.name in _PIECEWISE_LINEAR for e in eqns):
         return False
     inside = {v for e in eqns for v in e.outputs} | {source}
-    if any(bench.intervals.constant(v) not in (0.0,) for e in eqns for v in e.inputs if v not in inside):
+    if any(
+        bench.intervals.constant(v) not in (0.0,) for e in eqns for v in e.inputs if v not in inside
+    ):
         return False
     points = (1e-30, 1.0, 1e30)
     return all(bench.intervals.image(eqns, source, (p, p), output) == (p, p) for p in points)
@@ -185,5 +187,3 @@ def _gate(bench: Workbench, eqn: Eqn, active: list[Value]) -> tuple[int | None, 
 
 def _within(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return b[0] <= a[0] and a[1] <= b[1]
-
-

@@ -59,7 +59,7 @@ class Group:
     is_relu: bool = False  # activation: and f(x) = x for every x > 0
     detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
     gate: int | None = None  # product: which of `inputs` is the gate
-    # structural: "move" selects or repeats elements, "scale" multiplies by one number, "linear" mixes
+    # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"
     note: str = ""
 

@@ -7,7 +7,7 @@ f(0) = 0, and that an activation is 0 for every x <= 0. NaN is left out of accou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -21,11 +21,11 @@ POSITIVE: Interval = (0.0, math.inf)
 
 
 class Intervals:
-    """Bounds of all values of a graph."""
+    """Bounds of all values of a graph; `proven` are bounds known from elsewhere."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, proven: Mapping[Value, Interval] | None = None):
         self._known: dict[Value, Interval] = {}
-        propagate(graph.eqns, self._known)
+        propagate(graph.eqns, self._known, proven or {})
 
     def __getitem__(self, value: Value) -> Interval:
         return lookup(self._known, value)
@@ -61,12 +61,16 @@ def lookup(known: dict[Value, Interval], value: Value) -> Interval:
     return EVERYTHING
 
 
-def propagate(eqns: Iterable[Eqn], known: dict[Value, Interval]) -> None:
+def propagate(
+    eqns: Iterable[Eqn],
+    known: dict[Value, Interval],
+    proven: Mapping[Value, Interval] | None = None,
+) -> None:
     """Add the bounds of every output of `eqns` to `known`."""
     for eqn in eqns:
         bounds = _transfer(eqn, known)
         for value in eqn.outputs:
-            known[value] = bounds
+            known[value] = proven.get(value, bounds) if proven else bounds
 
 
 def _of_number(val: object) -> Interval:

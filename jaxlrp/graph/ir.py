@@ -11,13 +11,14 @@ from jaxlrp import compat
 class Value:
     """One array in the graph."""
 
-    __slots__ = ("aval", "index", "path", "producer")
+    __slots__ = ("aval", "index", "of_module", "path", "producer")
 
     def __init__(self, aval: Any, producer: Eqn | None = None, index: int = 0):
         self.aval = aval
         self.producer = producer
         self.index = index
         self.path: tuple[str, ...] = ()  # pytree path, for parameters
+        self.of_module = False  # a leaf of the function itself, when that is a module
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, VIEWS
+from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, is_view
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 
@@ -109,9 +109,9 @@ def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
 
 
 def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
-    """A shift by one number that is written in the program, not learned."""
+    """A shift by one number that is written in the program, not learned (and is not 0)."""
     return eqn.name in ADDITIONS and any(
-        bench.intervals.constant(v) is not None for v in eqn.inputs
+        bench.intervals.constant(v) not in (None, 0.0) for v in eqn.inputs
     )
 
 
@@ -121,9 +121,9 @@ def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
         if eqn.name in COPIES or (affine_operand(bench, eqn) is not None):
             if leads_into_nonlinearity(bench, eqn.out):
                 return True
-        elif eqn.name in ELEMENTWISE and eqn.name not in AFFINE:
-            return True
-        elif eqn.name in ("mul", "div") and eqn.inputs[0] is eqn.inputs[1]:
+        elif (eqn.name in ELEMENTWISE and eqn.name not in AFFINE) or (
+            eqn.name in ("mul", "div") and eqn.inputs[0] is eqn.inputs[1]
+        ):
             return True
     return False
 
@@ -143,7 +143,7 @@ def absorb_affine_after(bench: Workbench, start: Value, literal_shifts: bool = T
                 break
             chain.append(eqn)
             committed = len(chain)
-        elif eqn.name in VIEWS | COPIES and len(bench.activity.active_inputs(eqn)) == 1:
+        elif is_view(eqn):
             chain.append(eqn)
         else:
             break
@@ -166,7 +166,7 @@ def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
                 break
             chain.append(eqn)
             committed = len(chain)
-        elif eqn.name in VIEWS | COPIES:
+        elif is_view(eqn):
             chain.append(eqn)
         else:
             break
@@ -186,7 +186,7 @@ def _fold_before(bench: Workbench, group: Group) -> None:
         if position is not None:
             chain.append(eqn)
             committed = len(chain)
-        elif eqn.name in VIEWS | COPIES:
+        elif is_view(eqn):
             position = 0
             chain.append(eqn)
         else:

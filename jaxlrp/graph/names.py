@@ -18,7 +18,8 @@ def assign(bench: Workbench) -> dict[Group, tuple[str, tuple[str, ...]]]:
     ordinals: Counter[str] = Counter()
     named: dict[Group, tuple[str, tuple[str, ...]]] = {}
     for group in sorted(bench.groups, key=lambda g: (g.kind == "structural", g.eqns[-1].order)):
-        base = _scope(group.main) or _parameter_path(bench, group)
+        path = _parameter_path(bench, group)
+        base = path if path and _of_module(bench, group) else _scope(group.main) or path
         if not base:
             base = f"{group.kind}_{ordinals[group.kind]}"
             ordinals[group.kind] += 1
@@ -27,6 +28,15 @@ def assign(bench: Workbench) -> dict[Group, tuple[str, tuple[str, ...]]]:
         others = {_scope(e) for e in group.eqns} | _folded_paths(bench, group)
         named[group] = (name, tuple(sorted(o for o in others if o and o not in (base, name))))
     return named
+
+
+def _of_module(bench: Workbench, group: Group) -> bool:
+    """Whether the function is a module and this layer's parameters are its leaves.
+
+    A module's tree says where a layer is; the scopes that its classes write often say only what.
+    """
+    static = (v for v in group.main.inputs if v not in bench.activity.depends)
+    return any(p.of_module for v in static for p in bench.statics.parameters(v))
 
 
 def _scope(eqn: Eqn) -> str:

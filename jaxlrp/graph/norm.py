@@ -7,7 +7,7 @@ reciprocal or a bare divisor, with no weights between.
 
 from __future__ import annotations
 
-from jaxlrp.graph.groups import Group, Workbench
+from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import absorb_affine_after
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES
@@ -143,6 +143,7 @@ def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
         output = after[-1].out if after else eqn.out
         group = Group("norm", eqns + after, [source], [output], eqn)
         group.detached = ((eqn, position),)
+        group.affine = Affine(None, position, [], after, False)
         bench.claim(group)
         return True
     return False

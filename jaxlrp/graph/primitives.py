@@ -45,9 +45,8 @@ REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_window_sum".spli
 LINEAR_CORES = frozenset("dot_general conv_general_dilated".split())
 
 
-def is_elementwise(eqn: Eqn) -> bool:
-    return eqn.name in ELEMENTWISE
-
-
-def is_move(eqn: Eqn) -> bool:
-    return eqn.name in MOVES
+def is_view(eqn: Eqn) -> bool:
+    """Whether an equation changes the shape of a value, but neither selects nor repeats."""
+    if eqn.name == "broadcast_in_dim":
+        return eqn.out.size == eqn.inputs[0].size
+    return eqn.name in VIEWS or eqn.name in COPIES

@@ -8,6 +8,7 @@ may stand anywhere between; the shift may be any maximum of the source, and is i
 from __future__ import annotations
 
 from jaxlrp.graph.groups import Group, Workbench
+from jaxlrp.graph.intervals import UNIT, Intervals
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
@@ -20,6 +21,9 @@ def find(bench: Workbench) -> None:
             _softmax(bench, eqn)
         elif eqn.name == "log":
             _log_of_sum(bench, eqn)
+    shares = [g.outputs[0] for g in bench.groups if g.eqns[-1].name in ("div", "mul")]
+    if shares:  # shares of a sum lie in [0, 1], whatever the exponents
+        bench.intervals = Intervals(bench.graph, dict.fromkeys(shares, UNIT))
 
 
 def _allowed(eqn: Eqn) -> bool:

@@ -1,4 +1,4 @@
-"""What is left after the layers: moves of elements, fixed linear maps, winners, bilinear products."""
+"""What is left after the layers: moves, fixed linear maps, winners, bilinear products."""
 
 from __future__ import annotations
 

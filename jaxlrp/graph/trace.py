@@ -12,14 +12,20 @@ from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 
 
 def trace(
-    fn: Callable[..., Any], avals: Sequence[Any], paths: Sequence[tuple[str, ...]]
+    fn: Callable[..., Any],
+    avals: Sequence[Any],
+    paths: Sequence[tuple[str, ...]],
+    n_module: int = 0,
 ) -> tuple[Graph, list[Any], Any]:
     """Trace `fn(*flat_args)`; returns the graph, its constants' arrays and the output's pytree.
 
-    `paths` names each argument by its pytree path, for layers that no scope names.
+    `paths` names each argument by its pytree path, for layers that no scope names. The first
+    `n_module` arguments are leaves of the function itself.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*avals)
     graph = build(closed, paths)
+    for value in graph.inputs[:n_module]:
+        value.of_module = True
     return graph, [array for _, array in graph.consts], out_shape
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 
 Array = jax.Array
@@ -25,7 +26,7 @@ class LinearMap(Protocol):
         """The map applied to inputs; shape of the layer's output."""
         ...
 
-    def T(self, s: Any) -> Any:  # noqa: N802  (the transpose, as written in every paper)
+    def T(self, s: Any) -> Any:
         """The transposed map applied to `s`; shape of the layer's input."""
         ...
 
@@ -75,7 +76,7 @@ class LayerView(Protocol):
         negative: float = 0.0,
         absolute: float = 0.0,
     ) -> LinearMap:
-        """The layer's linear part with weights signed*W + positive*W+ + negative*W- + absolute*|W|."""
+        """The linear part with weights signed*W + positive*W+ + negative*W- + absolute*|W|."""
         ...
 
     def squares(self) -> LinearMap:
@@ -191,12 +192,16 @@ class LinearRule(Rule):
 
 def check_number(rule: Any, name: str, value: Any, low: float = 0.0) -> None:
     """Raise unless a rule's parameter is a finite number of at least `low`."""
-    if isinstance(value, jax.core.Tracer):
+    if not is_concrete(value):
         return
-    good = isinstance(value, (int, float)) or jnp.ndim(value) == 0
-    if not good or isinstance(value, bool) or not low <= float(value) < float("inf"):
+    try:
+        number = float("nan") if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not low <= number < float("inf"):
         raise RuleError(
-            f"{type(rule).__name__}: {name}={value!r} was given; expected a finite number >= {low:g}."
+            f"{type(rule).__name__}: {name}={value!r} was given; expected a finite number >= "
+            f"{low:g}."
         )
 
 

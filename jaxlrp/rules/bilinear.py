@@ -62,6 +62,4 @@ class SignalTakesAll(Rule):
             return Uniform().propagate(layer)
         back = layer.vjp(layer.over(layer.z))
         flipped = -1.0 if layer.reciprocal == signal else 1.0
-        return tuple(
-            flipped * c if i == signal else jnp.zeros_like(c) for i, c in enumerate(back)
-        )
+        return tuple(flipped * c if i == signal else jnp.zeros_like(c) for i, c in enumerate(back))

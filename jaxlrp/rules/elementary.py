@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import Carries, Rule
 
 
@@ -91,21 +92,28 @@ class Taylor(Rule):
 class Detach(Rule):
     """The factor by which a norm divides is a constant; centring and scale are linear.
 
-    R_i = x_i * sum_j c_ij R_j / y_j where y = c x + b with the factor held at its value; the
-    shift b absorbs its share.
+    R_i = x_i * sum_j c_ij R_j / y_j where y = c x + b with the factor held at its value. With
+    `bias="absorb"` the shift b keeps its share; with `"ignore"` it leaves the denominator.
     Source: Ali et al., XAI for transformers: better explanations through conservative
     propagation, ICML 2022.
     """
 
+    bias: Literal["absorb", "ignore"] = dataclasses.field(default="absorb", kw_only=True)
+
     fits: ClassVar[frozenset[str] | None] = frozenset({"norm"})
+
+    def __post_init__(self) -> None:
+        if self.bias not in ("absorb", "ignore"):
+            raise RuleError(f"Detach(bias={self.bias!r}): give 'absorb' or 'ignore'.")
 
     @property
     def plain(self) -> bool:
-        return True
+        return self.bias == "absorb"
 
     def propagate(self, layer: Any) -> Any:
-        s = layer.over(layer.z, bias=layer.bias)
-        return layer.vjp(s)
+        if self.bias == "ignore":
+            return layer.vjp(layer.over(layer.z - layer.bias))
+        return layer.vjp(layer.over(layer.z, bias=layer.bias))
 
 
 @dataclasses.dataclass(frozen=True)

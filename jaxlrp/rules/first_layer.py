@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import BiasPolicy, Carries, LinearRule
 
@@ -49,7 +50,9 @@ class ZBox(LinearRule):
 
     def propagate(self, layer: Any) -> Any:
         x = layer.x
-        low, high = (jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (self.low, self.high))
+        low, high = (
+            jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (self.low, self.high)
+        )
         positive, negative = layer.map(positive=1), layer.map(negative=1)
         z = (layer.z - layer.bias) - positive(low) - negative(high)
         s = layer.over(z, epsilon=self.epsilon)
@@ -99,8 +102,4 @@ class Flat(LinearRule):
 
 def _is_value(v: Any) -> bool:
     numbers = (int, float, np.ndarray, np.generic, list, tuple)
-    return isinstance(v, numbers) or (
-        isinstance(v, jax.Array) and not isinstance(v, jax.core.Tracer)
-    )
-
-
+    return isinstance(v, numbers) or (isinstance(v, jax.Array) and is_concrete(v))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import LinearRule, check_number
 
@@ -61,9 +62,7 @@ class AlphaBeta(LinearRule):
         super().__post_init__()
         check_number(self, "alpha", self.alpha)
         check_number(self, "beta", self.beta)
-        if not isinstance(self.alpha, jax.core.Tracer) and not isinstance(
-            self.beta, jax.core.Tracer
-        ):
+        if is_concrete(self.alpha) and is_concrete(self.beta):
             difference = float(self.alpha) - float(self.beta)
             if abs(difference - 1.0) > 1e-6:
                 raise RuleError(

@@ -155,7 +155,9 @@ def _pack(probes: Probes) -> Any:
 
 def _unpack(packed: Any, like: Probes) -> Probes:
     maps = (like.relevance, like.accounts, like.masks)
-    return Probes(*(dict(zip(m, arrays, strict=True)) for m, arrays in zip(maps, packed, strict=True)))
+    return Probes(
+        *(dict(zip(m, arrays, strict=True)) for m, arrays in zip(maps, packed, strict=True))
+    )
 
 
 def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
@@ -379,5 +381,3 @@ def _masked(y: Any, mask: Any) -> Any:
 
     masked.defvjp(lambda y, mask: (y, mask), masked_backward)
     return masked(y, mask)
-
-

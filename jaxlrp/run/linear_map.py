@@ -39,7 +39,7 @@ class _Map:
     def __call__(self, x: Any) -> Any:
         return self._function(x)
 
-    def T(self, s: Any) -> Any:  # noqa: N802  (the transpose, as written in every paper)
+    def T(self, s: Any) -> Any:
         (back,) = jax.linear_transpose(self._function, self._like)(s)
         return back
 
@@ -155,11 +155,11 @@ class LinearLayer:
         if core is None:
             scale = weights(jnp.asarray(1.0 if kernel is None else kernel))
             return _Map(lambda x: (x * scale).astype(x.dtype), self.like)
-        changed = weights(kernel)
+        changed, first = weights(kernel), affine.operand == 0
         params = evaluate.widened_params(core.params)
 
         def function(x: Any) -> Any:
-            operands = (x, changed) if affine.operand == 0 else (changed, x)
+            operands = (x, changed) if first else (changed, x)
             return compat.bind(core.prim, params, operands)[0]
 
         return _Map(function, self.like)
@@ -190,14 +190,15 @@ class LinearLayer:
 def feature_axes(group: Group) -> tuple[int, ...]:
     """Axes of the output over which one example's features lie: all but batch and free axes."""
     rank = group.outputs[0].ndim
-    core = group.affine.core if group.affine is not None else None
-    if core is None or core.out.ndim != rank or core.name not in LINEAR_CORES:
+    affine = group.affine
+    core = affine.core if affine is not None else None
+    if affine is None or core is None or core.out.ndim != rank or core.name not in LINEAR_CORES:
         return (rank - 1,) if rank else ()
     if core.name == "conv_general_dilated":
         batch = core.params["dimension_numbers"].out_spec[0]
         return tuple(i for i in range(rank) if i != batch)
     batch_axes = range(len(core.params["dimension_numbers"][1][0]))
-    return tuple(sorted(output_features(core, group.affine.operand) - set(batch_axes)))
+    return tuple(sorted(output_features(core, affine.operand) - set(batch_axes)))
 
 
 def bias_of(group: Group, statics: Env) -> Any:
@@ -207,7 +208,8 @@ def bias_of(group: Group, statics: Env) -> Any:
     """
     env: Env = {}  # values that are not zero
     links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
-    for eqn in group.eqns:
+    norm_tail = group.affine.post if group.kind == "norm" and group.affine is not None else None
+    for eqn in group.eqns if norm_tail is None else norm_tail:
         active = [v for v in eqn.inputs if v in links]
         static = [v for v in eqn.inputs if v not in links]
         value = next((env[v] for v in active if v in env), None)
@@ -284,7 +286,10 @@ def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool
     if name == "mul" and len(active) == 1:
         return [env[active[0]] * factor(static[0])]
     if name == "div" and eqn.inputs[0] in env and len(active) == 1:
-        return [env[active[0]] * weights(1 / evaluate.widen(jnp.asarray(evaluate.read(statics, static[0]))))]
+        return [
+            env[active[0]]
+            * weights(1 / evaluate.widen(jnp.asarray(evaluate.read(statics, static[0]))))
+        ]
     if name in ("dot_general", "conv_general_dilated"):
         operands = [env[v] if v in env else factor(v) for v in eqn.inputs]
         return evaluate.apply(eqn, operands, wide=True)
@@ -381,9 +386,7 @@ def _window_count(core: Eqn, x: Any) -> Any:
         evaluate.widened_params(core.params),
         (summed, jnp.ones(ones_shape, x.dtype)),
     )
-    return jnp.repeat(
-        out, kernel_shape[numbers.rhs_spec[0]] // groups, axis=numbers.out_spec[1]
-    )
+    return jnp.repeat(out, kernel_shape[numbers.rhs_spec[0]] // groups, axis=numbers.out_spec[1])
 
 
 def _contraction_count(core: Eqn, operand: int, x: Any) -> Any:
@@ -393,7 +396,9 @@ def _contraction_count(core: Eqn, operand: int, x: Any) -> Any:
     order = [*batch[operand]]
     order += [i for i in range(x.ndim) if i not in contract[operand] and i not in batch[operand]]
     summed = jnp.transpose(x, [*order, *contract[operand]])
-    summed = summed.reshape(*(x.shape[i] for i in order), math.prod(x.shape[i] for i in contract[operand]))
+    summed = summed.reshape(
+        *(x.shape[i] for i in order), math.prod(x.shape[i] for i in contract[operand])
+    )
     summed = summed.sum(-1)
     kernel_shape = core.inputs[mine].shape
     new = [

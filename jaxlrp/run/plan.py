@@ -83,7 +83,9 @@ class Plan:
       layers: all layers in dataflow order, structural ones too.
     """
 
-    def __init__(self, graph: Graph, explained: Sequence[Value], bench: Workbench, layers: list[Layer]):
+    def __init__(
+        self, graph: Graph, explained: Sequence[Value], bench: Workbench, layers: list[Layer]
+    ):
         self.graph = graph
         self.explained = tuple(explained)
         self.bench = bench
@@ -183,9 +185,9 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += f"; {group.note}"
         if layer.kind == "softmax" and layer.output in plan.bench.outputs:
             layer.why += "; the output is a probability: explain the logits"
-        if layer.kind == "product" and type(layer.rule).__name__ == "SignalTakesAll":
-            if group.gate is None and getattr(layer.rule, "signal", None) is None:
-                layer.why += ", so Uniform applies"
+        undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
+        if layer.kind == "product" and undecided:
+            layer.why += ", so Uniform applies"
 
 
 def _unsupported(eqn: Eqn, layer: Layer) -> str:
@@ -218,7 +220,9 @@ def _check_fit(layer: Layer) -> None:
 
 def _has_complex(layer: Layer) -> bool:
     group = _group(layer)
-    return any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in (*group.inputs, *group.outputs))
+    return any(
+        jnp.issubdtype(v.dtype, jnp.complexfloating) for v in (*group.inputs, *group.outputs)
+    )
 
 
 def _decide_edges(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
@@ -233,9 +237,7 @@ def _decide_edges(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
     for layer in reversed(plan.layers):
         group = _group(layer)
         arriving = (
-            "relevance"
-            if any(edges.get(v) == "relevance" for v in group.outputs)
-            else "density"
+            "relevance" if any(edges.get(v) == "relevance" for v in group.outputs) else "density"
         )
         layer.arriving = arriving
         for value in group.outputs:
@@ -266,9 +268,7 @@ def _only_relu(plan: Plan, layer: Layer, readers: list[Layer]) -> Layer | None:
 
 
 def _kills_negative(reader: Layer) -> bool:
-    return (
-        reader.kind == "activation" and _group(reader).hard_relu and type(reader.rule) is Pass
-    )
+    return reader.kind == "activation" and _group(reader).hard_relu and type(reader.rule) is Pass
 
 
 def _group(layer: Layer) -> Group:

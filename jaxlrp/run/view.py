@@ -167,7 +167,7 @@ class _Scaled:
     def __call__(self, x: Any) -> Any:
         return self._view._linear.map(self._factor, 0.0, 0.0, 0.0)(x)
 
-    def T(self, s: Any) -> Any:  # noqa: N802
+    def T(self, s: Any) -> Any:
         back = self._view.vjp(s)
         if isinstance(self._factor, (int, float)) and self._factor == 1:
             return back

@@ -251,8 +251,13 @@ def keras_application(application: str, dtype: str) -> tuple[Callable, Any, jax.
     if keras.backend.backend() != "jax":
         pytest.skip("Keras runs on another backend; set KERAS_BACKEND=jax")
     x = picture((2, 64, 64, 3), dtype)
-    before = keras.config.dtype_policy()
+    from keras.src.backend.common import dtypes
+
+    # Keras on JAX takes every float64 result back to float32, and input layers to its own default.
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_dtype_policy(dtype)
+    keras.config.set_floatx(dtype)
     try:
         with pytest.MonkeyPatch.context() as patch:
             # Keras compiles a generator for every shape of kernel, for weights replaced below.
@@ -263,7 +268,8 @@ def keras_application(application: str, dtype: str) -> tuple[Callable, Any, jax.
                 weights=None, classes=CLASSES, classifier_activation=None, input_shape=x.shape[1:]
             )
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
     rng = np.random.default_rng(0)
 
     def values(variables):
