@@ -141,6 +141,13 @@ def _some(selectors: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     return selectors
 
 
+def is_broad(selector: Any) -> bool:
+    """Whether a selector names a region (a glob with wildcards, `inside`), not single layers."""
+    return isinstance(selector, _Inside) or (
+        isinstance(selector, str) and any(c in selector for c in "*?")
+    )
+
+
 def resolve(selector: Any, layers: LayerGraph) -> frozenset[int]:
     """Indices of the layers that a selector matches; raises where a user's word matches none."""
     if isinstance(selector, Selector):

@@ -32,19 +32,23 @@ def rules_of(rules, fn=net):
 
 def test_the_last_match_wins():
     rules = {"dense": lrp.ZPlus(), "body/**": lrp.Gamma(), "body/block_0": lrp.Flat()}
-    with pytest.raises(lrp.RuleError):  # body/** takes in the activations too
-        rules_of(rules)
-    narrowed = {
-        "dense": lrp.ZPlus(),
-        lrp.all_of("body/**", "dense"): lrp.Gamma(),
-        "body/block_0": lrp.Flat(),
-    }
-    found = rules_of(narrowed)
+    found = rules_of(rules)
     assert (found["body/block_0"], found["body/block_1"], found["head"]) == (
         "Flat()",
         "Gamma()",
         "ZPlus()",
     )
+
+
+def test_a_region_gives_a_rule_to_the_layers_that_it_fits():
+    found = rules_of({"body/**": lrp.Gamma()})
+    assert found["body/block_1"] == "Gamma()"
+    assert found["body/block_1#1"] == "Pass()"  # an activation
+    assert rules_of({lrp.inside("body"): lrp.Gamma()}) == found
+    with pytest.raises(lrp.RuleError, match="fits none of the layers.*activation, add, dense"):
+        rules_of({"body/**": lrp.Detach()})
+    with pytest.raises(lrp.RuleError, match="activation layer"):  # named outright: a mistake
+        rules_of({"body/block_1#1": lrp.Gamma()})
 
 
 def test_a_preset_with_overrides():

@@ -87,6 +87,10 @@ class LayerView(Protocol):
         """The layer's linear part with every weight 1; padding counts for nothing."""
         ...
 
+    def constant(self, value: Any) -> Any:
+        """`value` as an input for the layer's maps, of size 1 along axes that hold examples."""
+        ...
+
     def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
         """The transposed derivative of the layer at its input, applied to `cotangent`.
 
@@ -185,7 +189,7 @@ class LinearRule(Rule):
             return back
         relevance = times(layer.x, back) if self.carries == "density" else back
         ones = layer.ones()
-        count = ones(jax.tree.map(jnp.ones_like, layer.x))
+        count = ones(layer.constant(1.0))
         rest = safe_divide(layer.relevance - kept, count)
         return jax.tree.map(jnp.add, relevance, ones.T(rest))
 

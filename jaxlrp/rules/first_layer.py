@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp.compat import is_concrete
@@ -49,14 +48,12 @@ class ZBox(LinearRule):
         return hash((type(self), self.epsilon, self.bias))
 
     def propagate(self, layer: Any) -> Any:
-        x = layer.x
-        low, high = (
-            jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (self.low, self.high)
-        )
-        positive, negative = layer.map(positive=1), layer.map(negative=1)
-        z = (layer.z - layer.bias) - positive(low) - negative(high)
+        # With W- = W - W+ two products each way do: W(x - h) + W+(h - l).
+        low, high = layer.constant(self.low), layer.constant(self.high)
+        signed, positive = layer.map(signed=1), layer.map(positive=1)
+        z = (layer.z - layer.bias) - signed(high) + positive(high - low)
         s = layer.over(z, epsilon=self.epsilon)
-        back = x * layer.map(signed=1).T(s) - low * positive.T(s) - high * negative.T(s)
+        back = (layer.x - high) * signed.T(s) + (high - low) * positive.T(s)
         return self.settle(layer, back, s * z)
 
 
@@ -75,7 +72,7 @@ class WSquare(LinearRule):
 
     def propagate(self, layer: Any) -> Any:
         squares = layer.squares()
-        z = squares(jax.tree.map(jnp.ones_like, layer.x))
+        z = squares(layer.constant(1.0))
         bias = self.kept(layer.bias**2)
         s = layer.over(z + bias, bias=bias, epsilon=self.epsilon)
         return self.settle(layer, squares.T(s), s * z)
@@ -95,7 +92,7 @@ class Flat(LinearRule):
 
     def propagate(self, layer: Any) -> Any:
         ones = layer.ones()
-        count = ones(jax.tree.map(jnp.ones_like, layer.x))
+        count = ones(layer.constant(1.0))
         s = layer.over(count, epsilon=self.epsilon)
         return self.settle(layer, ones.T(s), s * count)
 

@@ -201,6 +201,27 @@ def feature_axes(group: Group) -> tuple[int, ...]:
     return tuple(sorted(output_features(core, affine.operand) - set(batch_axes)))
 
 
+def constant(group: Group, x: Any, value: Any) -> Any:
+    """`value` as an input of the layer, of size 1 along the axes that the core maps one by one."""
+    shape = list(x.shape)
+    affine = group.affine
+    core = affine.core if affine is not None else None
+    if affine is not None and core is not None and affine.folds and not affine.pre:
+        given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
+        for axis in _free_axes(core, affine.operand):
+            shape[axis] = given[axis]
+    return jnp.broadcast_to(jnp.asarray(value, x.dtype), shape)
+
+
+def _free_axes(core: Eqn, operand: int) -> tuple[int, ...]:
+    """Axes of the active operand along which the core does the same to every element."""
+    if core.name == "conv_general_dilated":
+        single = operand == 0 and core.params["batch_group_count"] == 1
+        return (core.params["dimension_numbers"].lhs_spec[0],) if single else ()
+    kept = input_features(core, operand)
+    return tuple(i for i in range(core.inputs[operand].ndim) if i not in kept)
+
+
 def bias_of(group: Group, statics: Env) -> Any:
     """The layer's output for a zero input, of size 1 where it does not vary; 0.0 if it has none.
 
@@ -255,12 +276,8 @@ def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
         return array
     shape = list(value.shape)
     batch: tuple[int, ...] = ()
-    if eqn.name == "conv_general_dilated" and eqn.params["batch_group_count"] == 1:
-        batch = (eqn.params["dimension_numbers"].lhs_spec[0],)
-    elif eqn.name == "dot_general":
-        operand = 0 if eqn.inputs[0] is value else 1
-        kept = input_features(eqn, operand)
-        batch = tuple(i for i in range(value.ndim) if i not in kept)
+    if eqn.name in LINEAR_CORES:
+        batch = _free_axes(eqn, 0 if eqn.inputs[0] is value else 1)
     array = array.reshape((1,) * (value.ndim - array.ndim) + array.shape)
     for axis in batch:
         shape[axis] = array.shape[axis]

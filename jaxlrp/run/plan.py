@@ -18,7 +18,7 @@ from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import Detach, Epsilon, Follow, Pass, Rule, Taylor, Uniform, WinnerTakesAll
 from jaxlrp.rules.base import LinearRule
 from jaxlrp.run import evaluate
-from jaxlrp.selectors import LayerGraph, resolve
+from jaxlrp.selectors import LayerGraph, is_broad, resolve
 
 _DEFAULTS: dict[str, Rule] = {
     "dense": Epsilon(),
@@ -170,9 +170,12 @@ def layer_graph(plan: Plan) -> LayerGraph:
 
 def _assign_rules(plan: Plan, rules: RuleMap) -> None:
     ruled: set[int] = set()
+    graph = layer_graph(plan)
     for selector, rule in rules.items():
-        graph = layer_graph(plan)
-        for index in resolve(selector, graph):
+        found = resolve(selector, graph)
+        if is_broad(selector):
+            found = _fitting(rule, found, selector, plan)
+        for index in found:
             layer = plan.layers[index]
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
@@ -188,6 +191,18 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
         undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
         if layer.kind == "product" and undecided:
             layer.why += ", so Uniform applies"
+
+
+def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> frozenset[int]:
+    """Of a region's layers those that a rule fits; what only moves elements is left alone."""
+    layers = {i: plan.layers[i] for i in found if plan.layers[i].kind != "structural"}
+    fits = frozenset(i for i, y in layers.items() if rule.fits is None or y.kind in rule.fits)
+    if not fits:
+        kinds = ", ".join(sorted({layer.kind for layer in layers.values()})) or "structural"
+        raise RuleError(
+            f"{rule} fits none of the layers that {selector!r} matches: they are of kind {kinds}."
+        )
+    return fits
 
 
 def _unsupported(eqn: Eqn, layer: Layer) -> str:

@@ -13,7 +13,7 @@ from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.rules.base import safe_divide, stabilise, times
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.linear_map import LinearLayer, bias_of, feature_axes
+from jaxlrp.run.linear_map import LinearLayer, bias_of, constant, feature_axes
 
 
 class View:
@@ -127,6 +127,11 @@ class View:
 
     def ones(self) -> Any:
         return self._linear.ones()
+
+    def constant(self, value: Any) -> Any:
+        if isinstance(self.x, tuple):
+            return tuple(jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape) for x in self.x)
+        return constant(self._group, self.x, value)
 
     def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
         group = self._group
