@@ -45,7 +45,7 @@ def test_a_region_gives_a_rule_to_the_layers_that_it_fits():
     assert found["body/block_1"] == "Gamma()"
     assert found["body/block_1#1"] == "Pass()"  # an activation
     assert rules_of({lrp.inside("body"): lrp.Gamma()}) == found
-    with pytest.raises(lrp.RuleError, match="fits none of the layers.*activation, add, dense"):
+    with pytest.raises(lrp.RuleError, match=r"fits none of the layers.*activation, add, dense"):
         rules_of({"body/**": lrp.Detach()})
     with pytest.raises(lrp.RuleError, match="activation layer"):  # named outright: a mistake
         rules_of({"body/block_1#1": lrp.Gamma()})

@@ -1,132 +1,18 @@
-"""Relevance as pictures: colour arrays with numpy alone, labelled figures with matplotlib.
-
-Red speaks for the explained output, blue against it, white is zero. The scale is always symmetric,
-so white means "no relevance" in every picture, and equal magnitudes are equally dark on both sides.
-
-An array is described by its `layout`, one letter per axis: `H` and `W` are the picture, `C` is
-summed (the relevance of a pixel is the sum over its channels), and every other letter counts
-pictures. `"NHWC"` is a batch of images, `"RKHW"` a table of rows and columns of maps.
-"""
+"""Labelled figures of relevance maps, drawn with matplotlib."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
+
+from jaxlrp.heatmap.colours import Per, channel_sum, given_scale, paint, scales_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["channel_sum", "scales", "colours", "grid"]
-
-Per = Literal["image", "row", "shared"]
-
-# Nine stops from white to full strength on either side, computed in Oklab: lightness falls linearly
-# from 1 to 0.38 on both sides, the hue runs from 45 to 25 degrees (red) and 245 to 258 (blue).
-_FOR = (
-    (255, 255, 255), (255, 221, 208), (255, 185, 161), (252, 147, 115), (238, 112, 81),
-    (218, 79, 54), (191, 51, 36), (159, 29, 27), (124, 18, 24),
-)  # fmt: skip
-_AGAINST = (
-    (255, 255, 255), (209, 233, 255), (163, 209, 255), (115, 185, 255), (65, 159, 252),
-    (27, 132, 235), (2, 107, 206), (1, 84, 172), (1, 62, 138),
-)  # fmt: skip
-_STOPS = np.array((*reversed(_AGAINST), *_FOR[1:]), dtype=np.float64)
-
-_LAYOUT_OF_RANK = {2: "HW", 4: "NHWC"}
-
-
-def channel_sum(R: Any, layout: str | None = None) -> np.ndarray:
-    """Sums relevance over channels and moves the picture axes last.
-
-    Args:
-        R: floating array of relevance.
-        layout: one letter per axis of `R`; `H` and `W` once each, `C` (at most once) is
-            summed, the others are kept in their order. By default `"HW"` for rank 2 and
-            `"NHWC"` for rank 4.
-
-    Returns:
-        A float32 array (float64 for float64 input) of shape `(..., H, W)`.
-
-    Raises:
-        TypeError: `R` is not floating.
-        ValueError: the rank does not fit the layout, an axis is empty, or a value is NaN or
-            infinite.
-    """
-    R = np.asarray(R)
-    if not jnp.issubdtype(R.dtype, np.floating):
-        raise TypeError(f"relevance must be a floating array, not {R.dtype}")
-    layout = _checked_layout(R, layout)
-    if R.dtype != np.float64:
-        R = R.astype(np.float32)
-    if not np.isfinite(R).all():
-        nans, infinite = int(np.isnan(R).sum()), int(np.isinf(R).sum())
-        raise ValueError(
-            f"relevance cannot be drawn: of {R.size} values {nans} are NaN, {infinite} infinite"
-        )
-    kept = [axis for axis, letter in enumerate(layout) if letter not in "HWC"]
-    channels = [axis for axis, letter in enumerate(layout) if letter == "C"]
-    R = R.transpose(*kept, layout.index("H"), layout.index("W"), *channels)
-    return R.sum(axis=-1) if channels else R
-
-
-def scales(
-    R: Any, layout: str | None = None, *, per: Per = "image", percentile: float = 99.5
-) -> np.ndarray:
-    """The relevance that is drawn at full strength: a maximum of |R| that outliers do not set.
-
-    Args:
-        R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
-        layout: as there.
-        per: `"image"` for one scale a picture, `"row"` for one along the first counting axis
-            (all pictures of a row are then comparable), `"shared"` for one in all.
-        percentile: of |R|, in (0, 100]; 100 is the plain maximum. Where so few pixels carry
-            relevance that the percentile is 0, the maximum is taken.
-
-    Returns:
-        An array with one scale per picture, of the shape of the counting axes: 0 only where every
-        value it governs is 0.
-    """
-    return _scales(channel_sum(R, layout), per, percentile)
-
-
-def colours(
-    R: Any,
-    layout: str | None = None,
-    *,
-    scale: Any = None,
-    per: Per = "image",
-    percentile: float = 99.5,
-) -> np.ndarray:
-    """Relevance as red (for), white (zero) and blue (against).
-
-    Args:
-        R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
-        layout: as there.
-        scale: the relevance at full strength, a positive number or an array that broadcasts to
-            the counting axes. By default it is computed, as [`scales`][jaxlrp.heatmap.scales] does
-            with `per` and `percentile`.
-        per: as in `scales`.
-        percentile: as in `scales`.
-
-    Returns:
-        A `uint8` array of shape `(..., H, W, 3)`. Values beyond the scale take the last colour.
-
-    Examples:
-        >>> import numpy as np
-        >>> colours(np.array([[-1.0, 0.0, 1.0]]))[0].tolist()
-        [[1, 62, 138], [255, 255, 255], [124, 18, 24]]
-    """
-    maps = channel_sum(R, layout)
-    if scale is None:
-        scale = _scales(maps, per, percentile)
-    else:
-        scale = _given_scale(scale, maps.shape[:-2])
-    return _paint(maps, scale)
 
 
 def grid(
@@ -180,11 +66,11 @@ def grid(
     bounds = {}
     for heading, block in maps.items():
         bounds[heading] = (
-            _scales(block, per, percentile)
+            scales_of(block, per, percentile)
             if scale is None
-            else np.broadcast_to(_given_scale(scale, (rows, columns)), (rows, columns))
+            else np.broadcast_to(given_scale(scale, (rows, columns)), (rows, columns))
         )
-        painted[heading] = _paint(block, bounds[heading])
+        painted[heading] = paint(block, bounds[heading])
     pictures = None if images is None else _pictures(images, columns, (height, width))
 
     page = _Page(
@@ -218,42 +104,6 @@ def grid(
             top += page.pitch
     page.colour_bar(top, "the picture's" if per == "image" and scale is None else "the row's")
     return page.figure
-
-
-# ------------------------------------------------------------------------------
-# Checks
-
-
-def _checked_layout(R: np.ndarray, layout: str | None) -> str:
-    if layout is None:
-        if R.ndim not in _LAYOUT_OF_RANK:
-            raise ValueError(
-                f"relevance of shape {R.shape} needs a layout, one letter per axis "
-                '(such as "HWC" for one image, "NHW" for maps without channels); '
-                "only rank 2 (HW) and rank 4 (NHWC) are understood without one"
-            )
-        layout = _LAYOUT_OF_RANK[R.ndim]
-    if len(set(layout)) != len(layout) or not {"H", "W"} <= set(layout):
-        raise ValueError(f"layout {layout!r} must name H and W, and no axis twice")
-    if len(layout) != R.ndim:
-        raise ValueError(
-            f"layout {layout!r} names {len(layout)} axes, but the relevance has shape {R.shape}"
-        )
-    if R.size == 0:
-        raise ValueError(f"relevance of shape {R.shape} is empty; there is nothing to draw")
-    return layout
-
-
-def _given_scale(scale: Any, counting: tuple[int, ...]) -> np.ndarray:
-    scale = np.asarray(scale, dtype=np.float64)
-    if not (np.isfinite(scale) & (scale > 0)).all():
-        raise ValueError(f"scale must be positive and finite, not {scale}")
-    try:
-        return np.broadcast_to(scale, counting)
-    except ValueError:
-        raise ValueError(
-            f"scale of shape {scale.shape} does not broadcast to the pictures' {counting}"
-        ) from None
 
 
 def _table(block: Any, layout: str | None) -> np.ndarray:
@@ -314,42 +164,6 @@ def _pictures(images: Any, columns: int, size: tuple[int, int]) -> np.ndarray:
         raise ValueError("images hold NaN or infinite values")
     low, high = images.min(), images.max()
     return (images - low) / (high - low if high > low else 1.0)
-
-
-# ------------------------------------------------------------------------------
-# Colours
-
-
-def _scales(maps: np.ndarray, per: Per, percentile: float) -> np.ndarray:
-    if not 0 < percentile <= 100:
-        raise ValueError(f"percentile must be above 0 and at most 100, not {percentile}")
-    counting = maps.shape[:-2]
-    if per == "image":
-        first = len(counting)
-    elif per == "row":
-        first = min(1, len(counting))
-    elif per == "shared":
-        first = 0
-    else:
-        raise ValueError(f'per must be "image", "row" or "shared", not {per!r}')
-    magnitude = np.abs(maps)
-    axes = tuple(range(first, maps.ndim))
-    bound = np.percentile(magnitude, percentile, axis=axes)
-    bound = np.where(bound > 0, bound, magnitude.max(axis=axes))
-    return np.broadcast_to(bound.reshape(bound.shape + (1,) * (len(counting) - first)), counting)
-
-
-def _paint(maps: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    scale = scale[..., None, None]
-    share = np.divide(maps, scale, out=np.zeros(maps.shape), where=scale > 0)
-    at = (np.clip(share, -1, 1) + 1) / 2 * (len(_STOPS) - 1)
-    stops = np.arange(len(_STOPS))
-    painted = np.stack([np.interp(at, stops, channel) for channel in _STOPS.T], axis=-1)
-    return np.rint(painted).astype(np.uint8)
-
-
-# ------------------------------------------------------------------------------
-# Figures
 
 
 def _matplotlib_figure(size: tuple[float, float]) -> Figure:
@@ -434,7 +248,7 @@ class _Page:
         width = min(3.0, self.width - self.left - self.right)
         x = self.left + (self.width - self.left - self.right - width) / 2
         bar = self._axes(x, y + 0.14, width, 0.13)
-        bar.imshow(_paint(np.linspace(-1, 1, 401)[None], np.array(1.0)), aspect="auto")
+        bar.imshow(paint(np.linspace(-1, 1, 401)[None], np.array(1.0)), aspect="auto")
         bar.set_yticks([])
         bar.set_xticks([0, 200, 400], [f"−{whose} scale", "0", f"+{whose} scale"])
         bar.tick_params(labelsize=9, length=2, color="0.6")

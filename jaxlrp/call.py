@@ -1,0 +1,215 @@
+"""One call of a transformation: its arguments checked, its function traced and planned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp import compat
+from jaxlrp.errors import InputError
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.trace import trace
+from jaxlrp.rulemap import RuleMap
+from jaxlrp.run import forward
+from jaxlrp.run.plan import Layer, Plan, make_plan
+
+ArgNums = int | Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the caller asked for, apart from the arguments."""
+
+    fn: Callable[..., Any]
+    rules: RuleMap
+    argnums: int | tuple[int, ...] = 0
+    has_aux: bool = False
+    layers: tuple[Any, ...] | None = None
+    check_finite: bool = False
+    seed: str = "density"
+
+
+@dataclasses.dataclass
+class Call:
+    """A planned function with the arrays that it runs on."""
+
+    plan: Plan
+    outputs: list[Value]
+    aux: list[Value]
+    arrays: list[Any]
+    consts: list[Any]
+    explained: list[Value]
+    explained_tree: Any
+    out_tree: Any
+    aux_tree: Any
+
+    @property
+    def graph(self) -> Graph:
+        return self.plan.graph
+
+    @property
+    def primals(self) -> list[Any]:
+        index = {v: i for i, v in enumerate(self.graph.inputs)}
+        return [self.arrays[index[v]] for v in self.explained]
+
+    def run(self, primals: Sequence[Any], probes: forward.Probes) -> tuple[list[Any], list[Any]]:
+        env: dict[Value, Any] = dict(zip(self.graph.inputs, self.arrays, strict=True))
+        env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
+        env.update(zip(self.explained, primals, strict=True))
+        found = forward.run(self.plan, env, [*self.outputs, *self.aux], probes)
+        return found[: len(self.outputs)], found[len(self.outputs) :]
+
+
+def as_tuple(layers: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    if layers is None:
+        return None
+    return (layers,) if isinstance(layers, str) or callable(layers) else tuple(layers)
+
+
+def normal_argnums(argnums: ArgNums) -> int | tuple[int, ...]:
+    if isinstance(argnums, int) and not isinstance(argnums, bool):
+        return argnums
+    if isinstance(argnums, (tuple, list)) and all(isinstance(i, int) for i in argnums) and argnums:
+        return tuple(argnums)
+    raise InputError(f"argnums={argnums!r}: expected an int or a non-empty tuple of ints.")
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """Trace and plan `fn` for these arguments."""
+    several = isinstance(request.argnums, tuple)
+    numbers = request.argnums if isinstance(request.argnums, tuple) else (request.argnums,)
+    chosen = []
+    for number in numbers:
+        if not -len(args) <= number < len(args):
+            raise InputError(
+                f"argnums={request.argnums} asks for argument {number}, but {len(args)} positional "
+                "arguments were given."
+            )
+        chosen.append(number % len(args))
+    args = tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
+    fn_leaves, fn_tree = jax.tree_util.tree_flatten_with_path(request.fn)
+    # A plain function is its own leaf: it has no parameters that we could see.
+    module = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
+    leaves, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
+    everything = [*module, *leaves]
+    is_array = [_is_array(leaf) for _, leaf in everything]
+    arrays = [leaf for (_, leaf), ok in zip(everything, is_array, strict=True) if ok]
+    paths = [
+        compat.path_names(path) if i < len(module) else compat.path_names(path[2:])
+        for i, ((path, _), ok) in enumerate(zip(everything, is_array, strict=True))
+        if ok
+    ]
+    n_module = sum(is_array[: len(module)])
+    trees: dict[str, Any] = {}
+
+    def flat(*flat_arrays: Any) -> Any:
+        given = iter(flat_arrays)
+        filled = [
+            next(given) if ok else leaf for (_, leaf), ok in zip(everything, is_array, strict=True)
+        ]
+        fn = request.fn
+        if module:
+            fn = jax.tree.unflatten(fn_tree, filled[: len(module)])
+        inner_args, inner_kwargs = jax.tree.unflatten(tree, filled[len(module) :])
+        result = fn(*inner_args, **inner_kwargs)
+        if request.has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise InputError(
+                    f"has_aux=True, but fn returned {type(result).__name__}; expected a pair "
+                    "(output, aux)."
+                )
+            out, aux = result
+        else:
+            out, aux = result, ()
+        outs, trees["out"] = jax.tree.flatten(out)
+        auxs, trees["aux"] = jax.tree.flatten(aux)
+        return outs, auxs
+
+    graph, consts, (out_shapes, _) = trace(flat, arrays, paths, n_module)
+    outputs = graph.outputs[: len(out_shapes)]
+    _check_outputs(outputs)
+    marks = [
+        i
+        for i, (path, leaf) in enumerate(leaves)
+        if path[0].idx == 0 and path[1].idx in chosen  # type: ignore[union-attr]
+    ]
+    position = {
+        leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)
+    }
+    order = sorted(marks, key=lambda i: chosen.index(leaves[i][0][1].idx))  # type: ignore[union-attr]
+    explained = [graph.inputs[position[len(module) + i]] for i in order]
+    picked = tuple(args[i] for i in chosen) if several else args[chosen[0]]
+    result = make_plan(graph, explained, outputs, request.rules, request.seed)
+    _check_dependence(result, outputs)
+    return Call(
+        result,
+        outputs,
+        graph.outputs[len(out_shapes) :],
+        arrays,
+        consts,
+        explained,
+        jax.tree.structure(picked),
+        trees["out"],
+        trees["aux"],
+    )
+
+
+def _explainable(arg: Any, number: int) -> Any:
+    """The argument with floating arrays as leaves, or an error that says what is wrong."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(arg)
+    if not leaves:
+        raise InputError(f"argument {number} is to be explained, but holds no arrays.")
+    checked = []
+    for path, leaf in leaves:
+        where = f"argument {number}{jax.tree_util.keystr(path)}"
+        leaf: Any = jnp.asarray(leaf) if type(leaf) in (int, float) else leaf
+        if not _is_array(leaf):
+            raise InputError(
+                f"{where} is to be explained, but is {leaf!r} of type {type(leaf).__name__}; "
+                "every leaf must be a floating array. Choose another argument with argnums."
+            )
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InputError(
+                f"{where} is to be explained, but has dtype {leaf.dtype}; relevance needs "
+                "floating values. Cast it to float32 if its numbers are quantities; if they are "
+                'indices, explain the embedding they select (wrt="embed").'
+            )
+        if 0 in leaf.shape:
+            raise InputError(f"{where} has shape {tuple(leaf.shape)}: there is nothing to explain.")
+        checked.append(leaf)
+    return jax.tree.unflatten(tree, checked)
+
+
+def _check_outputs(outputs: list[Value]) -> None:
+    if not outputs:
+        raise InputError("fn returns no arrays: there is nothing to explain.")
+    for value in outputs:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise InputError(
+                f"fn returns an array of dtype {value.dtype}; relevance starts from floating "
+                "outputs. Return the logits, and other things through has_aux=True."
+            )
+
+
+def _check_dependence(plan: Plan, outputs: list[Value]) -> None:
+    if not any(v in plan.bench.activity.reached for v in outputs):
+        raise InputError(
+            "The output does not depend on the explained argument through floating values: check "
+            "argnums, and look for stop_gradient, rounding to integers or comparisons on the way."
+        )
+
+
+def selected(traced: Call, selectors: tuple[Any, ...] | None) -> list[Layer]:
+    found: dict[Layer, None] = {}
+    for selector in selectors or ():
+        found.update(dict.fromkeys(traced.plan.select(selector)))
+    return list(found)
