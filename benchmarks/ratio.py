@@ -75,6 +75,10 @@ class Measured:
     def run(self) -> float:
         return statistics.median(self.run_s)
 
+    def times(self, other: "Measured") -> float:
+        """Run time in units of another's, which ran in the same rounds: the median round."""
+        return statistics.median(map(float.__truediv__, self.run_s, other.run_s))
+
     @property
     def memory(self) -> int:
         """Bytes of arguments, results and everything live in between."""
@@ -171,6 +175,7 @@ HEADER = (
     "rules",
     "run",
     "target",
+    "best",
     "run, s (min to max)",
     "trace, s",
     "compile, s",
@@ -193,7 +198,7 @@ def memory_target(name: str, rule: str) -> float | None:
 
 def row(name: str, batch: int, rule: str, entry: Measured, base: Measured) -> tuple[str, ...]:
     is_base = entry is base
-    run, build = entry.run / base.run, entry.build / base.build
+    run, build = entry.times(base), entry.build / base.build
     memory = entry.memory / base.memory
     convs, dots = entry.products
     return (
@@ -202,6 +207,7 @@ def row(name: str, batch: int, rule: str, entry: Measured, base: Measured) -> tu
         rule,
         f"{run:.2f}",
         "-" if is_base else verdict(run, RUN_TARGETS[name].get(rule)),
+        f"{min(entry.run_s) / min(base.run_s):.2f}",
         f"{entry.run:.3f} ({min(entry.run_s):.3f} to {max(entry.run_s):.3f})",
         f"{statistics.median(entry.trace_s):.2f}",
         f"{statistics.median(entry.compile_s):.2f}",
@@ -256,6 +262,7 @@ def main() -> None:
     print()
     show(rows)
     print("\nrun, build (trace and compile) and memory are times the gradient's;")
+    print("run is the median over rounds, best the quotient of the shortest times;")
     print("times are medians; memory is arguments, results and temporaries together.")
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
@@ -211,18 +212,29 @@ def check_number(rule: Any, name: str, value: Any, low: float = 0.0) -> None:
 
 def stabilise(z: Any, epsilon: Any) -> Any:
     """stab(z) = z + epsilon * sgn(z), with sgn(0) = +1."""
-    return z + jnp.where(z >= 0, epsilon, -epsilon)
+    return z + choose(z >= 0, epsilon, -epsilon, z)
 
 
 def safe_divide(a: Any, b: Any) -> Any:
     """a / b, and 0 where b = 0; differentiable there too."""
     zero = b == 0
-    return jnp.where(zero, 0.0, a / jnp.where(zero, 1.0, b))
+    return choose(zero, 0.0, a / choose(zero, 1.0, b, b), a)
 
 
 def times(x: Any, density: Any) -> Any:
-    """x * density for an array or a tuple of arrays; 0 where x is 0, whatever the density."""
-    return jax.tree.map(lambda a, c: jnp.where(a == 0, 0.0, a * c), x, density)
+    """x * density for an array or a tuple of arrays; 0 where the density is 0, whatever x is.
+
+    An input of -inf (a mask) that carries nothing has no relevance, not NaN.
+    """
+    return jax.tree.map(lambda a, c: choose(c == 0, 0.0, a * c, c), x, density)
+
+
+def choose(where: Any, a: Any, b: Any, like: Any) -> Any:
+    """`jnp.where` as one equation, in the dtype of `like`: rules are traced once per layer."""
+    shape = jnp.broadcast_shapes(jnp.shape(where), jnp.shape(a), jnp.shape(b))
+    cases = (lax.broadcast_to_rank(jnp.asarray(v, like.dtype), len(shape)) for v in (a, b))
+    full = [v if v.shape == shape else jnp.broadcast_to(v, shape) for v in cases]
+    return lax.select(where if where.shape == shape else jnp.broadcast_to(where, shape), *full)
 
 
 def _short(value: Any) -> str:

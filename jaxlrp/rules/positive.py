@@ -10,26 +10,31 @@ import jax.numpy as jnp
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
-from jaxlrp.rules.base import LinearRule, check_number
+from jaxlrp.rules.base import LinearRule, check_number, choose
 
 
-def contributions(layer: Any) -> tuple[Any, Any]:
+def contributions(layer: Any, both: bool = True) -> tuple[Any, Any]:
     """Positive and negative contributions p = x+W+ + x-W- and q = xW - p, without the bias.
 
-    For x >= 0 one product, p = xW+. Otherwise a = |x||W| gives p = (xW + a)/2. Whatever is
-    below the rounding of these sums is no contribution: it is set to 0, so that an output with
-    contributions of one sign alone does not divide by noise.
+    For x >= 0 one product, p = xW+. Otherwise a = |x||W| gives p = (xW + a)/2. What is a
+    difference of sums and below their rounding is no contribution: it is set to 0, so that an
+    output with contributions of one sign alone does not divide by noise. q is None unless `both`.
     """
-    linear = layer.z - layer.bias
     if layer.nonnegative:
         p = layer.map(positive=1)(layer.x)
-        q = linear - p
-        a = p - q
-    else:
-        a = layer.map(absolute=1)(jax.tree.map(jnp.abs, layer.x))
-        p, q = (linear + a) / 2, (linear - a) / 2
-    noise = 32 * jnp.finfo(a.dtype).eps * a
-    return jnp.where(p <= noise, 0.0, p), jnp.where(q >= -noise, 0.0, q)
+        if not both:
+            return p, None
+        q = layer.z - layer.bias - p
+        return p, choose(q >= -_noise(p - q), 0.0, q, q)
+    linear = layer.z - layer.bias
+    a = layer.map(absolute=1)(jax.tree.map(jnp.abs, layer.x))
+    p, q = (linear + a) / 2, (linear - a) / 2
+    return choose(p <= _noise(a), 0.0, p, p), choose(q >= -_noise(a), 0.0, q, q)
+
+
+def _noise(a: Any) -> Any:
+    """Rounding of a sum whose terms have the magnitudes that add up to `a`."""
+    return float(32 * jnp.finfo(a.dtype).eps) * a
 
 
 def positive_part(b: Any) -> Any:
@@ -42,7 +47,7 @@ def negative_part(b: Any) -> Any:
 
 def combine(x: Any, along: Any, across: Any) -> Any:
     """The density of x * along + |x| * across."""
-    return jax.tree.map(lambda v, a, b: a + jnp.where(v < 0, -b, b), x, along, across)
+    return jax.tree.map(lambda v, a, b: a + choose(v < 0, -b, b, b), x, along, across)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +76,13 @@ class AlphaBeta(LinearRule):
                 )
 
     def propagate(self, layer: Any) -> Any:
-        p, q = contributions(layer)
-        bias_p = self.kept(positive_part(layer.bias))
-        bias_q = self.kept(negative_part(layer.bias))
         only_positive = isinstance(self.beta, (int, float)) and self.beta == 0
+        p, q = contributions(layer, both=not only_positive)
+        bias_p = self.kept(positive_part(layer.bias))
         sp = layer.over(p + bias_p, bias=bias_p, share=self.alpha, epsilon=self.epsilon)
-        if only_positive:
-            sq = None
-        else:
+        sq = None
+        if not only_positive:
+            bias_q = self.kept(negative_part(layer.bias))
             sq = layer.over(q + bias_q, bias=bias_q, share=-self.beta, epsilon=self.epsilon)
         kept = sp * p if sq is None else sp * p + sq * q
         return self.settle(layer, self._back(layer, sp, sq), kept)
@@ -130,18 +134,18 @@ class Gamma(LinearRule):
 
     def propagate(self, layer: Any) -> Any:
         g = self.gamma
-        p, q = contributions(layer)
+        p, q = contributions(layer, both=layer.sign_split)
         linear = layer.z - layer.bias
         upper = layer.z >= 0
-        favoured = jnp.where(upper, p, q) if layer.sign_split else p
-        bias_part = jnp.where(
-            upper, positive_part(layer.bias), negative_part(layer.bias)
-        ) + jnp.zeros_like(layer.z)
+        favoured = choose(upper, p, q, p) if layer.sign_split else p
+        bias_part = positive_part(layer.bias)
+        if layer.sign_split:
+            bias_part = choose(upper, bias_part, negative_part(layer.bias), p)
         bias = self.kept(layer.bias + g * bias_part)
         z = linear + g * favoured
         s = layer.over(z + bias, bias=bias, epsilon=self.epsilon)
         if not layer.sign_split:
-            s = jnp.where(upper, s, 0.0)
+            s = choose(upper, s, 0.0, s)
         return self.settle(layer, self._back(layer, s, upper), s * z)
 
     def _back(self, layer: Any, s: Any, upper: Any) -> Any:
@@ -149,9 +153,9 @@ class Gamma(LinearRule):
         if layer.nonnegative:
             if not layer.sign_split:
                 return layer.map(signed=1, positive=g).T(s)
-            above = layer.map(signed=1, positive=g).T(jnp.where(upper, s, 0.0))
-            below = layer.map(signed=1, negative=g).T(jnp.where(upper, 0.0, s))
+            above = layer.map(signed=1, positive=g).T(choose(upper, s, 0.0, s))
+            below = layer.map(signed=1, negative=g).T(choose(upper, 0.0, s, s))
             return jax.tree.map(jnp.add, above, below)
         along = layer.map(signed=1 + g / 2).T(s)
-        across = layer.map(absolute=g / 2).T(jnp.where(upper, s, -s) if layer.sign_split else s)
+        across = layer.map(absolute=g / 2).T(choose(upper, s, -s, s) if layer.sign_split else s)
         return combine(layer.x, along, across)

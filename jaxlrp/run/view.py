@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.primitives import WINDOW_WINNERS
-from jaxlrp.rules.base import safe_divide, stabilise, times
+from jaxlrp.rules.base import choose, safe_divide, stabilise, times
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.linear_map import LinearLayer, bias_of, constant, feature_axes
@@ -75,11 +76,13 @@ class View:
             # R / z is the density itself: nothing is divided, and z = 0 needs no care.
             s = self.density if whole else jax.tree.map(lambda c: share * c, self.density)
         else:
+            # With epsilon > 0 the stabilised denominator is never 0.
+            positive = isinstance(epsilon, (int, float)) and epsilon > 0
+            divide = operator.truediv if positive else safe_divide
             s = jax.tree.map(
-                lambda r, z: share * safe_divide(r, stabilise(z, epsilon)),
-                self.relevance,
-                denominator,
+                lambda r, z: divide(r, stabilise(z, epsilon)), self.relevance, denominator
             )
+            s = s if whole else jax.tree.map(lambda q: share * q, s)
         if not no_epsilon:
             self.stabiliser_loss.append((s, denominator, epsilon))
         if not (isinstance(bias, float) and bias == 0.0):
@@ -150,10 +153,10 @@ class View:
     def secant(self, density: Any) -> Any:
         x = self.x
         if self._group.is_relu:
-            return jnp.where(self.z > 0, density, 0.0)
+            return choose(self.z > 0, density, 0.0, density)
         tiny = jnp.finfo(x.dtype).tiny
         small = jnp.abs(x) < tiny
-        return jnp.where(small, 0.0, density * self.z / jnp.where(small, 1.0, x))
+        return choose(small, 0.0, density * self.z / choose(small, 1.0, x, x), density)
 
     def route(self, arrived: Any) -> Any:
         if self._group.main.name in WINDOW_WINNERS:
