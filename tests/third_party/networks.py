@@ -55,7 +55,9 @@ def draw(path: str, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator
     makes the unit fire (a depthwise convolution over nine zeros).
     """
     name = path.rsplit("/", 1)[-1]
-    if name in ("var", "moving_variance", "scale", "gamma") or "var_ema" in path:
+    if name == "gamma" and "stages" in path:  # ConvNeXt's layer scale: branches start out small
+        value = rng.uniform(0.05, 0.15, shape)
+    elif name in ("var", "moving_variance", "scale", "gamma") or "var_ema" in path:
         value = rng.uniform(0.5, 1.5, shape)
     elif name in ("mean", "moving_mean") or "mean_ema" in path:
         value = rng.uniform(0.0, 0.03, shape)

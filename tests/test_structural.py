@@ -1,0 +1,146 @@
+"""Equations that move, select, mix or rank elements: relevance follows them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+import jaxlrp as lrp
+
+RNG = np.random.default_rng(4)
+X = jnp.asarray(RNG.normal(size=(4, 6)))
+W = jnp.asarray(RNG.normal(size=(6, 6)))
+INDEX = jnp.array([2, 0, 3, 3])
+
+MOVES = {
+    "reshape": lambda x: x.reshape(3, 8),
+    "transpose": lambda x: x.T,
+    "squeeze": lambda x: jnp.squeeze(x[None], 0),
+    "expand": lambda x: x[:, None],
+    "broadcast": lambda x: jnp.broadcast_to(x[:, None], (4, 3, 6)),
+    "slice": lambda x: x[1:3, ::2],
+    "dynamic slice": lambda x: lax.dynamic_slice(x, (INDEX[0], 1), (2, 3)),
+    "gather": lambda x: x[INDEX],
+    "take along": lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1),
+    "rev": lambda x: x[::-1],
+    "pad": lambda x: jnp.pad(x, ((1, 2), (0, 1))),
+    "pad with a number": lambda x: jnp.pad(x, 1, constant_values=3.0),
+    "concatenate": lambda x: jnp.concatenate([x, 2 * jnp.ones((1, 6)), x[:2]]),
+    "stack": lambda x: jnp.stack([x, x]),
+    "split": lambda x: jnp.split(x, 2, 1)[1],
+    "unstack": lambda x: jnp.unstack(x)[2],
+    "tile": lambda x: jnp.tile(x, (2, 1)),
+    "select": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, 0.0),
+    "select of two": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, x[::-1]),
+    "copy": lambda x: x.copy(),
+    "cast": lambda x: x.astype(jnp.float32).astype(jnp.float64),
+    "dynamic update": lambda x: lax.dynamic_update_slice(jnp.zeros((5, 6)), x, (1, 0)),
+    "scatter": lambda x: jnp.zeros((6, 6)).at[jnp.array([4, 0, 1, 2])].set(x),
+    "name": lambda x: checkpoint_name(x, "here"),
+    "barrier": lambda x: lax.optimization_barrier(x),
+    "scale by a number": lambda x: -0.5 * x,
+}
+MIXES = {
+    "cumsum": lambda x: jnp.cumsum(x, 1),
+    "scatter add": lambda x: jnp.zeros((5, 6)).at[INDEX].add(x),
+    "window sum": lambda x: lax.reduce_window(x, 0.0, lax.add, (2, 2), (1, 1), "SAME"),
+    "mean": lambda x: x.mean(0),
+    "sum": lambda x: x.sum(1, keepdims=True),
+    "resize": lambda x: jax.image.resize(x, (8, 3), "bilinear"),
+    "resize nearest": lambda x: jax.image.resize(x, (8, 12), "nearest"),
+    "fft": lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * jnp.arange(4)),
+    "rotation": lambda x: x * jnp.cos(1.0) + jnp.roll(x, 3, 1) * jnp.sin(1.0),
+    "difference": lambda x: jnp.diff(x, axis=1),
+    "triangular solve": lambda x: lax.linalg.triangular_solve(
+        jnp.tril(W) + 6 * jnp.eye(6), x.T, left_side=True, lower=True
+    ),
+    "add a literal 0": lambda x: sum([x, 2 * x]),
+}
+RANKS = {
+    "sort": lambda x: jnp.sort(x, 1),
+    "top k": lambda x: lax.top_k(x, 2)[0],
+    "maximum": lambda x: x.max(1),
+    "minimum": lambda x: x.min(0),
+    "max of two": lambda x: jnp.maximum(x[:2], x[2:]),
+    "min with broadcast": lambda x: jnp.minimum(x, x[:1]),
+    "running maximum": lambda x: lax.cummax(x, 1),
+    "window maximum": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "SAME"),
+}
+ALL = {**MOVES, **MIXES, **RANKS}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_density_follows_the_derivative(name):
+    fn = ALL[name]
+    relevance = lrp.explain(lambda x: fn(x @ W), lrp.Epsilon(0.0))(X)
+    gradient = jax.grad(lambda x: (fn(x @ W)).sum())(X)
+    np.testing.assert_allclose(relevance, X * gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*MOVES, *RANKS])
+def test_relevance_moves_with_the_elements(name):
+    """Below a rule that sends relevance (here to values of 0 too) nothing is lost or made."""
+    fn = ALL[name]
+    x = jnp.maximum(X, 0.0)  # zeros, which no density could serve
+    relevance = RNG.normal(size=fn(x).shape)
+    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(), x)
+    (found,) = back(relevance)
+    if name in ("slice", "dynamic slice", "split", "unstack", "top k", "gather", "select of two"):
+        assert_subset(found, relevance)
+    kept = np.ones(relevance.shape)  # what falls on constants is lost
+    for constant in ("pad", "concatenate", "select", "dynamic update", "scatter"):
+        if name.startswith(constant) and name != "select of two":
+            kept = np.asarray(jax.jacobian(fn)(x).reshape(*kept.shape, -1).sum(-1))
+    # A value that the program itself casts to float32 carries float32 relevance.
+    rtol = 1e-6 if name == "cast" else 1e-9
+    np.testing.assert_allclose(found.sum(), (relevance * kept).sum(), rtol=rtol)
+
+
+def assert_subset(found, relevance):
+    pieces = {round(float(r), 9) for r in np.ravel(relevance)}
+    single = [round(float(r), 9) for r in np.ravel(found) if r != 0]
+    assert any(r in pieces for r in single)
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_relevance_through_a_mix_is_shared_by_contribution(name):
+    fn = MIXES[name]
+    relevance = RNG.normal(size=fn(X).shape)
+    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(0.0), X)
+    (found,) = back(relevance)
+    matrix = np.asarray(jax.jacobian(fn)(X)).reshape(relevance.size, X.size)
+    z = matrix @ np.ravel(X)
+    s = np.divide(np.ravel(relevance), z, out=np.zeros_like(z), where=z != 0)
+    expected = np.ravel(X) * (matrix.T @ s)
+    np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (lambda x: x.max(1), [[1, 0, 0], [0, 2, 0]]),
+        (lambda x: jnp.maximum(x[:, 0], x[:, 1]), [[1, 0, 0], [0, 2, 0]]),
+        (lambda x: lax.cummax(x, 1)[:, 2], [[1, 0, 0], [0, 2, 0]]),
+        (lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 3), (1, 1), "VALID")[:, 0],
+         [[1, 0, 0], [0, 2, 0]]),
+        (lambda x: lax.top_k(x, 1)[0][:, 0], [[1, 0, 0], [0, 2, 0]]),
+    ],
+)  # fmt: skip
+def test_ties_go_to_the_first(fn, expected):
+    """JAX's own derivative of a maximum splits a tie in equal parts."""
+    x = jnp.array([[3.0, 3.0, 3.0], [1.0, 2.0, 2.0]])
+    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(), x)
+    np.testing.assert_array_equal(back(jnp.array([1.0, 2.0]))[0], expected)
+
+
+def test_masks_of_minus_infinity_are_safe():
+    def fn(x):
+        return jnp.where(jnp.arange(6) < 4, x, -jnp.inf).max(1)
+
+    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon())(X).sum(), fn(X).sum(), rtol=1e-9)
+    masked = X.at[:, 4:].set(-jnp.inf)
+    assert jnp.isfinite(lrp.explain(lambda x: x.max(1), lrp.Epsilon())(masked)).all()
