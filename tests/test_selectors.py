@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +96,7 @@ def test_a_bare_rule_is_for_linear_layers():
         (lrp.all_of("dense", lrp.inside("body")), {"body/block_0", "body/block_1"}),
         (lrp.kind("dense"), {"head", "body/block_0", "body/block_1"}),
     ],
-    ids=str,
+    ids=itertools.count(),  # the same in every worker, unlike the order of a set
 )
 def test_selectors(selector, expected):
     plan = lrp.plan(net, lrp.Epsilon())(X)
