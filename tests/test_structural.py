@@ -61,6 +61,7 @@ MIXES = {
     "add a literal 0": lambda x: sum([x, 2 * x]),
 }
 RANKS = {
+    "scatter max": lambda x: jnp.full((5, 6), -9.0).at[INDEX].max(x)[INDEX],
     "sort": lambda x: jnp.sort(x, 1),
     "top k": lambda x: lax.top_k(x, 2)[0],
     "maximum": lambda x: x.max(1),
@@ -73,7 +74,11 @@ RANKS = {
 ALL = {**MOVES, **MIXES, **RANKS}
 
 
-@pytest.mark.parametrize("name", ALL)
+# JAX has no derivative for it to compare with.
+DIFFERENTIABLE = [name for name in ALL if name != "scatter max"]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_a_density_follows_the_derivative(name):
     fn = ALL[name]
     relevance = lrp.explain(lambda x: fn(x @ W), lrp.Epsilon(0.0))(X)
@@ -135,6 +140,17 @@ def test_ties_go_to_the_first(fn, expected):
     x = jnp.array([[3.0, 3.0, 3.0], [1.0, 2.0, 2.0]])
     _, back = lrp.relevance_vjp(fn, lrp.Epsilon(), x)
     np.testing.assert_array_equal(back(jnp.array([1.0, 2.0]))[0], expected)
+
+
+def test_ties_of_a_scatter():
+    x = jnp.array([1.0, 2.0, 2.0, 5.0])
+
+    def fn(x):
+        return jnp.array([1.0, 0.0, 0.0]).at[jnp.array([0, 1, 1, 2])].max(x)
+
+    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(), x)
+    # The first place keeps the number it had; the second goes to the first of two equals.
+    np.testing.assert_array_equal(back(jnp.array([1.0, 2.0, 4.0]))[0], [0, 2, 0, 4])
 
 
 def test_masks_of_minus_infinity_are_safe():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
-from jaxlrp.graph.primitives import COMPARISONS, COPIES, MOVES
+from jaxlrp.graph.primitives import COMPARISONS, COPIES, MOVES, SCATTER_WINNERS
 
 Interval = tuple[float, float]
 EVERYTHING: Interval = (-math.inf, math.inf)
@@ -269,6 +269,8 @@ def _transfer(eqn: Eqn, known: dict[Value, Interval]) -> Interval:
         return 0.0, float(max(eqn.params["shape"][eqn.params["dimension"]] - 1, 0))
     if name in ("dynamic_slice", "gather"):
         return bounds[0]
+    if name in SCATTER_WINNERS:
+        return _hull([bounds[0], bounds[2]])
     if name in ("scatter", "dynamic_update_slice"):
         return _hull([bounds[0], bounds[2] if name == "scatter" else bounds[1]])
     if name in _KEEPS_RANGE:

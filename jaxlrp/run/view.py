@@ -161,7 +161,7 @@ class View:
     def route(self, arrived: Any) -> Any:
         if self._group.main.name in WINDOW_WINNERS:
             return self.vjp(arrived)  # select-and-scatter: the first of equals
-        back = winners.route(self._group.main, self._inputs, self.z, arrived)
+        back = winners.route(self._group.main, self._inputs, self._statics, self.z, arrived)
         return back[0] if len(back) == 1 else back
 
 

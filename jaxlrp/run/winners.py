@@ -8,11 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.graph.ir import Eqn
+from jaxlrp.graph.primitives import SCATTER_WINNERS
+from jaxlrp.run.evaluate import Env, read
 
 
-def route(eqn: Eqn, inputs: tuple[Any, ...], output: Any, arrived: Any) -> tuple[Any, ...]:
-    """What arrived at `output`, sent to the inputs that won."""
+def route(
+    eqn: Eqn, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
+) -> tuple[Any, ...]:
+    """What arrived at `output`, sent to the active inputs that won."""
     name = eqn.name
+    if name in SCATTER_WINNERS:
+        return _of_scatter(eqn, inputs, statics, output, arrived)
     if name in ("max", "min"):
         return _of_two(eqn, inputs, output, arrived)
     if name in ("reduce_max", "reduce_min"):
@@ -20,6 +26,34 @@ def route(eqn: Eqn, inputs: tuple[Any, ...], output: Any, arrived: Any) -> tuple
     if name in ("cummax", "cummin"):
         return (_running(eqn, inputs[0], arrived),)
     raise AssertionError(f"{name} has no winner")
+
+
+def _of_scatter(
+    eqn: Eqn, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
+) -> tuple[Any, ...]:
+    """The array that was scattered into wins a tie, then the first of the updates."""
+    active = [v for v in dict.fromkeys(eqn.inputs) if v not in statics]
+    values = {**statics, **dict(zip(active, inputs, strict=True))}
+    operand, indices, updates = (jnp.asarray(read(values, v)) for v in eqn.inputs)
+    config = {k: eqn.params[k] for k in ("dimension_numbers", "indices_are_sorted", "mode")}
+
+    def spread(u: Any) -> Any:
+        zeros = jnp.zeros(operand.shape, u.dtype)
+        return jax.lax.scatter_add(zeros, indices, u, **config)
+
+    def gathered(y: Any) -> Any:
+        like = jax.ShapeDtypeStruct(updates.shape, y.dtype)
+        return jax.linear_transpose(spread, like)(y)[0]
+
+    kept = operand == output
+    order = jnp.arange(updates.size, dtype=arrived.dtype).reshape(updates.shape)
+    tied = (updates == gathered(output)) & (gathered(kept.astype(arrived.dtype)) == 0)
+    last = jnp.full(operand.shape, updates.size, arrived.dtype)
+    candidates = jnp.where(tied, order, updates.size)
+    first = jax.lax.scatter_min(last, indices, candidates, **config)
+    share = jnp.where(tied & (order == gathered(first)), gathered(arrived), 0.0)
+    shares = {eqn.inputs[0]: jnp.where(kept, arrived, 0.0), eqn.inputs[2]: share}
+    return tuple(shares[v] for v in active)
 
 
 def _of_two(eqn: Eqn, inputs: tuple[Any, ...], output: Any, arrived: Any) -> tuple[Any, ...]:
