@@ -249,21 +249,17 @@ def main() -> None:
     parser.add_argument("--builds", type=int, default=5, help="traces and compilations (default 5)")
     options = parser.parse_args()
 
-    print(machine(), flush=True)
-    rows = []
+    print(machine())
+    print("run, build (trace and compile) and memory are times the gradient's; run is the median")
+    print("over rounds, best the quotient of the shortest times; times in seconds are medians.")
     for name in options.networks:
         rules = options.composites or list(RUN_TARGETS[name])
         for batch in options.batch or BATCHES[name]:
-            print(f"measuring {name}, batch {batch}: {', '.join(rules)} ...", flush=True)
+            print(flush=True)
             measured = measure(name, batch, rules, options)
             base = measured["gradient"]
-            rows += [row(name, batch, rule, entry, base) for rule, entry in measured.items()]
-            del measured
-    print()
-    show(rows)
-    print("\nrun, build (trace and compile) and memory are times the gradient's;")
-    print("run is the median over rounds, best the quotient of the shortest times;")
-    print("times are medians; memory is arguments, results and temporaries together.")
+            show([row(name, batch, rule, entry, base) for rule, entry in measured.items()])
+            del measured, base
 
 
 if __name__ == "__main__":

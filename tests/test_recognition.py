@@ -261,6 +261,10 @@ LINEARS = {
     "norm before": (lambda x: ((x - array(5)) * array(5) + array(5)) @ array(5, 3), ["dense"]),
     "a standalone norm": (lambda x: jax.nn.relu(jax.nn.relu(x) * array(5) + array(5)),
                           ["activation", "affine", "activation"]),
+    "random weights, drawn inside": (
+        lambda x: x @ jax.random.normal(jax.random.key(0), (5, 3)),
+        ["dense"],
+    ),
     "layer scale": (lambda x: x + (x @ array(5, 5) + array(5)) * array(5), ["dense", "add"]),
     "mean": (lambda x: x.mean(-1), ["avg_pool"]),
     "mean by a product": (lambda x: x.sum(-1) * 0.2, ["avg_pool"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxlrp.graph.ir import Graph, Value
-from jaxlrp.graph.primitives import ELEMENTWISE
+from jaxlrp.graph.primitives import ELEMENTWISE, RANDOM
 
 
 class Statics:
@@ -39,7 +39,7 @@ class Statics:
         return wide
 
     def parameters(self, value: Value) -> tuple[Value, ...]:
-        """Inputs and constants of the graph from which `value` is computed."""
+        """Inputs and constants of the graph (and random draws) that `value` is computed from."""
         if value not in self._params:
             found: dict[Value, None] = {}
             stack, seen = [value], set()
@@ -50,7 +50,7 @@ class Statics:
                 seen.add(v)
                 if v in self._params:
                     found.update(dict.fromkeys(self._params[v]))
-                elif v in self._roots:
+                elif v in self._roots or (v.producer is not None and v.producer.name in RANDOM):
                     found[v] = None
                 elif v.producer is not None:
                     stack.extend(reversed(v.producer.inputs))

@@ -43,6 +43,11 @@ RUNNING_WINNERS = frozenset("cummax cummin".split())
 SCATTER_WINNERS = frozenset({"scatter-max", "scatter-min", "scatter_max", "scatter_min"})
 SORTS = frozenset("sort top_k approx_top_k".split())
 REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_window_sum".split())
+# What is drawn at random is as good as a parameter.
+RANDOM = frozenset(
+    """random_bits random_seed random_wrap random_unwrap random_split random_fold_in random_gamma
+    threefry2x32 rng_bit_generator rng_uniform""".split()
+)
 LINEAR_CORES = frozenset("dot_general conv_general_dilated".split())
 
 
