@@ -142,6 +142,20 @@ def test_ties_go_to_the_first(fn, expected):
     np.testing.assert_array_equal(back(jnp.array([1.0, 2.0]))[0], expected)
 
 
+def test_indices_that_come_with_values():
+    """One equation, two results: relevance follows the values, the indices are static."""
+    table = jnp.asarray(RNG.normal(size=(6, 2)))
+
+    def fn(x):
+        values, indices = lax.top_k(x @ W, 2)
+        return (values[..., None] * table[indices]).sum((1, 2))
+
+    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(X)
+    np.testing.assert_allclose(relevance, X * jax.grad(lambda x: fn(x).sum())(X), rtol=1e-9)
+    layered = lrp.explain(fn, {lrp.first("dense"): lrp.Flat()})(X)
+    np.testing.assert_allclose(layered.sum(), fn(X).sum(), rtol=1e-5)
+
+
 def test_ties_of_a_scatter():
     x = jnp.array([1.0, 2.0, 2.0, 5.0])
 

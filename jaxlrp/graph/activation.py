@@ -68,7 +68,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> None:
     while True:
         frontier = _frontier(bench, group)
         sources = _active(bench, frontier)
-        if len(sources) == 1 and any(_nonlinear(bench, e) for e in group):
+        same_shape = len(sources) == 1 and sources[0].shape == last.out.shape
+        if same_shape and any(_nonlinear(bench, e) for e in group):
             best = set(group)
         if len(sources) == 1 and _is_learned_affine(bench, sources[0].producer):
             break  # a BatchNorm before the activation is a layer of its own

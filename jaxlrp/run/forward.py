@@ -22,7 +22,7 @@ from jaxlrp.graph.ir import Eqn, Region, Value
 from jaxlrp.rules.base import times
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.plan import Layer, Plan
+from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.view import View
 
 # Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
@@ -37,6 +37,22 @@ class Probes:
     accounts: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
     masks: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
 
+    def _maps(self) -> tuple[Mapping[Layer, Any], ...]:
+        return self.relevance, self.accounts, self.masks
+
+    def of(self, layers: Sequence[Layer]) -> Probes:
+        """Those of some layers."""
+        return Probes(*({y: m[y] for y in layers if y in m} for m in self._maps()))
+
+    def arrays(self) -> list[list[Any]]:
+        """The arrays alone, to pass through a transformation."""
+        return [list(m.values()) for m in self._maps()]
+
+    def filled(self, arrays: list[list[Any]]) -> Probes:
+        """The same probes with other arrays."""
+        pairs = zip(self._maps(), arrays, strict=True)
+        return Probes(*(dict(zip(m, a, strict=True)) for m, a in pairs))
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -44,21 +60,9 @@ class Step:
 
     layer: Layer | None
     eqn: Eqn | None
+    reads: Sequence[Value]
+    writes: Sequence[Value]
     region: Region | None
-
-    @property
-    def reads(self) -> Sequence[Value]:
-        if self.eqn is not None:
-            return self.eqn.inputs
-        assert self.layer is not None and self.layer.group is not None
-        return [*self.layer.group.inputs, *self.layer.group.statics]
-
-    @property
-    def writes(self) -> Sequence[Value]:
-        if self.eqn is not None:
-            return self.eqn.outputs
-        assert self.layer is not None and self.layer.group is not None
-        return self.layer.group.outputs
 
 
 def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
@@ -67,24 +71,20 @@ def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
     A layer runs where its last equation stood. An equation inside a layer runs by itself too if
     something that carries no relevance reads its result.
     """
-    owner = plan.bench.claimed
-    layer_of = {id(layer.group): layer for layer in plan.layers}
-    made_by_layer = {v for layer in plan.layers if layer.group for v in layer.group.outputs}
+    last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}
+    made = {v for layer in plan.layers for v in group_of(layer).outputs}
     needed: set[Value] = set(outputs)
     steps: list[Step] = []
-    last = {layer.group.eqns[-1]: layer for layer in plan.layers if layer.group}
     for eqn in reversed(plan.graph.eqns):
         if eqn in last:
-            layer = last[eqn]
-            step = Step(layer, None, eqn.region)
-            steps.append(step)
-            needed.update(step.reads)
-        inner = eqn in owner
-        alone = [v for v in eqn.outputs if v in needed and not (inner and v in made_by_layer)]
-        if alone if inner else any(v in needed for v in eqn.outputs):
-            steps.append(Step(None, eqn, eqn.region))
+            group = group_of(last[eqn])
+            reads = [*group.inputs, *group.statics]
+            steps.append(Step(last[eqn], None, reads, group.outputs, eqn.region))
+            needed.update(reads)
+        writes = [v for v in eqn.outputs if v in needed and v not in made]
+        if writes:
+            steps.append(Step(None, eqn, eqn.inputs, writes, eqn.region))
             needed.update(eqn.inputs)
-    assert len(layer_of) == len(last)
     return steps[::-1]
 
 
@@ -131,33 +131,16 @@ def _run_region(
     read = dict.fromkeys(v for step in body for v in step.reads)
     inputs = [v for v in read if v not in written and v in env]
     results = [v for v in written if v in later]
-    layers = [step.layer for step in body if step.layer is not None]
+    mine = carrier.probes.of([step.layer for step in body if step.layer is not None])
 
-    def function(values: list[Any], probes: Probes) -> list[Any]:
+    def function(values: list[Any], arrays: list[Any]) -> list[Any]:
         inner: Env = dict(zip(inputs, values, strict=True))
-        _run_steps(body, inner, carrier.with_probes(probes), later, region)
+        _run_steps(body, inner, _Carrier(carrier.plan, mine.filled(arrays)), later, region)
         return [inner[v] for v in results]
 
-    mine = carrier.probes_of(layers)
-    packed = jax.tree.map(lambda p: p, _pack(mine))
-
-    def packed_function(values: list[Any], packed: Any) -> list[Any]:
-        return function(values, _unpack(packed, mine))
-
-    checkpointed = jax.checkpoint(packed_function, **region.settings)
-    outputs = checkpointed([env[v] for v in inputs], packed)
+    checkpointed = jax.checkpoint(function, **region.settings)
+    outputs = checkpointed([env[v] for v in inputs], mine.arrays())
     env.update(zip(results, outputs, strict=True))
-
-
-def _pack(probes: Probes) -> Any:
-    return tuple(list(m.values()) for m in (probes.relevance, probes.accounts, probes.masks))
-
-
-def _unpack(packed: Any, like: Probes) -> Probes:
-    maps = (like.relevance, like.accounts, like.masks)
-    return Probes(
-        *(dict(zip(m, arrays, strict=True)) for m, arrays in zip(maps, packed, strict=True))
-    )
 
 
 def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
@@ -165,10 +148,9 @@ def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
         # Relevance does not cross this equation, so nothing asks for its derivative.
         values = [carrier.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
         outputs = evaluate.apply(step.eqn, values)
-        env.update(zip(step.eqn.outputs, outputs, strict=True))
-        return
-    assert step.layer is not None
-    if step.layer.output not in env:  # else a ReLU that ran with the layer before it
+        found = zip(step.eqn.outputs, outputs, strict=True)
+        env.update((v, y) for v, y in found if v in step.writes)
+    elif step.layer is not None:
         carrier.run_layer(step.layer, env)
 
 
@@ -182,14 +164,8 @@ class _Carrier:
     def __init__(self, plan: Plan, probes: Probes):
         self.plan = plan
         self.probes = probes
+        self._done: set[Layer] = set()  # ReLUs that ran with the layer before them
         self._raised = plan.bench.activity.reached if plan.low_precision else frozenset()
-
-    def with_probes(self, probes: Probes) -> _Carrier:
-        return _Carrier(self.plan, probes)
-
-    def probes_of(self, layers: Sequence[Layer]) -> Probes:
-        pick = lambda m: {layer: m[layer] for layer in layers if layer in m}  # noqa: E731
-        return Probes(*map(pick, (self.probes.relevance, self.probes.accounts, self.probes.masks)))
 
     def raise_(self, array: Any, value: Value) -> Any:
         return evaluate.widen(array) if value in self._raised else array
@@ -206,8 +182,9 @@ class _Carrier:
         return self.lower(array, value)
 
     def run_layer(self, layer: Layer, env: Env) -> None:
-        group = layer.group
-        assert group is not None
+        if layer in self._done:
+            return
+        group = group_of(layer)
         inputs = tuple(self._convert(evaluate.read(env, v), v, layer) for v in group.inputs)
         statics = {v: self.lower(evaluate.read(env, v), v) for v in group.statics}
         account = self.probes.accounts.get(layer)
@@ -218,6 +195,7 @@ class _Carrier:
         elif (relu := self._fusable(layer)) is not None:
             (output,) = self._ruled(layer, inputs, statics, None, relu)
             env[relu.output] = self._probed(relu, (output,))[0]
+            self._done.add(relu)
             return
         else:
             outputs = self._ruled(layer, inputs, statics, account)
@@ -258,8 +236,7 @@ class _Carrier:
         With `relu` the output is behind that ReLU, and what arrives is the density there. Where
         the ReLU shuts there is no relevance, elsewhere its output is z: the rule sees it as z.
         """
-        group = layer.group
-        assert group is not None
+        group = group_of(layer)
         keys = list(statics)
 
         def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
@@ -268,8 +245,7 @@ class _Carrier:
                 env[value] = self.lower(array, value)
             evaluate.run(group.eqns, env)
             if relu is not None:
-                assert relu.group is not None
-                evaluate.run(relu.group.eqns, env)
+                evaluate.run(group_of(relu).eqns, env)
                 return (env[relu.output],)
             return tuple(self.raise_(env[v], v) for v in group.outputs)
 
@@ -295,8 +271,7 @@ def _is_plain(layer: Layer) -> bool:
         return False
     if layer.arriving == "density":
         return True
-    assert layer.group is not None
-    return layer.kind == "structural" and layer.group.transport == "move"
+    return layer.kind == "structural" and group_of(layer).transport == "move"
 
 
 def _backward(
@@ -307,8 +282,7 @@ def _backward(
     arrived: tuple[Any, ...],
     keep_account: bool,
 ) -> tuple[Any, None, Any]:
-    group = layer.group
-    assert group is not None
+    group = group_of(layer)
     single = len(outputs) == 1
     view = View(
         group,

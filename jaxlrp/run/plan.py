@@ -154,12 +154,12 @@ def _default_rule(group: Group) -> Rule:
 
 def layer_graph(plan: Plan) -> LayerGraph:
     """Who feeds whom, for selectors that follow the dataflow."""
-    maker = {v: i for i, layer in enumerate(plan.layers) for v in _group(layer).outputs}
+    maker = {v: i for i, layer in enumerate(plan.layers) for v in group_of(layer).outputs}
     feeds: list[list[int]] = [[] for _ in plan.layers]
     sources = set()
     explained = set(plan.explained)
     for index, layer in enumerate(plan.layers):
-        for value in _group(layer).inputs:
+        for value in group_of(layer).inputs:
             if value in maker:
                 feeds[maker[value]].append(index)
             elif value in explained:
@@ -180,7 +180,7 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
     for index, layer in enumerate(plan.layers):
-        group = _group(layer)
+        group = group_of(layer)
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
         _check_fit(layer)
@@ -222,7 +222,7 @@ def _check_fit(layer: Layer) -> None:
             f"{layer.why}; it fits layers of kind {', '.join(sorted(rule.fits))}."
         )
     if type(rule) is Pass:
-        sizes = [v.size for v in _group(layer).inputs]
+        sizes = [v.size for v in group_of(layer).inputs]
         if sizes != [math.prod(layer.shape)]:
             raise RuleError(
                 f"Pass was given to the {kind} layer {layer.name!r} ({layer.source}), whose inputs "
@@ -234,7 +234,7 @@ def _check_fit(layer: Layer) -> None:
 
 
 def _has_complex(layer: Layer) -> bool:
-    group = _group(layer)
+    group = group_of(layer)
     return any(
         jnp.issubdtype(v.dtype, jnp.complexfloating) for v in (*group.inputs, *group.outputs)
     )
@@ -247,10 +247,10 @@ def _decide_edges(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
         edges[value] = seed
     readers: dict[Value, list[Layer]] = {}
     for layer in plan.layers:
-        for value in _group(layer).inputs:
+        for value in group_of(layer).inputs:
             readers.setdefault(value, []).append(layer)
     for layer in reversed(plan.layers):
-        group = _group(layer)
+        group = group_of(layer)
         arriving = (
             "relevance" if any(edges.get(v) == "relevance" for v in group.outputs) else "density"
         )
@@ -274,18 +274,19 @@ def _only_relu(plan: Plan, layer: Layer, readers: list[Layer]) -> Layer | None:
     if len(readers) != 1 or layer.output in plan.bench.outputs or layer.arriving != "density":
         return None
     reader = readers[0]
-    passes = _group(reader).is_relu and type(reader.rule) is Pass
-    in_one_region = _group(reader).eqns[-1].region is _group(layer).eqns[-1].region
+    passes = group_of(reader).is_relu and type(reader.rule) is Pass
+    in_one_region = group_of(reader).eqns[-1].region is group_of(layer).eqns[-1].region
     alone = len(plan.graph.uses(layer.output)) == 1
-    alone = alone and all(isinstance(v, Literal) for v in _group(reader).statics)
+    alone = alone and all(isinstance(v, Literal) for v in group_of(reader).statics)
     good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)
     return reader if good and not layer.rule.plain and layer.kind != "structural" else None
 
 
 def _kills_negative(reader: Layer) -> bool:
-    return reader.kind == "activation" and _group(reader).hard_relu and type(reader.rule) is Pass
+    return reader.kind == "activation" and group_of(reader).hard_relu and type(reader.rule) is Pass
 
 
-def _group(layer: Layer) -> Group:
+def group_of(layer: Layer) -> Group:
+    """The equations of a layer."""
     assert layer.group is not None
     return layer.group
