@@ -216,6 +216,7 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     gates = {
         _SoftmaxOfProduct(): Stop(),
         kind("product"): SignalTakesAll(),
+        kind("matmul"): SignalTakesAll(),
     }
     return RuleMap({**_linear(epsilon, bias), **gates}, "cp_lrp")
 

@@ -176,14 +176,20 @@ def _gate(bench: Workbench, eqn: Eqn, active: list[Value]) -> tuple[int | None, 
     """Which operand of a product opens and shuts the other, if the graph tells."""
     if eqn.name == "div":
         return active.index(eqn.inputs[1]), "the divisor is the gate"
-    bounded = [i for i, v in enumerate(active) if _within(bench.intervals[v], UNIT)]
-    if len(bounded) == 1:
-        return bounded[0], "the gate lies in [0, 1]"
+    bounded = gate_by_bounds(bench, active)
+    if bounded is not None:
+        return bounded, "the gate lies in [0, 1]"
     made = [None if v.producer is None else bench.claimed.get(v.producer) for v in active]
     activated = [i for i, g in enumerate(made) if g is not None and g.kind == "activation"]
     if len(activated) == 1:
         return activated[0], "the gate is an activation's output"
     return None, "no operand is a gate by meaning"
+
+
+def gate_by_bounds(bench: Workbench, active: list[Value]) -> int | None:
+    """The one of two factors that lies in [0, 1]: a sigmoid's output, attention weights."""
+    inside = [i for i, v in enumerate(active) if _within(bench.intervals[v], UNIT)]
+    return inside[0] if len(inside) == 1 and len(active) == 2 else None
 
 
 def _within(a: tuple[float, float], b: tuple[float, float]) -> bool:

@@ -189,7 +189,7 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
         if layer.kind == "softmax" and layer.output in plan.bench.outputs:
             layer.why += "; the output is a probability: explain the logits"
         undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
-        if layer.kind == "product" and undecided:
+        if layer.kind in ("product", "matmul") and undecided:
             layer.why += ", so Uniform applies"
 
 
