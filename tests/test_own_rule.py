@@ -76,3 +76,14 @@ def test_it_jits_and_appears_in_the_plan():
         jax.jit(lrp.explain(net, rules))(X), lrp.explain(net, rules)(X), rtol=1e-12
     )
     assert "SquaredContributions(epsilon=0.25)" in str(lrp.plan(net, rules)(X))
+
+
+def test_relevance_at_a_shut_relu_is_shared_by_the_true_pre_activation():
+    """Flat above sends relevance to units that are off; below them z is negative, not 0."""
+    rules = {lrp.first("dense"): lrp.Epsilon(), lrp.last("dense"): lrp.Flat()}
+    relevance = lrp.explain(net, rules)(X, target=0)
+    hidden = np.full((2, 5), 1 / (5 + 1e-6)) * np.asarray(net(X))[:, :1]
+    z = np.asarray(X @ W)
+    assert (z < 0).any()
+    expected = np.asarray(X) * ((hidden / (z + 1e-6 * np.sign(z))) @ np.asarray(W).T)
+    np.testing.assert_allclose(relevance, expected, rtol=1e-9)
