@@ -8,7 +8,7 @@ summed (the relevance of a pixel is the sum over its channels), and every other 
 pictures. `"NHWC"` is a batch of images, `"RKHW"` a table of rows and columns of maps.
 """
 
-from jaxlrp.heatmap.colours import channel_sum, colours, scales
 from jaxlrp.heatmap.figure import grid
+from jaxlrp.heatmap.palette import channel_sum, colours, scales
 
 __all__ = ["channel_sum", "colours", "grid", "scales"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp.heatmap.colours import Per, channel_sum, given_scale, paint, scales_of
+from jaxlrp.heatmap.palette import Per, channel_sum, given_scale, paint, scales_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
