@@ -138,14 +138,12 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     outputs = graph.outputs[: len(out_shapes)]
     _check_outputs(outputs)
     marks = [
-        i
-        for i, (path, leaf) in enumerate(leaves)
-        if path[0].idx == 0 and path[1].idx in chosen  # type: ignore[union-attr]
+        i for i, (path, leaf) in enumerate(leaves) if path[0].idx == 0 and path[1].idx in chosen
     ]
     position = {
         leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)
     }
-    order = sorted(marks, key=lambda i: chosen.index(leaves[i][0][1].idx))  # type: ignore[union-attr]
+    order = sorted(marks, key=lambda i: chosen.index(leaves[i][0][1].idx))
     explained = [graph.inputs[position[len(module) + i]] for i in order]
     picked = tuple(args[i] for i in chosen) if several else args[chosen[0]]
     result = make_plan(graph, explained, outputs, request.rules, request.seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -73,9 +74,9 @@ def propagate(
             known[value] = proven.get(value, bounds) if proven else bounds
 
 
-def _of_number(val: object) -> Interval:
+def _of_number(val: Any) -> Interval:
     try:
-        number = float(np.asarray(val))  # type: ignore[arg-type]  # any scalar, checked by float()
+        number = float(np.asarray(val))
     except (TypeError, ValueError):
         return EVERYTHING
     return EVERYTHING if math.isnan(number) else (number, number)

@@ -257,7 +257,7 @@ def _decide_edges(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
         layer.arriving = arriving
         for value in group.outputs:
             edges[value] = arriving
-        layer.carries = layer.rule.what_it_carries(arriving, layer)  # type: ignore[arg-type]
+        layer.carries = layer.rule.what_it_carries(arriving, layer)
         layer.sign_split = not (
             arriving == "density"
             and layer.output not in plan.bench.outputs
