@@ -21,11 +21,7 @@ def output_weights(target: Any, out_shapes: list[Any], out_tree: Any) -> list[An
     if target is None:
         return [jnp.ones(s.shape, _wide(s.dtype)) for s in out_shapes]
     leaves, tree = jax.tree.flatten(target)
-    if (
-        tree == out_tree
-        and all(_is_float(t) for t in leaves)
-        and not _is_scalar_for(leaves, out_shapes)
-    ):
+    if tree == out_tree and all(_is_float(t) for t in leaves):
         for t, s in zip(leaves, out_shapes, strict=True):
             if jnp.shape(t) != tuple(s.shape):
                 raise TargetError(
@@ -47,10 +43,6 @@ def _wide(dtype: Any) -> Any:
 
 def _is_float(t: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(t), jnp.floating))
-
-
-def _is_scalar_for(leaves: list[Any], out_shapes: list[Any]) -> bool:
-    return len(leaves) != len(out_shapes)
 
 
 def _one_hot(target: Any, out: Any) -> Any:

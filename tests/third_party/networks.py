@@ -250,6 +250,7 @@ def haiku_mobilenet_v1(dtype: str) -> Network:
 
 def keras_application(application: str, dtype: str) -> tuple[Callable, Any, jax.Array]:
     keras = pytest.importorskip("keras")
+    # The backend is chosen once per process, when keras is imported; `make third-party` sets it.
     if keras.backend.backend() != "jax":
         pytest.skip("Keras runs on another backend; set KERAS_BACKEND=jax")
     x = picture((2, 64, 64, 3), dtype)
