@@ -267,6 +267,10 @@ LINEARS = {
     "norm before": (lambda x: ((x - array(5)) * array(5) + array(5)) @ array(5, 3), ["dense"]),
     "a standalone norm": (lambda x: jax.nn.relu(jax.nn.relu(x) * array(5) + array(5)),
                           ["activation", "affine", "activation"]),
+    "weight standardisation": (
+        lambda x: x @ (lambda w: (w - w.mean(0)) / w.std(0))(array(5, 3)),
+        ["dense"],
+    ),
     "random weights, drawn inside": (
         lambda x: x @ jax.random.normal(jax.random.key(0), (5, 3)),
         ["dense"],

@@ -90,8 +90,6 @@ def _claim_activation(bench: Workbench, last: Eqn) -> None:
     source = _active(bench, _frontier(bench, best))[0]
     if last.name in ADDITIONS and source in last.inputs:
         return  # x + gelu(x): a sum of two branches
-    if not any(last_in in bench.activity.active for last_in in last.inputs):
-        return
     _finish(bench, sorted(best, key=lambda e: e.order), source, last)
 
 
