@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp import compat
+from jaxlrp import compat, wrt
 from jaxlrp.errors import InputError
+from jaxlrp.graph.activity import is_inexact
+from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.graph.trace import trace
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.run import forward
-from jaxlrp.run.plan import Layer, Plan, make_plan
+from jaxlrp.run.plan import Layer, Plan, group_of, make_plan
 
 ArgNums = int | Sequence[int]
 
@@ -29,6 +31,7 @@ class Request:
     rules: RuleMap
     argnums: int | tuple[int, ...] = 0
     has_aux: bool = False
+    wrt: Any = None
     layers: tuple[Any, ...] | None = None
     check_finite: bool = False
     seed: str = "density"
@@ -43,8 +46,7 @@ class Call:
     aux: list[Value]
     arrays: list[Any]
     consts: list[Any]
-    explained: list[Value]
-    explained_tree: Any
+    explained_tree: Any  # of the explained argument; None: relevance is returned by name
     out_tree: Any
     aux_tree: Any
 
@@ -52,15 +54,25 @@ class Call:
     def graph(self) -> Graph:
         return self.plan.graph
 
-    @property
-    def primals(self) -> list[Any]:
-        index = {v: i for i, v in enumerate(self.graph.inputs)}
-        return [self.arrays[index[v]] for v in self.explained]
-
-    def run(self, primals: Sequence[Any], probes: forward.Probes) -> tuple[list[Any], list[Any]]:
+    def _env(self) -> dict[Value, Any]:
         env: dict[Value, Any] = dict(zip(self.graph.inputs, self.arrays, strict=True))
         env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
-        env.update(zip(self.explained, primals, strict=True))
+        return env
+
+    def primals(self) -> list[Any]:
+        """The arrays that are explained."""
+        return forward.before(self.plan, self._env())
+
+    def explained(self, relevance: Sequence[Any]) -> Any:
+        """Relevance in the shape that the caller gets it."""
+        if self.explained_tree is not None:
+            return jax.tree.unflatten(self.explained_tree, relevance)
+        names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).entry}
+        return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
+
+    def run(self, primals: Sequence[Any], probes: forward.Probes) -> tuple[list[Any], list[Any]]:
+        env = self._env()
+        env.update(zip(self.plan.explained, primals, strict=True))
         found = forward.run(self.plan, env, [*self.outputs, *self.aux], probes)
         return found[: len(self.outputs)], found[len(self.outputs) :]
 
@@ -85,17 +97,9 @@ def _is_array(leaf: Any) -> bool:
 
 def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """Trace and plan `fn` for these arguments."""
-    several = isinstance(request.argnums, tuple)
-    numbers = request.argnums if isinstance(request.argnums, tuple) else (request.argnums,)
-    chosen = []
-    for number in numbers:
-        if not -len(args) <= number < len(args):
-            raise InputError(
-                f"argnums={request.argnums} asks for argument {number}, but {len(args)} positional "
-                "arguments were given."
-            )
-        chosen.append(number % len(args))
-    args = tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
+    chosen = _chosen(request, args)
+    if request.wrt is None:
+        args = tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
     fn_leaves, fn_tree = jax.tree_util.tree_flatten_with_path(request.fn)
     # A plain function is its own leaf: it has no parameters that we could see.
     module = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
@@ -135,30 +139,59 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         return outs, auxs
 
     graph, consts, (out_shapes, _) = trace(flat, arrays, paths, n_module)
-    outputs = graph.outputs[: len(out_shapes)]
-    _check_outputs(outputs)
+    n_outputs = len(out_shapes)
+    _check_outputs(graph.outputs[:n_outputs])
     marks = [
         i for i, (path, leaf) in enumerate(leaves) if path[0].idx == 0 and path[1].idx in chosen
     ]
     position = {
         leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)
     }
-    order = sorted(marks, key=lambda i: chosen.index(leaves[i][0][1].idx))
-    explained = [graph.inputs[position[len(module) + i]] for i in order]
-    picked = tuple(args[i] for i in chosen) if several else args[chosen[0]]
-    result = make_plan(graph, explained, outputs, request.rules, request.seed)
-    _check_dependence(result, outputs)
+    places = [len(module) + i for i in sorted(marks, key=lambda i: chosen.index(_number(leaves[i])))]
+    explained = [graph.inputs[position[i]] for i in places if i in position]
+    entries: list[Group] = []
+    if request.wrt is None:
+        picked: Any = tuple(args[i] for i in chosen)
+        picked = picked if isinstance(request.argnums, tuple) else picked[0]
+    else:
+        graph, entries = wrt.choose(
+            graph, request.wrt, n_outputs, [v for v in explained if is_inexact(v)]
+        )
+        explained = [group.inputs[0] for group in entries]
+        picked = None
+    outputs = graph.outputs[:n_outputs]
+    plan = make_plan(graph, explained, outputs, request.rules, request.seed, entries)
+    _check_dependence(plan, outputs)
     return Call(
-        result,
+        plan,
         outputs,
-        graph.outputs[len(out_shapes) :],
+        graph.outputs[n_outputs:],
         arrays,
         consts,
-        explained,
-        jax.tree.structure(picked),
+        None if request.wrt is not None else jax.tree.structure(picked),
         trees["out"],
         trees["aux"],
     )
+
+
+def _number(leaf: tuple[Any, Any]) -> int:
+    """The argument that a leaf of `(args, kwargs)` belongs to."""
+    return leaf[0][1].idx
+
+
+def _chosen(request: Request, args: tuple[Any, ...]) -> list[int]:
+    """The arguments that `argnums` names; with `wrt` those of them that there are."""
+    numbers = request.argnums if isinstance(request.argnums, tuple) else (request.argnums,)
+    chosen = []
+    for number in numbers:
+        if -len(args) <= number < len(args):
+            chosen.append(number % len(args))
+        elif request.wrt is None:
+            raise InputError(
+                f"argnums={request.argnums} asks for argument {number}, but {len(args)} positional "
+                "arguments were given."
+            )
+    return chosen
 
 
 def _explainable(arg: Any, number: int) -> Any:

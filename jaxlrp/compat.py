@@ -16,6 +16,8 @@ DropVar = jex_core.DropVar
 Jaxpr = jex_core.Jaxpr
 ClosedJaxpr = jex_core.ClosedJaxpr
 Primitive = jex_core.Primitive
+copy_p = jex_primitives.copy_p
+broadcast_in_dim_p = jex_primitives.broadcast_in_dim_p
 
 # Parameters under which call-like primitives keep the jaxpr that they stand for.
 _CALLS = {
@@ -51,9 +53,10 @@ def remat_settings(eqn: Any) -> dict[str, Any] | None:
 
 
 def scope_names(eqn: Any) -> tuple[str, ...]:
-    """Named scopes around an equation, without the marks that transformations leave."""
+    """Named scopes around an equation, without the marks of transformations and of einsum."""
     stack = getattr(eqn.source_info.name_stack, "stack", ())
-    return tuple(entry.name for entry in stack if type(entry).__name__ == "Scope")
+    names = (entry.name for entry in stack if type(entry).__name__ == "Scope")
+    return tuple(name for name in names if "->" not in name)
 
 
 def source_line(caller: Any, source_info: Any) -> str:
@@ -78,6 +81,12 @@ def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[
     """Apply a primitive; always a list of outputs."""
     out = primitive.bind(*values, **primitive.get_bind_params(params))
     return list(out) if primitive.multiple_results else [out]
+
+
+def broadcast_params(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters of `broadcast_in_dim` that widens axes of size 1."""
+    dims = tuple(range(len(shape)))
+    return {"shape": shape, "broadcast_dimensions": dims, "sharding": None}
 
 
 def is_primitive(obj: Any) -> bool:

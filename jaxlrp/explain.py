@@ -28,6 +28,7 @@ def explain(
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
+    wrt: Any = None,
     layers: Sequence[Any] | None = None,
     check_finite: bool = False,
 ) -> Callable[..., Any]:
@@ -39,6 +40,9 @@ def explain(
       argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may
         be any pytree of floating arrays; the others are static but may be traced.
       has_aux: `fn` returns `(output, aux)`; aux comes back beside the relevance.
+      wrt: a selector of values inside `fn` to explain in place of an argument; `argnums` is then
+        ignored, and what lies before these values is static, so integer arguments are fine.
+        `wrt="embed"` are the embeddings of tokens, positions and types. R is `{name: relevance}`.
       layers: selectors; relevance at the output of these layers is returned too, by name.
       check_finite: raise `NonFiniteError` if the output or a relevance is NaN or infinite.
         Works on concrete arrays, not under `jit`.
@@ -65,7 +69,7 @@ def explain(
     [3. 2.]
     """
     both = value_and_relevance(
-        fn, rules, argnums, has_aux, layers=layers, check_finite=check_finite
+        fn, rules, argnums, has_aux, wrt=wrt, layers=layers, check_finite=check_finite
     )
 
     @_named_after(fn, "explain")
@@ -84,6 +88,7 @@ def value_and_relevance(
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
+    wrt: Any = None,
     layers: Sequence[Any] | None = None,
     check_finite: bool = False,
 ) -> Callable[..., Any]:
@@ -91,9 +96,7 @@ def value_and_relevance(
 
     With `layers`, R is the pair `(R, {name: relevance})`.
     """
-    request = Request(
-        fn, as_rule_map(rules), normal_argnums(argnums), has_aux, as_tuple(layers), check_finite
-    )
+    request = _request(fn, rules, argnums, has_aux, wrt, layers, check_finite)
 
     @_named_after(fn, "value_and_relevance")
     def both(
@@ -106,7 +109,7 @@ def value_and_relevance(
         masks = _masks(traced, condition)
         values, aux, relevance, extra = _pull_back(traced, weights, probed, masks=masks)
         out = jax.tree.unflatten(traced.out_tree, values)
-        found = jax.tree.unflatten(traced.explained_tree, relevance)
+        found = traced.explained(relevance)
         by_name = {layer.name: extra[layer] for layer in probed}
         if request.check_finite:
             _check_finite(out, found, by_name)
@@ -136,7 +139,8 @@ def relevance_vjp(
     def run(explained: Sequence[Any]) -> Any:
         return traced.run(explained, forward.Probes())
 
-    values, back, aux = jax.vjp(run, [widen(p) for p in traced.primals], has_aux=True)
+    explained = [widen(p) for p in traced.primals()]
+    values, back, aux = jax.vjp(run, explained, has_aux=True)
     out = jax.tree.unflatten(
         traced.out_tree, [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)]
     )
@@ -150,7 +154,7 @@ def relevance_vjp(
             )
         seeds = [jnp.asarray(r, v.dtype) for r, v in zip(leaves, values, strict=True)]
         (found,) = back(seeds)
-        return jax.tree.unflatten(traced.explained_tree, _relevances(traced, found))
+        return traced.explained(_relevances(traced, found, explained))
 
     if has_aux:
         return out, backward, jax.tree.unflatten(traced.aux_tree, aux)
@@ -163,6 +167,7 @@ def plan(
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
+    wrt: Any = None,
     layers: Sequence[Any] | None = None,
 ) -> Callable[..., Plan]:
     """The plan that `explain` would follow: every layer, its rule, and why it has that rule.
@@ -170,7 +175,7 @@ def plan(
     The returned function takes `fn`'s arguments, as arrays or as `jax.ShapeDtypeStruct`s, and
     runs nothing. `print` shows the table.
     """
-    request = Request(fn, as_rule_map(rules), normal_argnums(argnums), has_aux, as_tuple(layers))
+    request = _request(fn, rules, argnums, has_aux, wrt, layers)
 
     @_named_after(fn, "plan")
     def planned(*args: Any, target: Any = None, **kwargs: Any) -> Plan:
@@ -188,6 +193,7 @@ def ledger(
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
+    wrt: Any = None,
     layers: Sequence[Any] | None = None,
 ) -> Callable[..., Ledger]:
     """Where relevance went: in and out of every layer, its loss split into bias, stabiliser, rule.
@@ -195,7 +201,7 @@ def ledger(
     The returned function takes `fn`'s arguments and `target`; sums are over the whole batch.
     `layers` restricts the rows that are shown to the layers selected.
     """
-    request = Request(fn, as_rule_map(rules), normal_argnums(argnums), has_aux, as_tuple(layers))
+    request = _request(fn, rules, argnums, has_aux, wrt, layers)
 
     @_named_after(fn, "ledger")
     def kept(*args: Any, target: Any = None, **kwargs: Any) -> Ledger:
@@ -222,6 +228,19 @@ def ledger(
 
 
 # -- inside ------------------------------------------------------------------------------------
+
+
+def _request(
+    fn: Any,
+    rules: Any,
+    argnums: ArgNums,
+    has_aux: bool,
+    wrt: Any,
+    layers: Any,
+    check_finite: bool = False,
+) -> Request:
+    numbers, chosen = normal_argnums(argnums), as_tuple(layers)
+    return Request(fn, as_rule_map(rules), numbers, has_aux, wrt, chosen, check_finite)
 
 
 def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
@@ -277,7 +296,7 @@ def _pull_back(
         kind = "accounts" if accounts else "relevance"
         return traced.run(explained, forward.Probes(**{kind: by_layer}, masks=masks or {}))
 
-    primals = [widen(p) for p in traced.primals]
+    primals = [widen(p) for p in traced.primals()]
     numbered = dict(enumerate(zeros.values()))
     values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
     seeds = [w.astype(v.dtype) for w, v in zip(weights, values, strict=True)]
@@ -291,12 +310,11 @@ def _as(array: Any, value: Value) -> Any:
     return array.astype(value.dtype)
 
 
-def _relevances(traced: Call, found: Sequence[Any], primals: Any = None) -> list[Any]:
-    """What came back to the explained leaves, as relevance."""
-    primals = [widen(p) for p in traced.primals] if primals is None else primals
+def _relevances(traced: Call, found: Sequence[Any], primals: Sequence[Any]) -> list[Any]:
+    """What came back to the explained values, as relevance."""
     return [
         r if traced.plan.edges.get(v) == "relevance" else times(x, r)
-        for v, x, r in zip(traced.explained, primals, found, strict=True)
+        for v, x, r in zip(traced.plan.explained, primals, found, strict=True)
     ]
 
 

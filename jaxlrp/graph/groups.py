@@ -29,6 +29,21 @@ KINDS = (
 
 
 @dataclasses.dataclass(eq=False)
+class Entry:
+    """A value inside the function that is explained in place of its arguments.
+
+    `reader` limits it to one operand of one equation; `main` is the equation that names it.
+    """
+
+    kind: str
+    value: Value
+    main: Eqn | None
+    reader: tuple[Eqn, int] | None = None
+    name: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(eq=False)
 class Affine:
     """How a linear group is built: elementwise scales and shifts around one core equation.
 
@@ -62,6 +77,7 @@ class Group:
     # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"
     note: str = ""
+    entry: Entry | None = None  # a value explained in place of an argument
 
     @property
     def statics(self) -> list[Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
 
@@ -18,8 +19,14 @@ def assign(bench: Workbench) -> dict[Group, tuple[str, tuple[str, ...]]]:
     ordinals: Counter[str] = Counter()
     named: dict[Group, tuple[str, tuple[str, ...]]] = {}
     for group in sorted(bench.groups, key=lambda g: (g.kind == "structural", g.eqns[-1].order)):
+        if group.entry is not None and group.entry.name:
+            named[group] = (group.entry.name, group.entry.names)
+            taken[group.entry.name] += 1
+            continue
         path = _parameter_path(bench, group)
         base = path if path and _of_module(bench, group) else _scope(group.main) or path
+        if group.entry is not None:
+            base = _entry_name(bench, group) or base
         if not base:
             base = f"{group.kind}_{ordinals[group.kind]}"
             ordinals[group.kind] += 1
@@ -74,6 +81,18 @@ def _parameter_path(bench: Workbench, group: Group) -> str:
         if name:
             return name
     return ""
+
+
+def _entry_name(bench: Workbench, group: Group) -> str:
+    """The full path of the one table that is added to embeddings outside a scope of its own."""
+    entry = group.entry
+    assert entry is not None
+    reader = None if entry.reader is None else entry.reader[0]
+    if reader is None or (entry.main is not None and len(entry.main.scope) > len(reader.scope)):
+        return ""
+    params = bench.statics.parameters(entry.value)
+    paths = [_without_value(p.path) for p in params if p.path and is_inexact(p)]
+    return "/".join(paths[0]) if len(paths) == 1 else ""
 
 
 def _folded_paths(bench: Workbench, group: Group) -> set[str]:

@@ -10,10 +10,20 @@ from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Graph, Value
 
 
-def recognise(graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]) -> Workbench:
-    """Group every equation that relevance crosses on its way from `outputs` to `explained`."""
+def recognise(
+    graph: Graph,
+    explained: Iterable[Value],
+    outputs: Iterable[Value],
+    entries: Iterable[Group] = (),
+) -> Workbench:
+    """Group every equation that relevance crosses on its way from `outputs` to `explained`.
+
+    `entries` are the layers at which explained values inside the function are read.
+    """
     outputs = list(outputs)
     bench = Workbench(graph, Activity(graph, explained, outputs), outputs)
+    for group in entries:
+        bench.claim(group)
     for finder in (
         softmax.find,
         norm.find,

@@ -14,6 +14,19 @@ from jaxlrp.graph.ir import Eqn, Literal, Value
 Env = dict[Value, Any]
 
 
+@jax.custom_vjp
+def hold(x: Any) -> Any:
+    """x, through which no relevance passes.
+
+    Unlike `stop_gradient` it is constant for one derivative only, the one that carries relevance:
+    a derivative of the relevance sees that it depends on the input.
+    """
+    return x
+
+
+hold.defvjp(lambda x: (x, None), lambda _, arrived: (None,))
+
+
 def is_low(dtype: Any) -> bool:
     """Floating types narrower than 32 bits."""
     return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4
@@ -70,6 +83,6 @@ def run(
         values = [read(env, v) for v in eqn.inputs]
         if held:
             values = [
-                jax.lax.stop_gradient(v) if (eqn, i) in held else v for i, v in enumerate(values)
+                hold(v) if (eqn, i) in held else v for i, v in enumerate(values)
             ]
         env.update(zip(eqn.outputs, apply(eqn, values, wide), strict=True))

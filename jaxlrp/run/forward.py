@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxlrp.graph.ir import Eqn, Region, Value
 from jaxlrp.rules.base import times
+from jaxlrp.rules.elementary import Follow
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
@@ -72,7 +73,7 @@ def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
     something that carries no relevance reads its result.
     """
     last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}
-    made = {v for layer in plan.layers for v in group_of(layer).outputs}
+    made = {v for layer in plan.layers for v in group_of(layer).outputs} | set(plan.explained)
     needed: set[Value] = set(outputs)
     steps: list[Step] = []
     for eqn in reversed(plan.graph.eqns):
@@ -95,6 +96,21 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
         env[value] = carrier.raise_(env[value], value)
     _run_steps(schedule(plan, outputs), env, carrier, set(outputs), None)
     return [evaluate.read(env, v) for v in outputs]
+
+
+def before(plan: Plan, env: Env) -> list[Any]:
+    """The explained values of a plan, computed from the inputs and constants in `env`.
+
+    Nothing of this is under a rule: relevance stops at the explained values.
+    """
+    needed = {v for v in plan.explained if v not in env}
+    steps = []
+    for eqn in reversed(plan.graph.eqns):
+        if any(v in needed for v in eqn.outputs):
+            steps.append(eqn)
+            needed.update(eqn.inputs)
+    evaluate.run(reversed(steps), env)
+    return [env[v] for v in plan.explained]
 
 
 def _run_steps(
@@ -172,13 +188,13 @@ class _Carrier:
 
     def lower(self, array: Any, value: Value) -> Any:
         if value in self._raised and evaluate.is_low(value.dtype):
-            return jax.lax.stop_gradient(array).astype(value.dtype)
+            return evaluate.hold(array).astype(value.dtype)
         return array
 
     def hold(self, array: Any, value: Value) -> Any:
         """The array in its own precision, as a constant."""
         if value in self.plan.bench.activity.active:
-            array = jax.lax.stop_gradient(array)
+            array = evaluate.hold(array)
         return self.lower(array, value)
 
     def run_layer(self, layer: Layer, env: Env) -> None:
@@ -271,7 +287,7 @@ def _is_plain(layer: Layer) -> bool:
         return False
     if layer.arriving == "density":
         return True
-    return layer.kind == "structural" and group_of(layer).transport == "move"
+    return type(layer.rule) is Follow and group_of(layer).transport == "move"
 
 
 def _backward(

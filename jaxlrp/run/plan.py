@@ -116,15 +116,26 @@ def make_plan(
     outputs: Sequence[Value],
     rules: RuleMap,
     seed: str = "density",
+    entries: Sequence[Group] = (),
 ) -> Plan:
     """Recognise the layers of a graph, give each its rule, and decide what every edge carries."""
-    bench = recognise(graph, explained, outputs)
-    named = naming.assign(bench)
-    layers = [_layer(bench, group, *named[group]) for group in bench.groups]
-    plan = Plan(graph, explained, bench, layers)
+    plan = survey(graph, explained, outputs, entries)
     _assign_rules(plan, rules)
     _decide_edges(plan, outputs, seed)
     return plan
+
+
+def survey(
+    graph: Graph,
+    explained: Sequence[Value],
+    outputs: Sequence[Value],
+    entries: Sequence[Group] = (),
+) -> Plan:
+    """The layers of a graph with their names, before any rule."""
+    bench = recognise(graph, explained, outputs, entries)
+    named = naming.assign(bench)
+    layers = [_layer(bench, group, *named[group]) for group in bench.groups]
+    return Plan(graph, explained, bench, layers)
 
 
 def _layer(bench: Workbench, group: Group, name: str, others: tuple[str, ...]) -> Layer:
@@ -136,7 +147,7 @@ def _layer(bench: Workbench, group: Group, name: str, others: tuple[str, ...]) -
         dtype=output.dtype,
         primitive=group.main.name,
         rule=_default_rule(group),
-        why=f"default for {group.kind}",
+        why="explained: relevance stops here" if group.entry else f"default for {group.kind}",
         source=group.main.source,
         folded=len(group.eqns),
         names=(name, *others),
@@ -147,6 +158,8 @@ def _layer(bench: Workbench, group: Group, name: str, others: tuple[str, ...]) -
 
 
 def _default_rule(group: Group) -> Rule:
+    if group.entry is not None:
+        return Follow()
     if group.kind == "structural":
         return Epsilon(0.0) if group.transport == "linear" else Follow()
     return _DEFAULTS.get(group.kind, Follow())
@@ -177,10 +190,14 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             found = _fitting(rule, found, selector, plan)
         for index in found:
             layer = plan.layers[index]
+            if group_of(layer).entry is not None:
+                continue  # relevance stops there: no rule is asked
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
     for index, layer in enumerate(plan.layers):
         group = group_of(layer)
+        if group.entry is not None:
+            continue
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
         _check_fit(layer)

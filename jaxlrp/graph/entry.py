@@ -1,0 +1,68 @@
+"""Entries: values inside a function that are explained in place of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxlrp import compat
+from jaxlrp.graph.groups import Entry, Group
+from jaxlrp.graph.ir import Eqn, Graph, Value
+
+
+def cut(graph: Graph, entries: Sequence[Entry]) -> tuple[Graph, list[Group]]:
+    """The graph with every entry read through an equation of its own, and that as a layer.
+
+    That equation copies the value, so that a layer stands where relevance stops: it can be named,
+    probed, masked and listed like any other. An operand that the addition would broadcast is
+    broadcast first: an embedding of positions gets relevance for every example.
+    """
+    after: dict[Eqn | None, list[Eqn]] = {}
+    before: dict[Eqn, list[Eqn]] = {}
+    replaced: dict[Value, Value] = {}
+    groups: list[Group] = []
+    for entry in entries:
+        value = entry.value
+        if entry.reader is None:
+            maker = value.producer
+            copy = _copy(value, maker, entry)
+            after.setdefault(maker, []).append(copy)
+            replaced[value] = copy.out
+        else:
+            reader, position = entry.reader
+            inserted = before.setdefault(reader, [])
+            if reader.name != "concatenate" and value.shape != reader.out.shape:
+                wide = _equation(compat.broadcast_in_dim_p, value, reader, reader.out.shape)
+                inserted.append(wide)
+                value = wide.out
+            copy = _copy(value, reader, entry)
+            inserted.append(copy)
+            reader.inputs[position] = copy.out
+        main = entry.main or copy
+        group = Group(entry.kind, [copy], [copy.inputs[0]], [copy.out], main, transport="move")
+        group.entry = entry
+        groups.append(group)
+    eqns = list(after.get(None, ()))
+    for eqn in graph.eqns:
+        eqn.inputs = [replaced.get(v, v) for v in eqn.inputs]
+        eqns += [*before.get(eqn, ()), eqn, *after.get(eqn, ())]
+    outputs = [replaced.get(v, v) for v in graph.outputs]
+    return Graph(graph.inputs, graph.consts, eqns, outputs), groups
+
+
+def _copy(value: Value, beside: Eqn | None, entry: Entry) -> Eqn:
+    return _equation(compat.copy_p, value, beside or entry.main)
+
+
+def _equation(
+    prim: Any, value: Value, beside: Eqn | None, shape: tuple[int, ...] | None = None
+) -> Eqn:
+    """A copy of a value, or a broadcast to `shape`, in the place of another equation."""
+    params = {} if shape is None else compat.broadcast_params(shape)
+    out = Value(value.aval if shape is None else value.aval.update(shape=shape))
+    scope, source, region = ((), (None, None), None)
+    if beside is not None:
+        scope, source, region = beside.scope, beside.source_info, beside.region
+    eqn = Eqn(prim, params, [value], [out], scope, source, region)
+    out.producer = eqn
+    return eqn

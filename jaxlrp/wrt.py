@@ -1,0 +1,46 @@
+"""`wrt=`: which values inside the function are explained in place of an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxlrp.errors import InputError, SelectorError
+from jaxlrp.graph import embed
+from jaxlrp.graph.entry import cut
+from jaxlrp.graph.groups import Entry, Group
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.run.plan import Layer, group_of, survey
+
+
+def choose(
+    graph: Graph, wrt: Any, n_outputs: int, given: Sequence[Value]
+) -> tuple[Graph, list[Group]]:
+    """The graph cut at the values that `wrt` selects, and the layers at which it was cut.
+
+    Data enters at the embeddings, if there are any, else at the `given` inputs.
+    """
+    embeddings = embed.find(graph)
+    graph, entries = cut(graph, embeddings)
+    start = [group.inputs[0] for group in entries] or list(given)
+    if not start:
+        raise InputError(
+            f"wrt={wrt!r}: no embedding was found (a gather from a table by an integer array, a "
+            "one-hot times a matrix), and the argument that argnums names holds no floating array "
+            "to start from. Give the indices to fn as an integer array."
+        )
+    plan = survey(graph, start, graph.outputs[:n_outputs], entries)
+    found = plan.select(wrt)
+    if not found:
+        kinds = ", ".join(dict.fromkeys(layer.kind for layer in plan.layers)) or "none"
+        raise SelectorError(f"wrt={wrt!r} matches no layer. Kinds of layers here: {kinds}.")
+    if all(group_of(layer).entry is not None for layer in found):
+        return graph, [group_of(layer) for layer in found]
+    return cut(graph, [_entry(layer) for layer in found])
+
+
+def _entry(layer: Layer) -> Entry:
+    group = group_of(layer)
+    return Entry(
+        layer.kind, layer.output, group.main, name=layer.name, names=tuple(layer.names[1:])
+    )
