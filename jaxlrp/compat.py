@@ -16,8 +16,6 @@ DropVar = jex_core.DropVar
 Jaxpr = jex_core.Jaxpr
 ClosedJaxpr = jex_core.ClosedJaxpr
 Primitive = jex_core.Primitive
-copy_p = jex_primitives.copy_p
-broadcast_in_dim_p = jex_primitives.broadcast_in_dim_p
 
 # Parameters under which call-like primitives keep the jaxpr that they stand for.
 _CALLS = {
@@ -59,19 +57,21 @@ def scope_names(eqn: Any) -> tuple[str, ...]:
     return tuple(name for name in names if "->" not in name)
 
 
+_INSTALLED = {sysconfig.get_paths()[k] for k in ("purelib", "platlib", "stdlib")}
+_NOT_THE_USERS = (*_INSTALLED, __file__.removesuffix("compat.py"), "<frozen")
+
+
 def source_line(caller: Any, source_info: Any) -> str:
     """`file:line (function)`: the innermost frame outside installed packages, if there is one.
 
     `caller` is the source of the outermost call that the equation stands in: what a library's
     jitted helper computes is best explained by the line that called it.
     """
-    installed = tuple({sysconfig.get_paths()[k] for k in ("purelib", "platlib", "stdlib")})
-    own = __file__.removesuffix("compat.py")
     for info in (source_info, caller):
         traceback = getattr(info, "traceback", None)
         for frame in getattr(traceback, "frames", ()):
             name = frame.file_name
-            if not name.startswith((*installed, own, "<frozen")):
+            if not name.startswith(_NOT_THE_USERS):
                 return f"{name.rsplit('/', 1)[-1]}:{frame.line_num} ({frame.function_name})"
     texts = (source_info_util.summarize(i) for i in (source_info, caller) if i is not None)
     return next((t.rsplit("/", 1)[-1] for t in texts if t), "unknown")
@@ -81,12 +81,6 @@ def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[
     """Apply a primitive; always a list of outputs."""
     out = primitive.bind(*values, **primitive.get_bind_params(params))
     return list(out) if primitive.multiple_results else [out]
-
-
-def broadcast_params(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Parameters of `broadcast_in_dim` that widens axes of size 1."""
-    dims = tuple(range(len(shape)))
-    return {"shape": shape, "broadcast_dimensions": dims, "sharding": None}
 
 
 def is_primitive(obj: Any) -> bool:

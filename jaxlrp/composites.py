@@ -221,9 +221,15 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     return RuleMap({**_linear(epsilon, bias), **gates}, "cp_lrp")
 
 
+_BETWEEN = frozenset("structural affine dense reduce avg_pool norm".split())
+
+
 @dataclasses.dataclass(frozen=True)
 class _SoftmaxOfProduct(_Selector):
-    """Softmax layers whose output reaches a product of two active values, through moves alone."""
+    """Softmax layers whose output is a factor of a product of two active values.
+
+    It may be moved, scaled, mixed over heads or renormalised on the way.
+    """
 
     def select(self, layers: Any) -> frozenset[int]:
         found = set()
@@ -235,7 +241,7 @@ class _SoftmaxOfProduct(_Selector):
                 reader = stack.pop()
                 if layers.layers[reader].kind in ("matmul", "product"):
                     found.add(index)
-                elif layers.layers[reader].kind == "structural":
+                elif layers.layers[reader].kind in _BETWEEN:
                     stack.extend(layers.feeds[reader])
         return frozenset(found)
 

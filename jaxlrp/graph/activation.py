@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
-from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import affine_operand, is_literal_shift
 from jaxlrp.graph.primitives import ADDITIONS, COMPARISONS, COPIES, ELEMENTWISE
@@ -163,32 +162,6 @@ def find_pairs(bench: Workbench) -> None:
         if eqn.name in ADDITIONS:
             bench.claim(Group("add", [eqn], active, [eqn.out], eqn))
         elif eqn.name in ("mul", "div") and len(active) == 2:
-            group = Group("product", [eqn], active, [eqn.out], eqn)
-            group.gate, group.note = _gate(bench, eqn, active)
-            bench.claim(group)
+            bench.claim(Group("product", [eqn], active, [eqn.out], eqn))
         elif eqn.name in ("max", "min"):
             bench.claim(Group("max_pool", [eqn], active, [eqn.out], eqn))
-
-
-def _gate(bench: Workbench, eqn: Eqn, active: list[Value]) -> tuple[int | None, str]:
-    """Which operand of a product opens and shuts the other, if the graph tells."""
-    if eqn.name == "div":
-        return active.index(eqn.inputs[1]), "the divisor is the gate"
-    bounded = gate_by_bounds(bench, active)
-    if bounded is not None:
-        return bounded, "the gate lies in [0, 1]"
-    made = [None if v.producer is None else bench.claimed.get(v.producer) for v in active]
-    activated = [i for i, g in enumerate(made) if g is not None and g.kind == "activation"]
-    if len(activated) == 1:
-        return activated[0], "the gate is an activation's output"
-    return None, "no operand is a gate by meaning"
-
-
-def gate_by_bounds(bench: Workbench, active: list[Value]) -> int | None:
-    """The one of two factors that lies in [0, 1]: a sigmoid's output, attention weights."""
-    inside = [i for i, v in enumerate(active) if _within(bench.intervals[v], UNIT)]
-    return inside[0] if len(inside) == 1 and len(active) == 2 else None
-
-
-def _within(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return b[0] <= a[0] and a[1] <= b[1]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxlrp import compat
+import jax
+import jax.numpy as jnp
+from jax import lax
+
 from jaxlrp.graph.groups import Entry, Group
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
@@ -32,7 +35,7 @@ def cut(graph: Graph, entries: Sequence[Entry]) -> tuple[Graph, list[Group]]:
             reader, position = entry.reader
             inserted = before.setdefault(reader, [])
             if reader.name != "concatenate" and value.shape != reader.out.shape:
-                wide = _equation(compat.broadcast_in_dim_p, value, reader, reader.out.shape)
+                wide = _equation(_widened(reader.out.shape), value, reader)
                 inserted.append(wide)
                 value = wide.out
             copy = _copy(value, reader, entry)
@@ -51,18 +54,21 @@ def cut(graph: Graph, entries: Sequence[Entry]) -> tuple[Graph, list[Group]]:
 
 
 def _copy(value: Value, beside: Eqn | None, entry: Entry) -> Eqn:
-    return _equation(compat.copy_p, value, beside or entry.main)
+    return _equation(jnp.copy, value, beside or entry.main)
 
 
-def _equation(
-    prim: Any, value: Value, beside: Eqn | None, shape: tuple[int, ...] | None = None
-) -> Eqn:
-    """A copy of a value, or a broadcast to `shape`, in the place of another equation."""
-    params = {} if shape is None else compat.broadcast_params(shape)
-    out = Value(value.aval if shape is None else value.aval.update(shape=shape))
+def _widened(shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    return lambda x: lax.broadcast_in_dim(x, shape, range(len(shape)))
+
+
+def _equation(function: Callable[[Any], Any], value: Value, beside: Eqn | None) -> Eqn:
+    """A function of one primitive as a new equation, in the place of another."""
+    shape = jax.ShapeDtypeStruct(value.shape, value.dtype)
+    (made,) = jax.make_jaxpr(function)(shape).eqns
+    out = Value(made.outvars[0].aval)
     scope, source, region = ((), (None, None), None)
     if beside is not None:
         scope, source, region = beside.scope, beside.source_info, beside.region
-    eqn = Eqn(prim, params, [value], [out], scope, source, region)
+    eqn = Eqn(made.primitive, made.params, [value], [out], scope, source, region)
     out.producer = eqn
     return eqn

@@ -7,10 +7,11 @@ reciprocal or a bare divisor, with no weights between.
 
 from __future__ import annotations
 
+from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import absorb_affine_after
-from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, ELEMENTWISE, MOVES
 
 _REDUCERS = frozenset("reduce_sum reduce_max reduce_window_sum".split())
 
@@ -106,6 +107,8 @@ def _sources(bench: Workbench, scaled: Value) -> list[Value]:
                 centred = views + centred
                 if not views:
                     break
+            elif bench.intervals.constant(mean) == 0.0:
+                centred = centred + views  # a mean that is not subtracted
             value = before
         elif eqn.name in MOVES | COPIES | {"mul", "div"} and len(active) == 1:
             value = active[0]
@@ -131,19 +134,82 @@ def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
         return False
     for source in _sources(bench, scaled):
         statistic = _is_statistic(bench, factor, source, scaled)
-        if statistic is None:
+        if statistic is None or aligned(scaled, source, factor, source) is False:
             continue
         path = bench.slice_back(scaled, {source}, _allowed)
         if path is None:
             continue
         eqns = sorted({*statistic, *path, eqn}, key=lambda e: e.order)
-        if not bench.closed(eqns, [eqn.out]):
+        if bench.closed(eqns, [eqn.out]):
+            after = absorb_affine_after(bench, eqn.out, literal_shifts=False)
+            output = after[-1].out if after else eqn.out
+            group = Group("norm", eqns + after, [source], [output], eqn)
+            group.detached = ((eqn, position),)
+            group.affine = Affine(None, position, [], after, False)
+            bench.claim(group)
+            return True
+        if _claim_centred_last(bench, eqn, factor, source):
+            return True
+    return False
+
+
+def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value) -> bool:
+    """x * f + (shift - mean * f): the centring is another product with the same factor."""
+    root = _root(bench, factor)
+    output = eqn.out
+    while (use := bench.sole_use(output)) is not None and use.name in ADDITIONS:
+        output = use.out
+        eqns = bench.slice_back(output, {source}, _allowed)
+        if not eqns or not bench.closed(eqns, [output]):
             continue
-        after = absorb_affine_after(bench, eqn.out, literal_shifts=False)
-        output = after[-1].out if after else eqn.out
-        group = Group("norm", eqns + after, [source], [output], eqn)
-        group.detached = ((eqn, position),)
-        group.affine = Affine(None, position, [], after, False)
+        detached = tuple(
+            (e, i)
+            for e in eqns
+            if e.name in ("mul", "div") and all(v in bench.activity.depends for v in e.inputs)
+            for i, v in enumerate(e.inputs)
+            if _root(bench, v) is root
+        )
+        if not _is_linear(bench, eqns, output, source, detached):
+            continue
+        after = absorb_affine_after(bench, output, literal_shifts=False)
+        output = after[-1].out if after else output
+        group = Group("norm", [*eqns, *after], [source], [output], eqn, detached=detached)
         bench.claim(group)
         return True
     return False
+
+
+def _root(bench: Workbench, value: Value) -> Value:
+    """What a factor is a moved, copied or statically scaled form of."""
+    while (eqn := value.producer) is not None and eqn.name in MOVES | COPIES | {"mul"}:
+        dependent = [v for v in eqn.inputs if v in bench.activity.depends]
+        if len(dependent) != 1:
+            break
+        value = dependent[0]
+    return value
+
+
+def _is_linear(
+    bench: Workbench,
+    eqns: list[Eqn],
+    output: Value,
+    source: Value,
+    detached: tuple[tuple[Eqn, int], ...],
+) -> bool:
+    """Whether `output` is linear in `source` (plus a shift) once the detached factors are held."""
+    held, inside = set(detached), set(eqns)
+    stack, seen = [output], {source}
+    while stack:
+        value = stack.pop()
+        eqn = value.producer
+        if value in seen or eqn is None or eqn not in inside:
+            continue
+        seen.add(value)
+        free = [v for i, v in enumerate(eqn.inputs) if (eqn, i) not in held]
+        dependent = [v for v in free if v in bench.activity.depends]
+        is_sum = eqn.name in ADDITIONS | MOVES | COPIES | {"neg", "reduce_sum"}
+        is_scale = eqn.name in ("mul", "div") and len(dependent) == 1
+        if not (is_sum or (is_scale and (eqn.name == "mul" or eqn.inputs[0] is dependent[0]))):
+            return False
+        stack.extend(dependent)
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaxlrp.graph import activation, linear, norm, softmax, structure
+from jaxlrp.graph import activation, gates, linear, norm, softmax, structure
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Graph, Value
@@ -31,6 +31,7 @@ def recognise(
         activation.find,
         activation.find_pairs,
         structure.find,
+        gates.find,
     ):
         finder(bench)
     bench.groups.sort(key=_last)

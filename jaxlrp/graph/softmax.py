@@ -7,9 +7,10 @@ may stand anywhere between; the shift may be any maximum of the source, and is i
 
 from __future__ import annotations
 
+from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT, Intervals
-from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
 
@@ -21,9 +22,18 @@ def find(bench: Workbench) -> None:
             _softmax(bench, eqn)
         elif eqn.name == "log":
             _log_of_sum(bench, eqn)
-    shares = [g.outputs[0] for g in bench.groups if g.eqns[-1].name in ("div", "mul")]
+    shares = [g.outputs[0] for g in bench.groups if _are_shares(bench, g)]
     if shares:  # shares of a sum lie in [0, 1], whatever the exponents
         bench.intervals = Intervals(bench.graph, dict.fromkeys(shares, UNIT))
+
+
+def _are_shares(bench: Workbench, group: Group) -> bool:
+    """Whether a softmax has probabilities as output (no logarithms, no weights above 1)."""
+    if group.kind != "softmax" or group.eqns[-1].name in ("log", "add", "sub"):
+        return False
+    terms = [v for e in group.eqns if e.name in ("mul", "add") for v in e.inputs]
+    weights = [v for v in terms if v not in bench.activity.depends]
+    return all(0.0 <= bench.intervals[v][0] <= bench.intervals[v][1] <= 1.0 for v in weights)
 
 
 def _allowed(eqn: Eqn) -> bool:
@@ -48,7 +58,9 @@ def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
     if len(dependent) != 1:
         return None
     idle = eqn.name == "abs" and bench.intervals.nonnegative(dependent[0])
-    passes = eqn.name in MOVES | COPIES | {"select_n", "stop_gradient"} or idle
+    # A static weight (a mask of 0 and 1) on exp(u) is as good as its logarithm added to u.
+    weighs = eqn.name == "mul" and bench.intervals.nonnegative(dependent[0])
+    passes = eqn.name in MOVES | COPIES | {"select_n", "stop_gradient"} or idle or weighs
     return dependent[0] if passes else None
 
 
@@ -58,6 +70,10 @@ def _sum_of_exp(bench: Workbench, value: Value) -> Eqn | None:
     while eqn is not None and eqn.name in ("add", "max"):
         operands = [_producer_through_moves(bench, v) for v in eqn.inputs]
         sums = [e for e in operands if e is not None and e.name in ("reduce_sum", "add", "max")]
+        for value, operand in zip(eqn.inputs, operands, strict=True):
+            beside = operand not in sums[:1] and value in bench.activity.depends
+            if beside and not bench.intervals.nonnegative(value):
+                return None
         eqn = sums[0] if sums else None
     if eqn is None or eqn.name != "reduce_sum":
         return None
@@ -136,15 +152,43 @@ def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
 
 def _softmax(bench: Workbench, eqn: Eqn) -> None:
     if eqn.name == "div":
-        pairs = [(eqn.inputs[0], eqn.inputs[1])]
+        pairs = [(eqn.inputs[0], eqn.inputs[1], eqn.inputs[1])]
     else:
         a, b = eqn.inputs
-        pairs = [(n, r) for n, d in ((a, b), (b, a)) if (r := _reciprocal(bench, d)) is not None]
-    for numerator, denominator in pairs:
-        exp = _sum_of_exp(bench, denominator)
-        if exp is not None and _producer_through_moves(bench, numerator) is exp:
+        pairs = [
+            (n, r, d) for n, d in ((a, b), (b, a)) if (r := _reciprocal(bench, d)) is not None
+        ]
+    for numerator, denominator, beside in pairs:
+        exp, above = _sum_of_exp(bench, denominator), _producer_through_moves(bench, numerator)
+        if exp is None or above is None or not _same(above, exp):
+            continue
+        # Each element over the sum of its own row, not of another one.
+        if aligned(numerator, above.out, beside, exp.out) is not False:
             _claim(bench, eqn.out, _source(bench, exp), exp)
             return
+
+
+def _same(a: Eqn, b: Eqn) -> bool:
+    """Whether two equations compute one thing (exp(u) written twice)."""
+    if a is b:
+        return True
+    if a.prim is not b.prim or len(a.inputs) != len(b.inputs) or len(a.outputs) != 1:
+        return False
+    if a.name not in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}:
+        return False
+    if str(a.params) != str(b.params):
+        return False
+    return all(_same_value(v, w) for v, w in zip(a.inputs, b.inputs, strict=True))
+
+
+def _same_value(v: Value, w: Value) -> bool:
+    if v is w:
+        return True
+    if isinstance(v, Literal) and isinstance(w, Literal):
+        return v.dtype == w.dtype and bool(v.val == w.val)
+    if v.producer is None or w.producer is None:
+        return False
+    return _same(v.producer, w.producer)
 
 
 def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
@@ -152,15 +196,18 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
     if exp is None:
         return
     source = _source(bench, exp)
-    # The longest reading first: log-softmax, logsumexp with its shift added back, the bare log.
+    # The longest reading first: the exponential of a log-softmax, log-softmax, logsumexp with its
+    # shift added back, the bare log.
     output, candidates = eqn.out, [eqn.out]
     while (use := bench.sole_use(output)) is not None:
-        if use.name in MOVES | COPIES:
-            output = use.out
-        elif use.name in ("add", "sub") and _completes(bench, use, output, source, exp):
-            candidates.append(use.out)
+        whole = use.name in ("add", "sub") and _completes(bench, use, output, source, exp)
+        back = use.name == exp.name and candidates[-1] is not eqn.out
+        if not (whole or back or use.name in MOVES | COPIES):
             break
-        else:
+        output = use.out
+        if whole or back:
+            candidates.append(output)
+        if back:
             break
     for candidate in reversed(candidates):
         if _claim(bench, candidate, source, exp):

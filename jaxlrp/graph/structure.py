@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jaxlrp.graph.activation import gate_by_bounds
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
 from jaxlrp.graph.primitives import (
@@ -26,8 +25,6 @@ def find(bench: Workbench) -> None:
             active = bench.activity.active_inputs(eqn)
             outputs = [v for v in eqn.outputs if v in bench.activity.active]
             group = Group(kind, [eqn], active, outputs, eqn, transport=transport, note=note)
-            if kind == "matmul":
-                group.gate = gate_by_bounds(bench, active)
             bench.claim(group)
 
 

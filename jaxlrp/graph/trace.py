@@ -9,6 +9,7 @@ import jax
 
 from jaxlrp import compat
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.spelling import spelled_out
 
 
 def trace(
@@ -57,7 +58,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
         for eqn in jaxpr.eqns:
             inputs = [read(atom) for atom in eqn.invars]
             inner_scope = scope + compat.scope_names(eqn)
-            call = compat.called_jaxpr(eqn)
+            call = compat.called_jaxpr(eqn) or spelled_out(eqn)
             if call is not None:
                 inner, inner_consts = call
                 settings = compat.remat_settings(eqn)
@@ -72,15 +73,8 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                 )
             else:
                 outputs = [Value(var.aval) for var in eqn.outvars]
-                node = Eqn(
-                    eqn.primitive,
-                    eqn.params,
-                    inputs,
-                    outputs,
-                    inner_scope,
-                    (caller, eqn.source_info),
-                    region,
-                )
+                source = (caller, eqn.source_info)
+                node = Eqn(eqn.primitive, eqn.params, inputs, outputs, inner_scope, source, region)
                 for index, value in enumerate(outputs):
                     value.producer, value.index = node, index
                 eqns.append(node)

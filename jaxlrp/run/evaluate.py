@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -76,13 +76,17 @@ def run(
     env: Env,
     wide: bool = False,
     detached: Sequence[tuple[Eqn, int]] = (),
+    given: Mapping[tuple[Eqn, int], Any] | None = None,
 ) -> None:
-    """Evaluate equations in order, adding their outputs to `env`."""
-    held = {(eqn, position) for eqn, position in detached}
+    """Evaluate equations in order, adding their outputs to `env`.
+
+    Operands in `detached` are held constant; those in `given` are replaced.
+    """
+    held = set(detached)
     for eqn in eqns:
         values = [read(env, v) for v in eqn.inputs]
         if held:
-            values = [
-                hold(v) if (eqn, i) in held else v for i, v in enumerate(values)
-            ]
+            values = [hold(v) if (eqn, i) in held else v for i, v in enumerate(values)]
+        if given:
+            values = [given.get((eqn, i), v) for i, v in enumerate(values)]
         env.update(zip(eqn.outputs, apply(eqn, values, wide), strict=True))

@@ -53,7 +53,20 @@ class View:
 
     @functools.cached_property
     def bias(self) -> Any:
+        if self._group.kind == "norm" and self._group.affine is None:
+            return self._shift_inside()
         return bias_of(self._group, self._statics)
+
+    def _shift_inside(self) -> Any:
+        """The output for a zero input, with the detached factors at their values."""
+        group = self._group
+        env = {**self._statics, **dict(zip(group.inputs, self._inputs, strict=True))}
+        evaluate.run(group.eqns, env, wide=True)
+        held = {(e, i): evaluate.read(env, e.inputs[i]) for e, i in group.detached}
+        zeros = {v: jnp.zeros_like(x) for v, x in zip(group.inputs, self._inputs, strict=True)}
+        at_zero = {**self._statics, **zeros}
+        evaluate.run(group.eqns, at_zero, wide=True, given=held)
+        return at_zero[group.outputs[0]]
 
     @functools.cached_property
     def relevance(self) -> Any:

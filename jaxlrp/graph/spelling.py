@@ -1,0 +1,37 @@
+"""Equations that say in an unusual way what others say plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+
+def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
+    """The plainer jaxpr (and constants) that an equation stands for, or None.
+
+    A `dot_general` that contracts nothing multiplies element by element: so an einsum writes a
+    scale of the heads, or a rotation. It becomes broadcasts and a `mul`.
+    """
+    if eqn.primitive.name != "dot_general" or eqn.params["dimension_numbers"][0][0]:
+        return None
+    batch = eqn.params["dimension_numbers"][1]
+    out = eqn.outvars[0].aval
+    n_free = [len(v.aval.shape) - len(b) for v, b in zip(eqn.invars, batch, strict=True)]
+
+    def side(x: Any, number: int) -> Any:
+        free = [i for i in range(x.ndim) if i not in batch[number]]
+        start = len(batch[number]) + (n_free[0] if number else 0)
+        dims = (*range(len(batch[number])), *range(start, start + len(free)))
+        x = lax.transpose(x, (*batch[number], *free))
+        x = x if x.shape == out.shape else lax.broadcast_in_dim(x, out.shape, dims)
+        return lax.convert_element_type(x, out.dtype)
+
+    def product(a: Any, b: Any) -> Any:
+        return lax.mul(side(a, 0), side(b, 1))
+
+    shapes = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)
+    closed = jax.make_jaxpr(product)(*shapes)
+    return closed.jaxpr, closed.consts
