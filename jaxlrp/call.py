@@ -147,7 +147,9 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     position = {
         leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)
     }
-    places = [len(module) + i for i in sorted(marks, key=lambda i: chosen.index(_number(leaves[i])))]
+    places = [
+        len(module) + i for i in sorted(marks, key=lambda i: chosen.index(_number(leaves[i])))
+    ]
     explained = [graph.inputs[position[i]] for i in places if i in position]
     entries: list[Group] = []
     if request.wrt is None:

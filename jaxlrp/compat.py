@@ -30,6 +30,13 @@ _CALLS = {
     "checkpoint": "jaxpr",
 }
 _REMAT = ("remat2", "checkpoint")
+# Kernels that hide what they compute.
+_ATTENTION_KERNELS = (
+    "dot_product_attention_fwd_wrapper",
+    "dot_product_attention_fwd",
+    "dot_product_attention_fp8_fwd_wrapper",
+)
+_KERNELS = ("pallas_call", "pure_callback", "io_callback", "ffi_call", "tpu_custom_call")
 
 
 def called_jaxpr(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
@@ -41,6 +48,19 @@ def called_jaxpr(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     if isinstance(inner, ClosedJaxpr):
         return inner.jaxpr, inner.consts
     return inner, ()
+
+
+def opaque_remedy(name: str) -> str | None:
+    """What to do in place of a kernel into which no transformation can look; None for the rest."""
+    if name in _ATTENTION_KERNELS:
+        return 'Call jax.nn.dot_product_attention(..., implementation="xla") for explanations.'
+    if name in _KERNELS:
+        return (
+            "Switch to the implementation in plain JAX for explanations (for attention, "
+            'jax.nn.dot_product_attention(..., implementation="xla")), or give the layer a rule of '
+            f'its own: `rules | {{"{name}": my_rule}}`.'
+        )
+    return None
 
 
 def remat_settings(eqn: Any) -> dict[str, Any] | None:

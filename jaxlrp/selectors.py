@@ -179,7 +179,7 @@ def _by_word(word: str, layers: LayerGraph) -> frozenset[int]:
         return by_kind
     if named:
         return named
-    if word in compat.primitive_names():
+    if word in compat.primitive_names() or any(y.primitive == word for y in layers.layers):
         return _by_primitive(word, layers)
     raise _nothing(repr(word), word, layers)
 

@@ -308,8 +308,7 @@ def test_relevance_stops_where_it_is_explained():
         with jax.named_scope("a"):
             a = x @ jnp.eye(3) * PARAMS["q"][0, 0]
         with jax.named_scope("b"):
-            b = a @ PARAMS["q"][:3, :3]
-        return b
+            return a @ PARAMS["q"][:3, :3]
 
     found = lrp.explain(fn, lrp.Epsilon(0.0), wrt=lambda y: y.name in "ab")(draw(2, 3))
     assert_close(found["b"], fn(draw(2, 3)), 1e-12)

@@ -73,6 +73,7 @@ class Group:
     hard_relu: bool = False  # activation: f(x) = 0 for every x <= 0
     is_relu: bool = False  # activation: and f(x) = x for every x > 0
     detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
+    logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
     gate: int | None = None  # product: which of `inputs` is the gate
     # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"

@@ -7,6 +7,9 @@ may stand anywhere between; the shift may be any maximum of the source, and is i
 
 from __future__ import annotations
 
+import math
+
+from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT, Intervals
@@ -53,8 +56,12 @@ def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
 
 
 def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
-    """The one value that an equation moves, copies, masks statically or leaves as it is."""
-    dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+    """The one value that an equation moves, copies, masks or leaves as it is.
+
+    What takes its place where a mask shuts is static.
+    """
+    every = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+    dependent = [v for v in every if is_inexact(v)]
     if len(dependent) != 1:
         return None
     idle = eqn.name == "abs" and bench.intervals.nonnegative(dependent[0])
@@ -145,8 +152,31 @@ def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
     for stop in dict.fromkeys((source, _origin(bench, source))):
         eqns = bench.slice_back(output, {stop}, _allowed)
         if eqns and exp in eqns and bench.closed(eqns, [output]):
-            bench.claim(Group("softmax", eqns, [stop], [output], exp))
+            group = bench.claim(Group("softmax", eqns, [stop], [output], exp))
+            if source.shape == output.shape and _may_be_shut(bench, source):
+                group.logits = source
             return True
+    return False
+
+
+def _may_be_shut(bench: Workbench, logits: Value) -> bool:
+    """Whether logits may be -inf by a mask: chosen, or added, from a static value."""
+    value = logits
+    while (eqn := value.producer) is not None:
+        dependent = [v for v in eqn.inputs if v in bench.activity.depends and is_inexact(v)]
+        static = [v for v in eqn.inputs if v not in dependent and is_inexact(v)]
+        if len(dependent) != 1 or eqn.name not in MOVES | COPIES | {
+            "select_n",
+            "add",
+            "mul",
+            "div",
+        }:
+            return False
+        if eqn.name in ("select_n", "add") and any(
+            bench.intervals[v][0] == -math.inf for v in static
+        ):
+            return True
+        value = dependent[0]
     return False
 
 
@@ -155,9 +185,7 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
         pairs = [(eqn.inputs[0], eqn.inputs[1], eqn.inputs[1])]
     else:
         a, b = eqn.inputs
-        pairs = [
-            (n, r, d) for n, d in ((a, b), (b, a)) if (r := _reciprocal(bench, d)) is not None
-        ]
+        pairs = [(n, r, d) for n, d in ((a, b), (b, a)) if (r := _reciprocal(bench, d)) is not None]
     for numerator, denominator, beside in pairs:
         exp, above = _sum_of_exp(bench, denominator), _producer_through_moves(bench, numerator)
         if exp is None or above is None or not _same(above, exp):

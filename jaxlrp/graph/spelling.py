@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
@@ -13,8 +14,16 @@ def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     """The plainer jaxpr (and constants) that an equation stands for, or None.
 
     A `dot_general` that contracts nothing multiplies element by element: so an einsum writes a
-    scale of the heads, or a rotation. It becomes broadcasts and a `mul`.
+    scale of the heads, or a rotation. It becomes broadcasts and a `mul`. A collective over an axis
+    that `vmap` has mapped is a reduction of the array in hand.
     """
+    reduction = _REDUCTIONS.get(eqn.primitive.name)
+    if reduction is not None:
+        axes = eqn.params.get("axes", ())
+        positional = bool(axes) and all(isinstance(axis, int) for axis in axes)
+        if not positional or eqn.params.get("axis_index_groups") is not None:
+            return None
+        return _traced(lambda *xs: [reduction(x, axes) for x in xs], eqn)
     if eqn.primitive.name != "dot_general" or eqn.params["dimension_numbers"][0][0]:
         return None
     batch = eqn.params["dimension_numbers"][1]
@@ -32,6 +41,13 @@ def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     def product(a: Any, b: Any) -> Any:
         return lax.mul(side(a, 0), side(b, 1))
 
+    return _traced(product, eqn)
+
+
+_REDUCTIONS = {"psum": jnp.sum, "pmax": jnp.max, "pmin": jnp.min}
+
+
+def _traced(function: Callable[..., Any], eqn: Any) -> tuple[Any, Sequence[Any]]:
     shapes = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)
-    closed = jax.make_jaxpr(product)(*shapes)
+    closed = jax.make_jaxpr(function)(*shapes)
     return closed.jaxpr, closed.consts

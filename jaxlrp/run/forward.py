@@ -18,10 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Region, Value
 from jaxlrp.rules.base import times
 from jaxlrp.rules.elementary import Follow
-from jaxlrp.run import evaluate
+from jaxlrp.run import evaluate, shut
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.view import View
@@ -205,9 +206,7 @@ class _Carrier:
         statics = {v: self.lower(evaluate.read(env, v), v) for v in group.statics}
         account = self.probes.accounts.get(layer)
         if account is None and not self.plan.low_precision and _is_plain(layer):
-            local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
-            evaluate.run(group.eqns, local, detached=group.detached)
-            outputs = tuple(local[v] for v in group.outputs)
+            outputs = self._plain(group, inputs, statics)
         elif (relu := self._fusable(layer)) is not None:
             (output,) = self._ruled(layer, inputs, statics, None, relu)
             env[relu.output] = self._probed(relu, (output,))[0]
@@ -216,6 +215,17 @@ class _Carrier:
         else:
             outputs = self._ruled(layer, inputs, statics, account)
         env.update(zip(group.outputs, self._probed(layer, outputs), strict=True))
+
+    def _plain(self, group: Group, inputs: tuple[Any, ...], statics: Env) -> tuple[Any, ...]:
+        """Evaluate a layer as it stands; its derivative is its rule."""
+        if group.logits is not None and group.logits in group.inputs:
+            inputs = tuple(shut.without_arrivals(x) for x in inputs)
+        local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
+        evaluate.run(group.eqns, local, detached=group.detached)
+        outputs = tuple(local[v] for v in group.outputs)
+        if group.logits is not None:
+            outputs = tuple(shut.without_weights(y, local[group.logits]) for y in outputs)
+        return outputs
 
     def _fusable(self, layer: Layer) -> Layer | None:
         """The ReLU to run together with a layer, unless something is asked of the edge between."""
@@ -263,6 +273,9 @@ class _Carrier:
             if relu is not None:
                 evaluate.run(group_of(relu).eqns, env)
                 return (env[relu.output],)
+            if group.logits is not None:
+                y = group.outputs[0]
+                env[y] = shut.without_weights(env[y], env[group.logits])
             return tuple(self.raise_(env[v], v) for v in group.outputs)
 
         @jax.custom_vjp

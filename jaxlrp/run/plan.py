@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxlrp import compat
 from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
 from jaxlrp.graph import names as naming
 from jaxlrp.graph.groups import Group, Workbench
@@ -223,6 +224,12 @@ def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> fr
 
 
 def _unsupported(eqn: Eqn, layer: Layer) -> str:
+    remedy = compat.opaque_remedy(eqn.name)
+    if remedy is not None:
+        return (
+            f"Relevance must pass the kernel `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
+            f"which hides what it computes. {remedy}"
+        )
     return (
         f"Relevance must pass the primitive `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
         "for which no rule is known. If its derivative says what you want, add the line "

@@ -161,6 +161,8 @@ class View:
         outputs, back = jax.vjp(function, *self._inputs)
         cotangent = jax.tree.map(lambda c, y: c.astype(y.dtype), cotangent, outputs)
         found = back(cotangent)
+        if group.logits is not None and group.logits in group.inputs:
+            found = tuple(jnp.where(x == -jnp.inf, 0.0, c) for x, c in zip(self._inputs, found))
         return found[0] if len(found) == 1 else found
 
     def secant(self, density: Any) -> Any:
