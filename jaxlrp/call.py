@@ -234,7 +234,7 @@ def _check_outputs(outputs: list[Value]) -> None:
 
 
 def _check_dependence(plan: Plan, outputs: list[Value]) -> None:
-    if not any(v in plan.bench.activity.reached for v in outputs):
+    if not any(v in plan.activity.reached for v in outputs):
         raise InputError(
             "The output does not depend on the explained argument through floating values: check "
             "argnums, and look for stop_gradient, rounding to integers or comparisons on the way."

@@ -50,6 +50,15 @@ def called_jaxpr(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     return inner, ()
 
 
+def bodies(eqn: Any) -> tuple[Any, ...]:
+    """The jaxprs that an equation of control flow runs: the body of a scan, a cond's branches."""
+    if eqn.primitive.name == "scan":
+        return (eqn.params["jaxpr"],)
+    if eqn.primitive.name == "cond":
+        return tuple(eqn.params["branches"])
+    return ()
+
+
 def opaque_remedy(name: str) -> str | None:
     """What to do in place of a kernel into which no transformation can look; None for the rest."""
     if name in _ATTENTION_KERNELS:

@@ -236,9 +236,12 @@ class _SoftmaxOfProduct(_Selector):
         for index, layer in enumerate(layers.layers):
             if layer.kind != "softmax":
                 continue
-            stack = list(layers.feeds[index])
+            stack, seen = list(layers.feeds[index]), set()
             while stack:
                 reader = stack.pop()
+                if reader in seen:
+                    continue
+                seen.add(reader)
                 if layers.layers[reader].kind in ("matmul", "product"):
                     found.add(index)
                 elif layers.layers[reader].kind in _BETWEEN:

@@ -261,17 +261,21 @@ def _masks(traced: Call, condition: Mapping[str, Any] | None) -> dict[Layer, Any
     masks: dict[Layer, Any] = {}
     for selector, mask in (condition or {}).items():
         for layer in traced.plan.select(selector):
-            try:
-                fits = jnp.broadcast_shapes(jnp.shape(mask), layer.shape) == layer.shape
-            except ValueError:
-                fits = False
-            if not fits:
+            whole = (*layer.iterations, *layer.shape)
+            if not any(_broadcasts(jnp.shape(mask), shape) for shape in (layer.shape, whole)):
                 raise InputError(
                     f"condition: the mask for {layer.name!r} has shape {jnp.shape(mask)}; it must "
-                    f"broadcast to the layer's output, {layer.shape}."
+                    f"broadcast to the layer's output, {whole}."
                 )
             masks[layer] = jnp.asarray(mask)
     return masks
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
 
 
 def _pull_back(
@@ -287,7 +291,9 @@ def _pull_back(
         zeros = {layer: jnp.zeros(forward.ACCOUNT, wide) for layer in layers}
     else:
         zeros = {
-            layer: jnp.zeros(layer.shape, jnp.promote_types(layer.dtype, jnp.float32))
+            layer: jnp.zeros(
+                (*layer.iterations, *layer.shape), jnp.promote_types(layer.dtype, jnp.float32)
+            )
             for layer in layers
         }
 

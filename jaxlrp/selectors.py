@@ -56,9 +56,7 @@ class _Union(Selector):
 @dataclasses.dataclass(frozen=True)
 class _First(_Union):
     def select(self, layers: LayerGraph) -> frozenset[int]:
-        return _frontier(
-            super().select(layers), layers.feeds, layers.sources, range(len(layers.layers))
-        )
+        return _frontier(super().select(layers), layers.feeds, layers.sources)
 
     def __repr__(self) -> str:
         return f"first({', '.join(map(repr, self.parts))})"
@@ -71,8 +69,7 @@ class _Last(_Union):
         for index, readers in enumerate(layers.feeds):
             for reader in readers:
                 fed_by[reader].append(index)
-        order = reversed(range(len(layers.layers)))
-        return _frontier(super().select(layers), fed_by, layers.sinks, order)
+        return _frontier(super().select(layers), fed_by, layers.sinks)
 
     def __repr__(self) -> str:
         return f"last({', '.join(map(repr, self.parts))})"
@@ -216,16 +213,18 @@ def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
     )
 
 
-def _frontier(members, feeds, starts, order) -> frozenset[int]:
-    open_ = set(starts)
-    found = set()
-    for index in order:
-        if index not in open_:
+def _frontier(members: frozenset[int], feeds: Sequence[Sequence[int]], starts: Any) -> Any:
+    """Members reached from the start without passing another; feeds may run in circles."""
+    stack, seen, found = list(starts), set(), set()
+    while stack:
+        index = stack.pop()
+        if index in seen:
             continue
+        seen.add(index)
         if index in members:
             found.add(index)
         else:
-            open_.update(feeds[index])
+            stack.extend(feeds[index])
     return frozenset(found)
 
 

@@ -23,8 +23,12 @@ class Statics:
     def _compute_axes(self, value: Value) -> frozenset[int]:
         wide = frozenset(i for i, n in enumerate(value.shape) if n != 1)
         eqn = value.producer
-        if not wide or eqn is None:
+        if not wide:
             return wide
+        if eqn is None:
+            if value.outer is None or value.outer.ndim != value.ndim + value.sliced:
+                return wide
+            return frozenset(i - value.sliced for i in self.varying_axes(value.outer)) & wide
         if eqn.name == "broadcast_in_dim":
             dims = eqn.params["broadcast_dimensions"]
             inner = self.varying_axes(eqn.inputs[0])
@@ -54,6 +58,8 @@ class Statics:
                     found[v] = None
                 elif v.producer is not None:
                     stack.extend(reversed(v.producer.inputs))
+                elif v.outer is not None:
+                    stack.append(v.outer)
             self._params[value] = tuple(found)
         return self._params[value]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.axes import Statics
-from jaxlrp.graph.intervals import Intervals
+from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
 KINDS = (
@@ -78,6 +78,7 @@ class Group:
     # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"
     note: str = ""
+    around: Group | None = None  # the control flow in whose body this group stands
     entry: Entry | None = None  # a value explained in place of an argument
 
     @property
@@ -88,17 +89,49 @@ class Group:
         return list(dict.fromkeys(v for v in read if v not in inside and v not in self.inputs))
 
 
-class Workbench:
-    """A graph, the facts about it, and the groups found so far."""
+def around(group: Group) -> tuple[Group, ...]:
+    """The control flow around a group, innermost first."""
+    found = []
+    while group.around is not None:
+        group = group.around
+        found.append(group)
+    return tuple(found)
 
-    def __init__(self, graph: Graph, activity: Activity, relevance_outputs: Iterable[Value]):
+
+class Facts:
+    """What is known about a graph and all bodies in it, and the groups found so far."""
+
+    def __init__(self, graph: Graph, activity: Activity):
         self.graph = graph
         self.activity = activity
-        self.intervals = Intervals(graph)
         self.statics = Statics(graph)
-        self.outputs = set(relevance_outputs)
+        self.intervals = Intervals(graph)
+        self.shares: dict[Value, Interval] = {}
         self.claimed: dict[Eqn, Group] = {}
+
+    def prove(self, values: Iterable[Value], bounds: Interval) -> None:
+        """Bounds of values that are known from what they mean."""
+        new = dict.fromkeys(values, bounds)
+        if new:
+            self.shares.update(new)
+            self.intervals = Intervals(self.graph, self.shares)
+
+
+class Workbench:
+    """One graph (or one body in it) on which groups are found, and the facts about the whole."""
+
+    def __init__(self, graph: Graph, facts: Facts, relevance_outputs: Iterable[Value]):
+        self.graph = graph
+        self.facts = facts
+        self.activity = facts.activity
+        self.statics = facts.statics
+        self.claimed = facts.claimed
+        self.outputs = set(relevance_outputs)
         self.groups: list[Group] = []
+
+    @property
+    def intervals(self) -> Intervals:
+        return self.facts.intervals
 
     def free(self, eqn: Eqn) -> bool:
         return eqn not in self.claimed

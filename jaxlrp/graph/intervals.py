@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlrp.graph import control
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.primitives import COMPARISONS, COPIES, MOVES, SCATTER_WINNERS
 
@@ -69,6 +70,9 @@ def propagate(
 ) -> None:
     """Add the bounds of every output of `eqns` to `known`."""
     for eqn in eqns:
+        if eqn.bodies:
+            _control(eqn, known, proven)
+            continue
         bounds = _transfer(eqn, known)
         for value in eqn.outputs:
             known[value] = proven.get(value, bounds) if proven else bounds
@@ -279,6 +283,42 @@ def _transfer(eqn: Eqn, known: dict[Value, Interval]) -> Interval:
     if name in _KEEPS_SIGN:
         return POSITIVE if all(b[0] >= 0 for b in bounds) else EVERYTHING
     return EVERYTHING
+
+
+_ROUNDS = 3  # then a bound of a carry that still moves is given up
+
+
+def _control(eqn: Eqn, known: dict[Value, Interval], proven: Mapping[Value, Interval] | None):
+    """Bounds inside bodies: of a carry, bounds that hold before and after every iteration."""
+    outputs: dict[Value, list[Interval]] = {v: [] for v in eqn.outputs}
+    for body in eqn.bodies:
+        for outside, inside in control.operands(eqn, body):
+            known[inside] = lookup(known, outside)
+        back = control.feedback(eqn, body)
+        for attempt in range(2 * _ROUNDS + 1):
+            propagate(body.eqns, known, proven)
+            moved = False
+            for after, before in back:
+                old, new = known[before], _hull([known[before], lookup(known, after)])
+                if new != old:
+                    moved = True
+                    known[before] = new if attempt < _ROUNDS else _widened(old, new, attempt)
+            if not moved:
+                break
+        for inside, outside in control.results(eqn, body):
+            outputs[outside].append(lookup(known, inside))
+        for (inside, before), (_, outside) in zip(back, control.results(eqn, body), strict=False):
+            outputs[outside].append(known[before])
+    for value, found in outputs.items():
+        known[value] = _hull(found)
+
+
+def _widened(old: Interval, new: Interval, attempt: int) -> Interval:
+    # 0 and 1 are the bounds that matter: they are tried before giving up.
+    last = attempt >= 2 * _ROUNDS - 1
+    low = new[0] if new[0] == old[0] else 0.0 if new[0] >= 0.0 and not last else -math.inf
+    high = new[1] if new[1] == old[1] else 1.0 if new[1] <= 1.0 and not last else math.inf
+    return low, high
 
 
 def _plus(a: float, b: float, otherwise: float) -> float:

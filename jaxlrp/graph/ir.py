@@ -11,7 +11,7 @@ from jaxlrp import compat
 class Value:
     """One array in the graph."""
 
-    __slots__ = ("aval", "index", "of_module", "path", "producer")
+    __slots__ = ("aval", "index", "of_module", "outer", "path", "producer", "sliced")
 
     def __init__(self, aval: Any, producer: Eqn | None = None, index: int = 0):
         self.aval = aval
@@ -19,6 +19,8 @@ class Value:
         self.index = index
         self.path: tuple[str, ...] = ()  # pytree path, for parameters
         self.of_module = False  # a leaf of the function itself, when that is a module
+        self.outer: Value | None = None  # input of a body: the operand that it is, or begins as
+        self.sliced = False  # and it is one slice of it along the first axis
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,9 +61,22 @@ class Region:
 
 
 class Eqn:
-    """One equation. `scope` holds the named scopes around it, outermost first."""
+    """One equation. `scope` holds the named scopes around it, outermost first.
 
-    __slots__ = ("inputs", "order", "outputs", "params", "prim", "region", "scope", "source_info")
+    Control flow keeps the graphs that it runs in `bodies` (see `graph/control.py`).
+    """
+
+    __slots__ = (
+        "bodies",
+        "inputs",
+        "order",
+        "outputs",
+        "params",
+        "prim",
+        "region",
+        "scope",
+        "source_info",
+    )
 
     def __init__(self, prim, params, inputs, outputs, scope, source_info, region):
         self.prim = prim
@@ -71,6 +86,7 @@ class Eqn:
         self.scope: tuple[str, ...] = scope
         self.source_info = source_info
         self.region: Region | None = region
+        self.bodies: tuple[Graph, ...] = ()
         self.order = -1
 
     @property

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from jaxlrp.graph import activation, gates, linear, norm, softmax, structure
 from jaxlrp.graph.activity import Activity
-from jaxlrp.graph.groups import Group, Workbench
+from jaxlrp.graph.groups import Facts, Group, Workbench
 from jaxlrp.graph.ir import Graph, Value
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognised:
+    """What was found in a graph.
+
+    Attributes:
+      facts: activity, bounds and the like, for the graph and all bodies in it.
+      groups: in dataflow order; the groups in a body come before the control flow around them.
+      seeded: values from which relevance starts.
+      outputs: these, and the values with which a body ends.
+    """
+
+    facts: Facts
+    groups: tuple[Group, ...]
+    seeded: frozenset[Value]
+    outputs: frozenset[Value]
 
 
 def recognise(
@@ -15,15 +33,18 @@ def recognise(
     explained: Iterable[Value],
     outputs: Iterable[Value],
     entries: Iterable[Group] = (),
-) -> Workbench:
+) -> Recognised:
     """Group every equation that relevance crosses on its way from `outputs` to `explained`.
 
     `entries` are the layers at which explained values inside the function are read.
     """
     outputs = list(outputs)
-    bench = Workbench(graph, Activity(graph, explained, outputs), outputs)
+    facts = Facts(graph, Activity(graph, explained, outputs))
+    bench = Workbench(graph, facts, outputs)
     for group in entries:
         bench.claim(group)
+    around: dict[Workbench, Group | None] = {bench: None}
+    _add_bodies(bench, around)
     for finder in (
         softmax.find,
         norm.find,
@@ -33,9 +54,32 @@ def recognise(
         structure.find,
         gates.find,
     ):
-        finder(bench)
-    bench.groups.sort(key=_last)
-    return bench
+        for one in around:
+            finder(one)
+    inside: dict[Group | None, list[Group]] = {}
+    for one, group in around.items():
+        inside.setdefault(group, []).extend(sorted(one.groups, key=_last))
+        for found in one.groups:
+            found.around = group
+    groups = tuple(_in_order(None, inside))
+    ends = frozenset().union(*(one.outputs for one in around))
+    return Recognised(facts, groups, frozenset(outputs), ends)
+
+
+def _add_bodies(bench: Workbench, around: dict[Workbench, Group | None]) -> None:
+    for group in structure.control_flow(bench):
+        for body in group.main.bodies:
+            outputs = [v for v in body.outputs if v in bench.activity.reached]
+            inner = Workbench(body, bench.facts, outputs)
+            around[inner] = group
+            _add_bodies(inner, around)
+
+
+def _in_order(around: Group | None, inside: dict[Group | None, list[Group]]) -> Iterable[Group]:
+    for group in inside.get(around, ()):
+        if group.main.bodies:
+            yield from _in_order(group, inside)
+        yield group
 
 
 def _last(group: Group) -> int:

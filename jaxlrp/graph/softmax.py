@@ -12,7 +12,7 @@ import math
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Group, Workbench
-from jaxlrp.graph.intervals import UNIT, Intervals
+from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
@@ -25,9 +25,8 @@ def find(bench: Workbench) -> None:
             _softmax(bench, eqn)
         elif eqn.name == "log":
             _log_of_sum(bench, eqn)
-    shares = [g.outputs[0] for g in bench.groups if _are_shares(bench, g)]
-    if shares:  # shares of a sum lie in [0, 1], whatever the exponents
-        bench.intervals = Intervals(bench.graph, dict.fromkeys(shares, UNIT))
+    # Shares of a sum lie in [0, 1], whatever the exponents.
+    bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(bench, g)], UNIT)
 
 
 def _are_shares(bench: Workbench, group: Group) -> bool:

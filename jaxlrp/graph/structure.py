@@ -18,6 +18,17 @@ from jaxlrp.graph.primitives import (
 _WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
 
 
+def control_flow(bench: Workbench) -> list[Group]:
+    """Claim the equations whose bodies relevance crosses."""
+    found = []
+    for eqn in bench.graph.eqns:
+        if eqn.bodies and bench.is_open(eqn):
+            active = [v for v in bench.activity.active_inputs(eqn) if v in bench.activity.reached]
+            outputs = [v for v in eqn.outputs if v in bench.activity.active]
+            found.append(bench.claim(Group("structural", [eqn], active, outputs, eqn)))
+    return found
+
+
 def find(bench: Workbench) -> None:
     for eqn in bench.graph.eqns:
         if bench.is_open(eqn):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxlrp import compat
+from jaxlrp.graph import control
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.spelling import spelled_out
 
@@ -43,12 +44,22 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
             consts.append((seen[id(array)], array))
         return seen[id(array)]
 
+    def body(closed: Any, scope: tuple[str, ...], caller: Any) -> Graph:
+        inner: list[Eqn] = []
+        inputs = [Value(var.aval) for var in closed.jaxpr.invars]
+        env: dict[Any, Value] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+        for var, array in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+            env[var] = constant(array, var.aval)
+        outputs = inline(closed.jaxpr, env, scope, None, caller, inner)
+        return Graph(inputs, [], inner, outputs)
+
     def inline(
         jaxpr: Any,
         env: dict[Any, Value],
         scope: tuple[str, ...],
         region: Region | None,
         caller: Any,
+        eqns: list[Eqn],
     ) -> list[Value]:
         def read(atom: Any) -> Value:
             if isinstance(atom, compat.Literal):
@@ -69,7 +80,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                 inner_env.update(zip(inner.invars, inputs, strict=True))
                 inner_region = region if settings is None else Region(settings, region)
                 outputs = inline(
-                    inner, inner_env, inner_scope, inner_region, caller or eqn.source_info
+                    inner, inner_env, inner_scope, inner_region, caller or eqn.source_info, eqns
                 )
             else:
                 outputs = [Value(var.aval) for var in eqn.outvars]
@@ -77,6 +88,11 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                 node = Eqn(eqn.primitive, eqn.params, inputs, outputs, inner_scope, source, region)
                 for index, value in enumerate(outputs):
                     value.producer, value.index = node, index
+                node.bodies = tuple(
+                    body(closed, inner_scope, caller or eqn.source_info)
+                    for closed in compat.bodies(eqn)
+                )
+                control.bind_operands(node)
                 eqns.append(node)
             env.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
@@ -88,5 +104,5 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
     env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     for var, array in zip(jaxpr.constvars, closed.consts, strict=True):
         env[var] = constant(array, var.aval)
-    outputs = inline(jaxpr, env, (), None, None)
+    outputs = inline(jaxpr, env, (), None, None, eqns)
     return Graph(inputs, consts, eqns, outputs)

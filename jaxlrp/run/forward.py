@@ -12,17 +12,18 @@ layer's output, or its entries in the ledger. They add up over whatever calls a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Eqn, Region, Value
+from jaxlrp.graph import control
+from jaxlrp.graph.groups import Group, around
+from jaxlrp.graph.ir import Eqn, Graph, Region, Value
 from jaxlrp.rules.base import times
 from jaxlrp.rules.elementary import Follow
-from jaxlrp.run import evaluate, shut
+from jaxlrp.run import evaluate, flow, shut
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.view import View
@@ -42,9 +43,9 @@ class Probes:
     def _maps(self) -> tuple[Mapping[Layer, Any], ...]:
         return self.relevance, self.accounts, self.masks
 
-    def of(self, layers: Sequence[Layer]) -> Probes:
+    def of(self, layers: Collection[Layer]) -> Probes:
         """Those of some layers."""
-        return Probes(*({y: m[y] for y in layers if y in m} for m in self._maps()))
+        return Probes(*({y: a for y, a in m.items() if y in layers} for m in self._maps()))
 
     def arrays(self) -> list[list[Any]]:
         """The arrays alone, to pass through a transformation."""
@@ -67,8 +68,8 @@ class Step:
     region: Region | None
 
 
-def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
-    """Layers and other equations in an order that works.
+def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
+    """Layers and other equations of a graph (or body) in an order that works.
 
     A layer runs where its last equation stood. An equation inside a layer runs by itself too if
     something that carries no relevance reads its result.
@@ -77,10 +78,10 @@ def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
     made = {v for layer in plan.layers for v in group_of(layer).outputs} | set(plan.explained)
     needed: set[Value] = set(outputs)
     steps: list[Step] = []
-    for eqn in reversed(plan.graph.eqns):
+    for eqn in reversed(graph.eqns):
         if eqn in last:
             group = group_of(last[eqn])
-            reads = [*group.inputs, *group.statics]
+            reads = [*group.inputs, *group.statics, *control.free_values(eqn)]
             steps.append(Step(last[eqn], None, reads, group.outputs, eqn.region))
             needed.update(reads)
         writes = [v for v in eqn.outputs if v in needed and v not in made]
@@ -92,11 +93,16 @@ def schedule(plan: Plan, outputs: Sequence[Value]) -> list[Step]:
 
 def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
     """Evaluate the plan on arrays; differentiable with respect to explained inputs and probes."""
-    carrier = _Carrier(plan, probes)
+    carrier = Carrier(plan, probes)
     for value in plan.explained:
         env[value] = carrier.raise_(env[value], value)
-    _run_steps(schedule(plan, outputs), env, carrier, set(outputs), None)
+    run_graph(plan.graph, env, carrier, outputs)
     return [evaluate.read(env, v) for v in outputs]
+
+
+def run_graph(graph: Graph, env: Env, carrier: Carrier, outputs: Sequence[Value]) -> None:
+    """Run the steps of a graph, or of a body, that its outputs need."""
+    _run_steps(schedule(carrier.plan, graph, outputs), env, carrier, set(outputs), None)
 
 
 def before(plan: Plan, env: Env) -> list[Any]:
@@ -115,7 +121,7 @@ def before(plan: Plan, env: Env) -> list[Any]:
 
 
 def _run_steps(
-    steps: Sequence[Step], env: Env, carrier: _Carrier, wanted: set[Value], region: Region | None
+    steps: Sequence[Step], env: Env, carrier: Carrier, wanted: set[Value], region: Region | None
 ) -> None:
     """Run steps in order; those of a rematerialised region go together under `jax.checkpoint`."""
     index = 0
@@ -142,17 +148,17 @@ def _region_below(region: Region | None, parent: Region | None) -> Region | None
 
 
 def _run_region(
-    body: Sequence[Step], env: Env, carrier: _Carrier, later: set[Value], region: Region
+    body: Sequence[Step], env: Env, carrier: Carrier, later: set[Value], region: Region
 ) -> None:
     written = {v for step in body for v in step.writes}
     read = dict.fromkeys(v for step in body for v in step.reads)
     inputs = [v for v in read if v not in written and v in env]
     results = [v for v in written if v in later]
-    mine = carrier.probes.of([step.layer for step in body if step.layer is not None])
+    mine = carrier.probes.of(_layers_in(carrier.plan, body))
 
     def function(values: list[Any], arrays: list[Any]) -> list[Any]:
         inner: Env = dict(zip(inputs, values, strict=True))
-        _run_steps(body, inner, _Carrier(carrier.plan, mine.filled(arrays)), later, region)
+        _run_steps(body, inner, Carrier(carrier.plan, mine.filled(arrays)), later, region)
         return [inner[v] for v in results]
 
     checkpointed = jax.checkpoint(function, **region.settings)
@@ -160,7 +166,14 @@ def _run_region(
     env.update(zip(results, outputs, strict=True))
 
 
-def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
+def _layers_in(plan: Plan, steps: Sequence[Step]) -> set[Layer]:
+    """The layers that some steps run, in bodies too."""
+    found = {step.layer for step in steps if step.layer is not None}
+    inside = {group_of(y) for y in found if group_of(y).main.bodies}
+    return found | {y for y in plan.layers if inside.intersection(around(group_of(y)))}
+
+
+def _run_step(step: Step, env: Env, carrier: Carrier) -> None:
     if step.eqn is not None:
         # Relevance does not cross this equation, so nothing asks for its derivative.
         values = [carrier.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
@@ -171,7 +184,7 @@ def _run_step(step: Step, env: Env, carrier: _Carrier) -> None:
         carrier.run_layer(step.layer, env)
 
 
-class _Carrier:
+class Carrier:
     """How layers are run: with which probes, and in which precision relevance travels.
 
     In a low-precision network active values travel as float32 arrays that hold the rounded
@@ -182,7 +195,11 @@ class _Carrier:
         self.plan = plan
         self.probes = probes
         self._done: set[Layer] = set()  # ReLUs that ran with the layer before them
-        self._raised = plan.bench.activity.reached if plan.low_precision else frozenset()
+        self._raised = plan.activity.reached if plan.low_precision else frozenset()
+
+    def within(self, probes: Probes) -> Carrier:
+        """The carrier of a body."""
+        return Carrier(self.plan, probes)
 
     def raise_(self, array: Any, value: Value) -> Any:
         return evaluate.widen(array) if value in self._raised else array
@@ -194,7 +211,7 @@ class _Carrier:
 
     def hold(self, array: Any, value: Value) -> Any:
         """The array in its own precision, as a constant."""
-        if value in self.plan.bench.activity.active:
+        if value in self.plan.activity.active:
             array = evaluate.hold(array)
         return self.lower(array, value)
 
@@ -202,6 +219,9 @@ class _Carrier:
         if layer in self._done:
             return
         group = group_of(layer)
+        if group.main.bodies:
+            flow.run(self, layer, env)
+            return
         inputs = tuple(self._convert(evaluate.read(env, v), v, layer) for v in group.inputs)
         statics = {v: self.lower(evaluate.read(env, v), v) for v in group.statics}
         account = self.probes.accounts.get(layer)
@@ -239,14 +259,14 @@ class _Carrier:
             mask = self.probes.masks[layer]
             outputs = tuple(_masked(y, mask) for y in outputs)
         if layer in self.probes.relevance:
-            tapped = _tap(outputs[0], self.probes.relevance[layer], layer.arriving)
+            tapped = tap(outputs[0], self.probes.relevance[layer], layer.arriving)
             outputs = (tapped, *outputs[1:])
         return outputs
 
     def _convert(self, array: Any, value: Value, layer: Layer) -> Any:
         """Make what a layer sends back fit the edge: density becomes relevance where asked."""
         if self.plan.edges.get(value) == "relevance" and layer.carries == "density":
-            return _as_relevance(array)
+            return as_relevance(array)
         return array
 
     def _ruled(
@@ -339,7 +359,7 @@ def _backward(
 
 
 @jax.custom_vjp
-def _as_relevance(x: Any) -> Any:
+def as_relevance(x: Any) -> Any:
     return x
 
 
@@ -351,14 +371,14 @@ def _as_relevance_backward(x: Any, density: Any) -> tuple[Any]:
     return (times(x, density),)
 
 
-_as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
+as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
 
 
-def _tap(y: Any, probe: Any, arriving: str) -> Any:
+def tap(y: Any, probe: Any, arriving: str) -> Any:
     """`y`, with the relevance that arrives at it as the probe's cotangent."""
 
     @jax.custom_vjp
-    def tap(y: Any, probe: Any) -> Any:
+    def tapped(y: Any, probe: Any) -> Any:
         return y
 
     def tap_forward(y: Any, probe: Any) -> tuple[Any, Any]:
@@ -368,8 +388,8 @@ def _tap(y: Any, probe: Any, arriving: str) -> Any:
         relevance = times(y, arrived) if arriving == "density" else arrived
         return arrived, relevance
 
-    tap.defvjp(tap_forward, tap_backward)
-    return tap(y, probe)
+    tapped.defvjp(tap_forward, tap_backward)
+    return tapped(y, probe)
 
 
 def _masked(y: Any, mask: Any) -> Any:

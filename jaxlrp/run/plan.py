@@ -11,14 +11,15 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
+from jaxlrp.graph import control
 from jaxlrp.graph import names as naming
-from jaxlrp.graph.groups import Group, Workbench
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
-from jaxlrp.graph.recognise import recognise
+from jaxlrp.graph.groups import Facts, Group, around
+from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.recognise import Recognised, recognise
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import Detach, Epsilon, Follow, Pass, Rule, Taylor, Uniform, WinnerTakesAll
 from jaxlrp.rules.base import LinearRule
-from jaxlrp.run import evaluate
+from jaxlrp.run import edges, evaluate
 from jaxlrp.selectors import LayerGraph, is_broad, resolve
 
 _DEFAULTS: dict[str, Rule] = {
@@ -72,6 +73,13 @@ class Layer:
     relu: Layer | None = dataclasses.field(repr=False, default=None)  # its only reader, a ReLU
 
     @property
+    def iterations(self) -> tuple[int, ...]:
+        """Lengths of the scans around it, outermost first."""
+        group = group_of(self)
+        scans = [g.main for g in around(group) if g.main.name == "scan"]
+        return tuple(eqn.params["length"] for eqn in reversed(scans))
+
+    @property
     def output(self) -> Value:
         assert self.group is not None
         return self.group.outputs[0]
@@ -85,15 +93,17 @@ class Plan:
     """
 
     def __init__(
-        self, graph: Graph, explained: Sequence[Value], bench: Workbench, layers: list[Layer]
+        self, graph: Graph, explained: Sequence[Value], found: Recognised, layers: list[Layer]
     ):
         self.graph = graph
         self.explained = tuple(explained)
-        self.bench = bench
+        self.found = found
+        self.activity = found.facts.activity
         self.layers: tuple[Layer, ...] = tuple(layers)
+        self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
         self.low_precision = any(
-            evaluate.is_low(v.dtype) for v in bench.activity.reached if hasattr(v.aval, "dtype")
+            evaluate.is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
         )
 
     def count(self, kind: str) -> int:
@@ -122,7 +132,7 @@ def make_plan(
     """Recognise the layers of a graph, give each its rule, and decide what every edge carries."""
     plan = survey(graph, explained, outputs, entries)
     _assign_rules(plan, rules)
-    _decide_edges(plan, outputs, seed)
+    edges.decide(plan, outputs, seed)
     return plan
 
 
@@ -133,13 +143,13 @@ def survey(
     entries: Sequence[Group] = (),
 ) -> Plan:
     """The layers of a graph with their names, before any rule."""
-    bench = recognise(graph, explained, outputs, entries)
-    named = naming.assign(bench)
-    layers = [_layer(bench, group, *named[group]) for group in bench.groups]
-    return Plan(graph, explained, bench, layers)
+    found = recognise(graph, explained, outputs, entries)
+    named = naming.assign(found)
+    layers = [_layer(found.facts, group, *named[group]) for group in found.groups]
+    return Plan(graph, explained, found, layers)
 
 
-def _layer(bench: Workbench, group: Group, name: str, others: tuple[str, ...]) -> Layer:
+def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> Layer:
     output = group.outputs[0]
     return Layer(
         kind=group.kind,
@@ -154,7 +164,7 @@ def _layer(bench: Workbench, group: Group, name: str, others: tuple[str, ...]) -
         names=(name, *others),
         zero_at_zero=group.zero_at_zero,
         group=group,
-        nonnegative=all(bench.intervals.nonnegative(v) for v in group.inputs),
+        nonnegative=all(facts.intervals.nonnegative(v) for v in group.inputs),
     )
 
 
@@ -168,18 +178,58 @@ def _default_rule(group: Group) -> Rule:
 
 def layer_graph(plan: Plan) -> LayerGraph:
     """Who feeds whom, for selectors that follow the dataflow."""
-    maker = {v: i for i, layer in enumerate(plan.layers) for v in group_of(layer).outputs}
-    feeds: list[list[int]] = [[] for _ in plan.layers]
-    sources = set()
-    explained = set(plan.explained)
-    for index, layer in enumerate(plan.layers):
+    layers = [layer for layer in plan.layers if not group_of(layer).main.bodies]
+    index = {layer: i for i, layer in enumerate(plan.layers)}
+    reads: dict[Value, list[int]] = {}
+    for layer in layers:
         for value in group_of(layer).inputs:
-            if value in maker:
-                feeds[maker[value]].append(index)
-            elif value in explained:
-                sources.add(index)
-    sinks = frozenset(maker[v] for v in plan.bench.outputs if v in maker)
-    return LayerGraph(plan.layers, feeds, frozenset(sources), sinks)
+            reads.setdefault(value, []).append(index[layer])
+    onward = _onward(plan)
+
+    def readers(values: Iterable[Value]) -> list[int]:
+        found: dict[int, None] = {}
+        stack, seen = list(values), set()
+        while stack:
+            value = stack.pop()
+            if value not in seen:
+                seen.add(value)
+                found.update(dict.fromkeys(reads.get(value, ())))
+                stack.extend(onward.get(value, ()))
+        return sorted(found)
+
+    feeds: list[list[int]] = [[] for _ in plan.layers]
+    sinks = set()
+    for layer in layers:
+        feeds[index[layer]] = readers(group_of(layer).outputs)
+        if _comes_out(group_of(layer).outputs, onward, plan.found.seeded):
+            sinks.add(index[layer])
+    sources = frozenset(readers(plan.explained))
+    return LayerGraph(plan.layers, feeds, sources, frozenset(sinks))
+
+
+def _onward(plan: Plan) -> dict[Value, list[Value]]:
+    """What a value is besides: inside a body, outside of it, in its next iteration."""
+    onward: dict[Value, list[Value]] = {}
+    for group in plan.found.groups:
+        for body in group.main.bodies:
+            for pairs in (control.operands, control.results, control.feedback):
+                for one, other in pairs(group.main, body):
+                    onward.setdefault(one, []).append(other)
+    return onward
+
+
+def _comes_out(
+    values: Iterable[Value], onward: dict[Value, list[Value]], outputs: frozenset[Value]
+) -> bool:
+    stack, seen = list(values), set()
+    while stack:
+        value = stack.pop()
+        if value in outputs:
+            return True
+        if value not in seen:
+            seen.add(value)
+            stack.extend(onward.get(value, ()))
+    return False
 
 
 def _assign_rules(plan: Plan, rules: RuleMap) -> None:
@@ -191,20 +241,20 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             found = _fitting(rule, found, selector, plan)
         for index in found:
             layer = plan.layers[index]
-            if group_of(layer).entry is not None:
-                continue  # relevance stops there: no rule is asked
+            if group_of(layer).entry is not None or group_of(layer).main.bodies:
+                continue  # relevance stops there, or goes on inside: no rule is asked
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
     for index, layer in enumerate(plan.layers):
         group = group_of(layer)
-        if group.entry is not None:
+        if group.entry is not None or group.main.bodies:
             continue
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
         _check_fit(layer)
         if group.note:
             layer.why += f"; {group.note}"
-        if layer.kind == "softmax" and layer.output in plan.bench.outputs:
+        if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
         undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
         if layer.kind in ("product", "matmul") and undecided:
@@ -262,52 +312,6 @@ def _has_complex(layer: Layer) -> bool:
     return any(
         jnp.issubdtype(v.dtype, jnp.complexfloating) for v in (*group.inputs, *group.outputs)
     )
-
-
-def _decide_edges(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
-    """Density or relevance for every value, from the outputs back."""
-    edges = plan.edges
-    for value in outputs:
-        edges[value] = seed
-    readers: dict[Value, list[Layer]] = {}
-    for layer in plan.layers:
-        for value in group_of(layer).inputs:
-            readers.setdefault(value, []).append(layer)
-    for layer in reversed(plan.layers):
-        group = group_of(layer)
-        arriving = (
-            "relevance" if any(edges.get(v) == "relevance" for v in group.outputs) else "density"
-        )
-        layer.arriving = arriving
-        for value in group.outputs:
-            edges[value] = arriving
-        layer.carries = layer.rule.what_it_carries(arriving, layer)
-        layer.sign_split = not (
-            arriving == "density"
-            and layer.output not in plan.bench.outputs
-            and all(_kills_negative(r) for r in readers.get(layer.output, []))
-        )
-        layer.relu = _only_relu(plan, layer, readers.get(layer.output, []))
-        for value in group.inputs:
-            if layer.carries == "relevance" or value not in edges:
-                edges[value] = layer.carries
-
-
-def _only_relu(plan: Plan, layer: Layer, readers: list[Layer]) -> Layer | None:
-    """The ReLU that alone reads a layer's output, if a density comes back through it."""
-    if len(readers) != 1 or layer.output in plan.bench.outputs or layer.arriving != "density":
-        return None
-    reader = readers[0]
-    passes = group_of(reader).is_relu and type(reader.rule) is Pass
-    in_one_region = group_of(reader).eqns[-1].region is group_of(layer).eqns[-1].region
-    alone = len(plan.graph.uses(layer.output)) == 1
-    alone = alone and all(isinstance(v, Literal) for v in group_of(reader).statics)
-    good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)
-    return reader if good and not layer.rule.plain and layer.kind != "structural" else None
-
-
-def _kills_negative(reader: Layer) -> bool:
-    return reader.kind == "activation" and group_of(reader).hard_relu and type(reader.rule) is Pass
 
 
 def group_of(layer: Layer) -> Group:

@@ -1,0 +1,119 @@
+"""What every edge of a graph carries, density or relevance; decided from the outputs back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from jaxlrp.graph import control
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.ir import Graph, Literal, Value
+from jaxlrp.rules import Pass
+from jaxlrp.rules.base import Carries, LinearRule
+
+if TYPE_CHECKING:
+    from jaxlrp.run.plan import Layer, Plan
+
+
+def decide(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
+    """Density or relevance for every value, from the outputs back."""
+    for value in outputs:
+        plan.edges[value] = seed
+    _Decider(plan).graph(plan.graph)
+
+
+class _Decider:
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.edges = plan.edges
+        self.last = {_group(y).eqns[-1]: y for y in plan.layers}
+        self.readers: dict[Value, list[Layer]] = {}
+        for layer in plan.layers:
+            for value in _group(layer).inputs:
+                self.readers.setdefault(value, []).append(layer)
+        self.uses = Counter(
+            v for g in control.graphs(plan.graph) for e in g.eqns for v in dict.fromkeys(e.inputs)
+        )
+
+    def graph(self, graph: Graph) -> None:
+        for eqn in reversed(graph.eqns):
+            if eqn in self.last:
+                layer = self.last[eqn]
+                self.control(layer) if eqn.bodies else self.layer(layer)
+
+    def layer(self, layer: Layer) -> None:
+        group = _group(layer)
+        layer.arriving = self.arriving(group)
+        for value in group.outputs:
+            self.edges[value] = layer.arriving
+        layer.carries = layer.rule.what_it_carries(layer.arriving, layer)
+        readers = self.readers.get(layer.output, [])
+        layer.sign_split = not (
+            layer.arriving == "density"
+            and layer.output not in self.plan.found.outputs
+            and all(_kills_negative(r) for r in readers)
+        )
+        layer.relu = self.only_relu(layer, readers)
+        for value in group.inputs:
+            self.carry(value, layer.carries)
+
+    def arriving(self, group: Group) -> Carries:
+        relevance = any(self.edges.get(v) == "relevance" for v in group.outputs)
+        return "relevance" if relevance else "density"
+
+    def carry(self, value: Value, what: str) -> None:
+        if what == "relevance" or value not in self.edges:
+            self.edges[value] = what
+
+    def control(self, layer: Layer) -> None:
+        """The bodies; the carry of a scan to a fixed point.
+
+        One sort travels through the carry: relevance if any iteration sends any, so that what a
+        density brings from outside is converted there.
+        """
+        group = _group(layer)
+        layer.arriving = layer.carries = self.arriving(group)
+        for body in group.main.bodies:
+            for inside, outside in control.results(group.main, body):
+                self.carry(inside, self.edges.get(outside, "density"))
+            back = control.feedback(group.main, body)
+            while True:
+                for after, before in back:
+                    if self.edges.get(after) == "relevance" and before in self.active:
+                        self.edges[before] = "relevance"
+                self.graph(body)
+                behind = [(o, i) for o, i in back if self.edges.get(i) == "relevance"]
+                changed = [o for o, _ in behind if self.edges.get(o) != "relevance"]
+                if not changed:
+                    break
+                self.edges.update(dict.fromkeys(changed, "relevance"))
+            for outside, inside in control.operands(group.main, body):
+                if inside in self.edges:
+                    self.carry(outside, self.edges[inside])
+
+    def only_relu(self, layer: Layer, readers: list[Layer]) -> Layer | None:
+        """The ReLU that alone reads a layer's output, if a density comes back through it."""
+        output = layer.output
+        if len(readers) != 1 or output in self.plan.found.outputs or layer.arriving != "density":
+            return None
+        reader = readers[0]
+        passes = _group(reader).is_relu and type(reader.rule) is Pass
+        in_one_region = _group(reader).eqns[-1].region is _group(layer).eqns[-1].region
+        alone = self.uses[output] == 1
+        alone = alone and all(isinstance(v, Literal) for v in _group(reader).statics)
+        good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)
+        return reader if good and not layer.rule.plain and layer.kind != "structural" else None
+
+    @property
+    def active(self) -> set[Value]:
+        return self.plan.activity.active
+
+
+def _group(layer: Layer) -> Group:
+    assert layer.group is not None
+    return layer.group
+
+
+def _kills_negative(reader: Layer) -> bool:
+    return reader.kind == "activation" and _group(reader).hard_relu and type(reader.rule) is Pass
