@@ -47,6 +47,7 @@ __all__ = [
     "excitation_backprop",
     "guided_backprop",
     "lrp_zero",
+    "lstm_lrp_all",
 ]
 
 
@@ -221,6 +222,66 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     return RuleMap({**_linear(epsilon, bias), **gates}, "cp_lrp")
 
 
+def lstm_lrp_all(
+    epsilon: float = 1e-3,
+    *,
+    product: Rule | None = None,
+    bias: BiasPolicy = "absorb",
+) -> RuleMap:
+    """LRP-all for recurrent networks: a gate gets nothing, the signal takes all.
+
+    Epsilon(epsilon) where something is added up: in sums, and in dense layers that feed no sum;
+    Epsilon(0) in the summands of a sum, so that a pre-activation W x + U h + b is divided once.
+
+    Args:
+      epsilon: stabiliser of the sums.
+      product: the rule of the products; `Uniform()` is LRP-half, `Proportional()` LRP-prop and
+        `Proportional(absolute=True)` LRP-abs.
+      bias: what becomes of the bias's share.
+
+    Source: Arras et al., Explaining recurrent neural network predictions in sentiment analysis,
+    2017; Explaining and interpreting LSTMs, 2019.
+    """
+    rule = SignalTakesAll() if product is None else product
+    entries: dict[_Selector, Rule] = {
+        **_linear(epsilon, bias),
+        _Summand(): Epsilon(0.0, bias=bias),
+        kind("product"): rule,
+    }
+    return RuleMap(entries, "lstm_lrp_all")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summand(_Selector):
+    """Dense layers and convolutions read by sums alone, and sums read by shifts alone.
+
+    What they are a summand of stabilises the whole once.
+    """
+
+    def select(self, layers: Any) -> frozenset[int]:
+        found = set()
+        for index, layer in enumerate(layers.layers):
+            whole = {"dense": "add", "conv": "add", "add": "affine"}.get(layer.kind)
+            if whole is None or index in layers.sinks:
+                continue
+            readers, stack, seen = set(), list(layers.feeds[index]), set()
+            while stack:
+                reader = stack.pop()
+                if reader in seen:
+                    continue
+                seen.add(reader)
+                if layers.layers[reader].kind == "structural":
+                    stack.extend(layers.feeds[reader])
+                else:
+                    readers.add(layers.layers[reader].kind)
+            if readers == {whole}:
+                found.add(index)
+        return frozenset(found)
+
+    def __repr__(self) -> str:
+        return "a summand"
+
+
 _BETWEEN = frozenset("structural affine dense reduce avg_pool norm".split())
 
 
@@ -228,7 +289,7 @@ _BETWEEN = frozenset("structural affine dense reduce avg_pool norm".split())
 class _SoftmaxOfProduct(_Selector):
     """Softmax layers whose output is a factor of a product of two active values.
 
-    It may be moved, scaled, mixed over heads or renormalised on the way.
+    It may be moved, scaled, clipped, mixed over heads or renormalised on the way.
     """
 
     def select(self, layers: Any) -> frozenset[int]:
@@ -236,16 +297,18 @@ class _SoftmaxOfProduct(_Selector):
         for index, layer in enumerate(layers.layers):
             if layer.kind != "softmax":
                 continue
-            stack, seen = list(layers.feeds[index]), set()
+            stack, seen = [(reader, False) for reader in layers.feeds[index]], set()
             while stack:
-                reader = stack.pop()
-                if reader in seen:
+                reader, mixed = stack.pop()
+                if (reader, mixed) in seen:
                     continue
-                seen.add(reader)
-                if layers.layers[reader].kind in ("matmul", "product"):
+                seen.add((reader, mixed))
+                kind_ = layers.layers[reader].kind
+                if kind_ in ("matmul", "product"):
                     found.add(index)
-                elif layers.layers[reader].kind in _BETWEEN:
-                    stack.extend(layers.feeds[reader])
+                elif kind_ in _BETWEEN or (kind_ == "activation" and not mixed):
+                    after = mixed or kind_ == "dense"
+                    stack.extend((further, after) for further in layers.feeds[reader])
         return frozenset(found)
 
     def __repr__(self) -> str:

@@ -7,8 +7,8 @@ from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Value
 
 # What is made of a share of a whole by these alone still says how much of the other factor counts:
-# moved, scaled, mixed over heads, renormalised.
-_KEEP = frozenset("structural affine dense reduce avg_pool norm".split())
+# moved, scaled, mixed over heads, renormalised, clipped before it is mixed.
+_KEEP = frozenset("structural affine dense reduce avg_pool norm activation".split())
 
 
 def find(bench: Workbench) -> None:
@@ -45,11 +45,14 @@ def _maker(bench: Workbench, value: Value) -> Group | None:
 
 def _is_share(bench: Workbench, value: Value) -> bool:
     """Whether a value is made of a softmax's output by layers with one active input each."""
+    clipped = False
     while (group := _maker(bench, value)) is not None:
         if group.kind == "softmax":
             return True
-        if group.kind not in _KEEP or len(group.inputs) != 1:
+        mixed_before = clipped and group.kind == "dense"
+        if group.kind not in _KEEP or len(group.inputs) != 1 or mixed_before:
             return False
+        clipped = clipped or group.kind == "activation"
         value = group.inputs[0]
     return False
 

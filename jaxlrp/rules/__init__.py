@@ -2,7 +2,7 @@
 
 from jaxlrp.rules.activations import BetaSmooth, Deconvnet, GuidedBackprop
 from jaxlrp.rules.base import LayerView, LinearMap, LinearRule, Rule
-from jaxlrp.rules.bilinear import SignalTakesAll, Uniform
+from jaxlrp.rules.bilinear import Proportional, SignalTakesAll, Uniform
 from jaxlrp.rules.elementary import Detach, Follow, Gradient, Pass, Stop, Taylor, WinnerTakesAll
 from jaxlrp.rules.epsilon import Epsilon
 from jaxlrp.rules.first_layer import Flat, WSquare, ZBox
@@ -23,6 +23,7 @@ __all__ = [
     "LinearMap",
     "LinearRule",
     "Pass",
+    "Proportional",
     "Rule",
     "SignalTakesAll",
     "Stop",
