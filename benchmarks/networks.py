@@ -1,4 +1,4 @@
-"""The networks that the benchmarks explain: VGG16, ResNet50 and a multilayer perceptron.
+"""The networks that the benchmarks explain: VGG16, ResNet50, a multilayer perceptron, ViT and BERT.
 
 Written in Flax Linen as anyone would write them; nothing here knows of relevance. Weights are
 random (He), and so are the BatchNorm statistics.
@@ -81,6 +81,68 @@ class MLP(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
+class Attention(nn.Module):
+    """Self-attention with several heads, as einsums."""
+
+    heads: int = 12
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.heads, x.shape[-1] // self.heads)
+        q, k, v = (nn.DenseGeneral(shape, name=name)(x) for name in ("query", "key", "value"))
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(shape[-1]).astype(x.dtype)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", nn.softmax(scores), v)
+        return nn.DenseGeneral(x.shape[-1], axis=(-2, -1), name="out")(mixed)
+
+
+class Block(nn.Module):
+    """One layer of a transformer, with the norms before or after each half."""
+
+    before: bool
+
+    @nn.compact
+    def __call__(self, x):
+        def mlp(x):
+            return nn.Dense(x.shape[-1])(nn.gelu(nn.Dense(4 * x.shape[-1])(x)))
+
+        if self.before:
+            x = x + Attention()(nn.LayerNorm()(x))
+            return x + mlp(nn.LayerNorm()(x))
+        x = nn.LayerNorm()(x + Attention()(x))
+        return nn.LayerNorm()(x + mlp(x))
+
+
+class ViT(nn.Module):
+    """The shape of ViT-B/16: 196 patches and a class token, twelve layers, width 768."""
+
+    classes: int = 1000
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(768, (16, 16), (16, 16))(x).reshape(x.shape[0], -1, 768)
+        token = self.param("token", nn.initializers.zeros, (1, 1, 768))
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, 768)), x], axis=1)
+        x = x + self.param("position", nn.initializers.zeros, (1, x.shape[1], 768))
+        block = nn.remat(Block) if self.remat else Block
+        for _ in range(12):
+            x = block(before=True)(x)
+        return nn.Dense(self.classes)(nn.LayerNorm()(x)[:, 0])
+
+
+class BERT(nn.Module):
+    """The shape of BERT-base on 128 embedded tokens: twelve layers, width 768."""
+
+    classes: int = 2
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.LayerNorm()(x)
+        for _ in range(12):
+            x = Block(before=False)(x)
+        return nn.Dense(self.classes)(jnp.tanh(nn.Dense(768)(x[:, 0])))
+
+
 class Network(NamedTuple):
     """`fn(params, x)` gives logits; `x` lies within [-3, 3]."""
 
@@ -93,6 +155,9 @@ MODELS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "vgg16": (VGG16(), (224, 224, 3)),
     "resnet50": (ResNet50(), (224, 224, 3)),
     "mlp": (MLP(), (1024,)),
+    "vit": (ViT(), (224, 224, 3)),
+    "vit_remat": (ViT(remat=True), (224, 224, 3)),
+    "bert": (BERT(), (128, 768)),
 }
 
 

@@ -31,6 +31,8 @@ RULES: dict[str, Callable[[], Any]] = {
     "epsilon_gamma_box": lambda: lrp.composites.epsilon_gamma_box(low=-3.0, high=3.0),
     "epsilon_alpha2_beta1": lambda: lrp.composites.epsilon_alpha2_beta1(),
     "zplus": lambda: lrp.ZPlus(),
+    "attn_lrp": lambda: lrp.composites.attn_lrp(),
+    "cp_lrp": lambda: lrp.composites.cp_lrp(),
 }
 
 # What one explanation may cost, times the gradient.
@@ -50,12 +52,22 @@ RUN_TARGETS = {
         "epsilon_alpha2_beta1": 2.3,
     },
     "mlp": {"lrp_zero": 1.1, "epsilon": 1.1, "zplus": 1.75},
+    "vit": {"attn_lrp": 1.05, "cp_lrp": 1.05},
+    "vit_remat": {"attn_lrp": 1.05, "cp_lrp": 1.05},
+    "bert": {"attn_lrp": 1.05, "cp_lrp": 1.05},
 }
 BUILD_TARGET = 2.0  # trace and compilation together
-DENSITY_RULES = ("lrp_zero", "epsilon")
+DENSITY_RULES = ("lrp_zero", "epsilon", "attn_lrp", "cp_lrp")
 MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7}  # of the other rules; density rules: 1.1
 
-BATCHES = {"vgg16": (2, 8), "resnet50": (2, 8), "mlp": (256,)}
+BATCHES = {
+    "vgg16": (2, 8),
+    "resnet50": (2, 8),
+    "mlp": (256,),
+    "vit": (2,),
+    "vit_remat": (2,),
+    "bert": (2,),
+}
 
 
 @dataclasses.dataclass

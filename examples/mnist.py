@@ -65,12 +65,14 @@ def load_digits(rng: np.random.Generator, train_share: float = 0.8):
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-def train_network(images, labels, rng: np.random.Generator, epochs: int, batch: int = 50):
+def train_network(
+    network: nn.Module, images, labels, rng: np.random.Generator, epochs: int, rate: float = 3e-3
+):
     """Adam with a cosine schedule; each epoch sees every digit once, moved by up to two pixels."""
-    network = LeNet()
+    batch = 50
     params = network.init(jax.random.key(int(rng.integers(2**31))), images[:1])
     steps = epochs * (len(images) // batch)
-    optimiser = optax.adamw(optax.cosine_decay_schedule(3e-3, steps), weight_decay=1e-2)
+    optimiser = optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=1e-2)
     state = optimiser.init(params)
 
     def loss_fn(params, x, y):
@@ -187,7 +189,7 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     train, test = load_digits(rng)
     start = time.perf_counter()
-    fn, params = train_network(*train, rng, args.epochs)
+    fn, params = train_network(LeNet(), *train, rng, args.epochs)
     logits = np.asarray(jax.jit(fn)(params, test[0]))
     accuracy = np.mean(logits.argmax(-1) == test[1])
     print(

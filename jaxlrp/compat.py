@@ -60,9 +60,15 @@ def bodies(eqn: Any) -> tuple[Any, ...]:
 
 
 def opaque_remedy(name: str) -> str | None:
-    """What to do in place of a kernel into which no transformation can look; None for the rest."""
+    """What to write in place of a primitive that cannot be looked into; None for the rest."""
     if name in _ATTENTION_KERNELS:
         return 'Call jax.nn.dot_product_attention(..., implementation="xla") for explanations.'
+    if name == "while":
+        return (
+            "Relevance runs backwards through a loop whose number of iterations is known: write "
+            "lax.scan, or lax.fori_loop with bounds that are Python numbers, and keep what is "
+            "done with jnp.where."
+        )
     if name in _KERNELS:
         return (
             "Switch to the implementation in plain JAX for explanations (for attention, "

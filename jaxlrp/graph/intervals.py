@@ -307,7 +307,7 @@ def _control(eqn: Eqn, known: dict[Value, Interval], proven: Mapping[Value, Inte
                 break
         for inside, outside in control.results(eqn, body):
             outputs[outside].append(lookup(known, inside))
-        for (inside, before), (_, outside) in zip(back, control.results(eqn, body), strict=False):
+        for (_, before), (_, outside) in zip(back, control.results(eqn, body), strict=False):
             outputs[outside].append(known[before])
     for value, found in outputs.items():
         known[value] = _hull(found)

@@ -1,14 +1,28 @@
-"""Relevance as pictures: colour arrays with numpy alone, labelled figures with matplotlib.
+"""Relevance as pictures and as coloured text.
 
-Red speaks for the explained output, blue against it, white is zero. The scale is always symmetric,
-so white means "no relevance" in every picture, and equal magnitudes are equally dark on both sides.
+Colour arrays and pages of HTML need numpy alone, figures matplotlib. Red speaks for the explained
+output, blue against it, white is zero. The scale is always symmetric, so white means "no relevance"
+everywhere, and equal magnitudes are equally dark on both sides.
 
 An array is described by its `layout`, one letter per axis: `H` and `W` are the picture, `C` is
 summed (the relevance of a pixel is the sum over its channels), and every other letter counts
-pictures. `"NHWC"` is a batch of images, `"RKHW"` a table of rows and columns of maps.
+pictures. `"NHWC"` is a batch of images, `"RKHW"` a table of rows and columns of maps. A text is a
+sequence of tokens, or bytes, with one number each.
 """
 
 from jaxlrp.heatmap.figure import grid
+from jaxlrp.heatmap.page import TextPage, text_html
 from jaxlrp.heatmap.palette import channel_sum, colours, scales
+from jaxlrp.heatmap.paragraph import text_figure
+from jaxlrp.heatmap.tokens import merge_pieces
 
-__all__ = ["channel_sum", "colours", "grid", "scales"]
+__all__ = [
+    "channel_sum",
+    "colours",
+    "grid",
+    "scales",
+    "merge_pieces",
+    "text_figure",
+    "text_html",
+    "TextPage",
+]

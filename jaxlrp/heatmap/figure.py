@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxlrp.heatmap.canvas import Canvas, frame, plus_minus
 from jaxlrp.heatmap.palette import Per, channel_sum, given_scale, paint, scales_of
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def grid(
                     _trace(axes, pictures[column])
             line = bounds[heading][row]
             if np.all(line == line[0]):
-                page.scale_label(top, _plus_minus(line[0]))
+                page.scale_label(top, plus_minus(line[0]))
             top += page.pitch
-    page.colour_bar(top, "the picture's" if per == "image" and scale is None else "the row's")
+    page.bar(top, "the picture's" if per == "image" and scale is None else "the row's")
     return page.figure
 
 
@@ -166,25 +167,10 @@ def _pictures(images: Any, columns: int, size: tuple[int, int]) -> np.ndarray:
     return (images - low) / (high - low if high > low else 1.0)
 
 
-def _matplotlib_figure(size: tuple[float, float]) -> Figure:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "jaxlrp.heatmap.grid draws with matplotlib, which is not installed: "
-            "pip install 'jaxlrp[examples]', or pip install matplotlib"
-        ) from error
-    figure = Figure(figsize=size, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-class _Page:
-    """Places pictures and text on a figure; lengths are in inches from the top left."""
+class _Page(Canvas):
+    """The rows, columns and headings of a grid."""
 
     gap = 0.05
-    margin = 0.15
     column_label_height = 0.24
     bar_height = 0.62
 
@@ -196,76 +182,46 @@ class _Page:
         longest = max(len(line) for label in row_labels for line in label.split("\n"))
         self.left = self.margin + 0.078 * longest + 0.12
         self.right = 0.8
-        self.width = self.left + columns * (cell[0] + self.gap) - self.gap + self.right
+        width = self.left + columns * (cell[0] + self.gap) - self.gap + self.right
         self.top = self.margin + (0.4 if title else 0.0)
         blocks = len(headings) * (self.heading_height + self.column_label_height)
-        self.height = self.top + sum(lines) * self.pitch + blocks + self.bar_height
-        self.figure = _matplotlib_figure((self.width, self.height))
+        height = self.top + sum(lines) * self.pitch + blocks + self.bar_height
+        super().__init__(width, height)
         if title:
-            self._text(self.margin, self.margin + 0.14, title, size=13, weight="bold", ha="left")
-
-    def _text(self, x, y, text, **style):
-        self.figure.text(x / self.width, 1 - y / self.height, text, va="center", **style)
-
-    def _axes(self, x, y, width, height) -> Axes:
-        return self.figure.add_axes(
-            (
-                x / self.width,
-                1 - (y + height) / self.height,
-                width / self.width,
-                height / self.height,
-            )
-        )
+            self.text(self.margin, self.margin + 0.14, title, size=13, weight="bold", ha="left")
 
     def _x(self, column):
         return self.left + column * (self.cell[0] + self.gap)
 
     def picture(self, y, column, picture, **kwargs) -> Axes:
-        axes = self._axes(self._x(column), y, *self.cell)
+        axes = self.axes(self._x(column), y, *self.cell)
         axes.imshow(picture, aspect="auto", interpolation="nearest", **kwargs)
         axes.set_xticks([])
         axes.set_yticks([])
-        _frame(axes)
+        frame(axes)
         return axes
 
     def row_label(self, y, label, **style):
-        self._text(self.left - 0.12, y + self.cell[1] / 2, label, size=10, ha="right", **style)
+        self.text(self.left - 0.12, y + self.cell[1] / 2, label, size=10, ha="right", **style)
 
     def scale_label(self, y, label):
         x = self.width - self.right + 0.1
-        self._text(x, y + self.cell[1] / 2, label, size=9, color="0.35", ha="left")
+        self.text(x, y + self.cell[1] / 2, label, size=9, color="0.35", ha="left")
 
     def column_label(self, y, column, label):
         x = self._x(column) + self.cell[0] / 2
-        self._text(x, y + self.column_label_height / 2, label, size=10, ha="center")
+        self.text(x, y + self.column_label_height / 2, label, size=10, ha="center")
 
     def heading(self, y, heading):
         if heading:
-            self._text(self.left, y + 0.27, heading, size=11, weight="bold", ha="left")
+            self.text(self.left, y + 0.27, heading, size=11, weight="bold", ha="left")
         return y + self.heading_height
 
-    def colour_bar(self, y, whose):
-        width = min(3.0, self.width - self.left - self.right)
-        x = self.left + (self.width - self.left - self.right - width) / 2
-        bar = self._axes(x, y + 0.14, width, 0.13)
-        bar.imshow(paint(np.linspace(-1, 1, 401)[None], np.array(1.0)), aspect="auto")
-        bar.set_yticks([])
-        bar.set_xticks([0, 200, 400], [f"−{whose} scale", "0", f"+{whose} scale"])
-        bar.tick_params(labelsize=9, length=2, color="0.6")
-        _frame(bar)
-        middle = y + 0.14 + 0.13 / 2
-        self._text(x - 0.1, middle, "against", size=9, ha="right")
-        self._text(x + width + 0.1, middle, "for", size=9, ha="left")
-
-
-def _plus_minus(scale: float) -> str:
-    return f"±{scale:#.2g}".removesuffix(".")
-
-
-def _frame(axes: Axes) -> None:
-    for spine in axes.spines.values():
-        spine.set_color("0.8")
-        spine.set_linewidth(0.6)
+    def bar(self, y, whose):
+        room = self.width - self.left - self.right
+        width = min(3.0, room)
+        x = self.left + (room - width) / 2
+        self.colour_bar(x, y, width, (f"−{whose} scale", f"+{whose} scale"))
 
 
 def _trace(axes: Axes, picture: np.ndarray) -> None:

@@ -277,8 +277,8 @@ def _unsupported(eqn: Eqn, layer: Layer) -> str:
     remedy = compat.opaque_remedy(eqn.name)
     if remedy is not None:
         return (
-            f"Relevance must pass the kernel `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
-            f"which hides what it computes. {remedy}"
+            f"Relevance must pass `{eqn.name}` in layer {layer.name!r} at {eqn.source}, but cannot "
+            f"follow what happens inside it. {remedy}"
         )
     return (
         f"Relevance must pass the primitive `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
