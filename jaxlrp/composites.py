@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from jaxlrp.coefficients import SignalIs
 from jaxlrp.graph.groups import KINDS
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
@@ -48,6 +49,7 @@ __all__ = [
     "guided_backprop",
     "lrp_zero",
     "lstm_lrp_all",
+    "mamba_lrp",
 ]
 
 
@@ -249,6 +251,24 @@ def lstm_lrp_all(
         kind("product"): rule,
     }
     return RuleMap(entries, "lstm_lrp_all")
+
+
+def mamba_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
+    """Selective state spaces: the coefficients of the state are constants, the gate is halved.
+
+    A product of which one factor is computed from what the other carries (the discretised A, B and
+    C), or lies in [0, 1], gives all to the other; any other product gives half to each. SiLU
+    passes (its secant), norms are detached, the rest is Epsilon(epsilon).
+
+    Source: Rezaei Jafari et al., MambaLRP: explaining selective state space sequence models,
+    NeurIPS 2024.
+    """
+    entries: dict[_Selector, Rule] = {
+        **_linear(epsilon, bias),
+        SignalIs(0): SignalTakesAll(signal=0),
+        SignalIs(1): SignalTakesAll(signal=1),
+    }
+    return RuleMap(entries, "mamba_lrp")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ class LayerGraph:
 
     layers: Sequence[Any]
     feeds: Sequence[Sequence[int]]  # per layer: the layers that read its output
+    makers: Sequence[Sequence[Sequence[int]]]  # per layer and input: the layers that made it
     sources: frozenset[int]  # layers that read an explained value
     sinks: frozenset[int]  # layers whose output is an output of the function
 

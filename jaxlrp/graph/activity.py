@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 
 from jaxlrp.graph import control
-from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 
 
 class Activity:
@@ -34,7 +34,8 @@ class Activity:
                 self._into(eqn)
             elif any(v in self.depends for v in eqn.inputs):
                 self.depends.update(eqn.outputs)
-                if eqn.name != "stop_gradient" and any(v in self.active for v in eqn.inputs):
+                cut = eqn.name == "stop_gradient" or _is_times_zero(eqn)
+                if not cut and any(v in self.active for v in eqn.inputs):
                     self.active.update(v for v in eqn.outputs if is_inexact(v))
 
     def _into(self, eqn: Eqn) -> None:
@@ -87,6 +88,19 @@ class Activity:
 
     def static(self, value: Value) -> bool:
         return value not in self.active
+
+
+def _is_times_zero(eqn: Eqn) -> bool:
+    """A product with a zero that is written in the program: the start of a recurrence."""
+    return eqn.name == "mul" and any(_is_zero(v) for v in eqn.inputs)
+
+
+def _is_zero(value: Value) -> bool:
+    while (eqn := value.producer) is not None:
+        if eqn.name not in ("broadcast_in_dim", "convert_element_type", "copy"):
+            return False
+        value = eqn.inputs[0]
+    return isinstance(value, Literal) and bool(value.val == 0)
 
 
 def is_inexact(value: Value) -> bool:

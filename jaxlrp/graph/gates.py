@@ -14,24 +14,31 @@ _KEEP = frozenset("structural affine dense reduce avg_pool norm activation".spli
 def find(bench: Workbench) -> None:
     for group in bench.groups:
         if group.kind in ("product", "matmul") and len(group.inputs) == 2:
-            group.gate, note = _gate(bench, group)
-            group.note = note or group.note
+            group.gate, group.gate_by = _gate(bench, group)
+            if group.gate_by or group.kind == "product":
+                group.note = _NOTES[group.gate_by]
+
+
+_NOTES = {
+    "divides": "the divisor is the gate",
+    "bounds": "the gate lies in [0, 1]",
+    "share": "the gate comes from a softmax",
+    "activation": "the gate is an activation's output",
+    "": "no operand is a gate by meaning",
+}
 
 
 def _gate(bench: Workbench, group: Group) -> tuple[int | None, str]:
     if group.main.name == "div":
-        return group.inputs.index(group.main.inputs[1]), "the divisor is the gate"
-    for test, note in (
-        (_bounded, "the gate lies in [0, 1]"),
-        (_is_share, "the gate comes from a softmax"),
-        (_activated, "the gate is an activation's output"),
-    ):
-        if test is _activated and group.kind == "matmul":
-            return None, ""
+        return group.inputs.index(group.main.inputs[1]), "divides"
+    tests = {"bounds": _bounded, "share": _is_share}
+    if group.kind == "product":
+        tests["activation"] = _activated
+    for by, test in tests.items():
         found = [i for i, v in enumerate(group.inputs) if test(bench, v)]
         if len(found) == 1:
-            return found[0], note
-    return None, "no operand is a gate by meaning"
+            return found[0], by
+    return None, ""
 
 
 def _bounded(bench: Workbench, value: Value) -> bool:

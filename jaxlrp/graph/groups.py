@@ -75,6 +75,7 @@ class Group:
     detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
     logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
     gate: int | None = None  # product: which of `inputs` is the gate
+    gate_by: str = ""  # and what shows it: "divides", "bounds", "share", "activation"
     # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"
     note: str = ""

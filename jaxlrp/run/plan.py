@@ -73,6 +73,11 @@ class Layer:
     relu: Layer | None = dataclasses.field(repr=False, default=None)  # its only reader, a ReLU
 
     @property
+    def gate(self) -> tuple[int | None, str]:
+        """Of a product: the position of its gate, and what shows it."""
+        return group_of(self).gate, group_of(self).gate_by
+
+    @property
     def iterations(self) -> tuple[int, ...]:
         """Lengths of the scans around it, outermost first."""
         group = group_of(self)
@@ -186,25 +191,30 @@ def layer_graph(plan: Plan) -> LayerGraph:
             reads.setdefault(value, []).append(index[layer])
     onward = _onward(plan)
 
-    def readers(values: Iterable[Value]) -> list[int]:
-        found: dict[int, None] = {}
+    def readers(values: Iterable[Value]) -> list[tuple[int, Value]]:
+        found: list[tuple[int, Value]] = []
         stack, seen = list(values), set()
         while stack:
             value = stack.pop()
             if value not in seen:
                 seen.add(value)
-                found.update(dict.fromkeys(reads.get(value, ())))
+                found += [(reader, value) for reader in reads.get(value, ())]
                 stack.extend(onward.get(value, ()))
-        return sorted(found)
+        return found
 
     feeds: list[list[int]] = [[] for _ in plan.layers]
+    makers: list[list[list[int]]] = [[[] for _ in group_of(y).inputs] for y in plan.layers]
     sinks = set()
     for layer in layers:
-        feeds[index[layer]] = readers(group_of(layer).outputs)
+        found = readers(group_of(layer).outputs)
+        feeds[index[layer]] = sorted({reader for reader, _ in found})
+        for reader, value in found:
+            position = group_of(plan.layers[reader]).inputs.index(value)
+            makers[reader][position].append(index[layer])
         if _comes_out(group_of(layer).outputs, onward, plan.found.seeded):
             sinks.add(index[layer])
-    sources = frozenset(readers(plan.explained))
-    return LayerGraph(plan.layers, feeds, sources, frozenset(sinks))
+    sources = frozenset(reader for reader, _ in readers(plan.explained))
+    return LayerGraph(plan.layers, feeds, makers, sources, frozenset(sinks))
 
 
 def _onward(plan: Plan) -> dict[Value, list[Value]]:
