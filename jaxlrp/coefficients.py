@@ -54,7 +54,9 @@ def _signals(layers: LayerGraph) -> dict[int, int]:
             if index in signals:
                 continue
             first, second = layers.makers[index]
-            second_is_computed = _computed(layers, second, _carried(layers, first, signals), signals)
+            second_is_computed = _computed(
+                layers, second, _carried(layers, first, signals), signals
+            )
             first_is_computed = _computed(layers, first, _carried(layers, second, signals), signals)
             if first_is_computed != second_is_computed:
                 signals[index] = 0 if second_is_computed else 1

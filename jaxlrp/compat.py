@@ -6,6 +6,7 @@ import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.core
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
@@ -56,7 +57,69 @@ def bodies(eqn: Any) -> tuple[Any, ...]:
         return (eqn.params["jaxpr"],)
     if eqn.primitive.name == "cond":
         return tuple(eqn.params["branches"])
+    if eqn.primitive.name == "shard_map":
+        return (ClosedJaxpr(eqn.params["jaxpr"], ()),)
     return ()
+
+
+def shard_map(function: Any, params: dict[str, Any]) -> Any:
+    """`function` under the mesh and the specifications of a `shard_map` equation."""
+    return jax.shard_map(
+        function,
+        mesh=params["mesh"],
+        in_specs=tuple(params["in_specs"]),
+        out_specs=tuple(params["out_specs"]),
+        axis_names=set(params["newly_manual_axes"]),
+        check_vma=params["check_vma"],
+    )
+
+
+def _varying(x: Any) -> frozenset[str]:
+    """The axes of a manual mesh along which an array's copies differ."""
+    return frozenset(getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", ()))
+
+
+def typed_like(x: Any, *others: Any) -> Any:
+    """`x` laid out over devices as other arrays are, so that it may be their cotangent.
+
+    Inside `shard_map`, what is the same on all devices is marked as varying where the others vary,
+    and summed where they do not. On a mesh of explicit axes it takes the sharding of the first.
+    """
+    varying = frozenset().union(*map(_varying, others))
+    missing, extra = varying - _varying(x), _varying(x) - varying
+    if missing:
+        x = jax.lax.pcast(x, tuple(sorted(missing)), to="varying")
+    if extra:
+        x = jax.lax.psum(x, tuple(sorted(extra)))
+    return sharded_like(x, others[0])
+
+
+def sharded_like(x: Any, other: Any) -> Any:
+    """`x` with the sharding of another array of its shape, on a mesh of explicit axes."""
+    wanted = jax.typeof(other).sharding
+    if not _is_explicit(wanted) or x.shape != other.shape or wanted == jax.typeof(x).sharding:
+        return x
+    return jax.sharding.reshard(x, wanted)
+
+
+def linear_transpose(function: Any, like: Any, s: Any) -> Any:
+    """The transpose of a linear function of arrays like `like`, applied to `s`."""
+    if not _varying(s) and not _is_explicit(jax.typeof(s).sharding):
+        return jax.linear_transpose(function, like)(s)[0]
+    # What a transpose gives varies as its argument does: told by an example that varies too.
+    zeros = jax.tree.map(lambda v: typed_like(jax.numpy.zeros(v.shape, v.dtype), s), like)
+    out, back = jax.vjp(function, zeros)
+    return back(sharded_like(s, out))[0]
+
+
+def _is_explicit(sharding: Any) -> bool:
+    mesh = getattr(sharding, "mesh", None)
+    return (
+        mesh is not None
+        and bool(mesh.axis_names)
+        and not mesh.are_all_axes_manual
+        and any("Explicit" in str(kind) for kind in mesh.axis_types)
+    )
 
 
 def opaque_remedy(name: str) -> str | None:

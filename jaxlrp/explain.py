@@ -152,7 +152,7 @@ def relevance_vjp(
                 f"relevance of structure {tree} and shapes {[jnp.shape(r) for r in leaves]} was "
                 f"given; the output has {traced.out_tree} and {[v.shape for v in values]}."
             )
-        seeds = [jnp.asarray(r, v.dtype) for r, v in zip(leaves, values, strict=True)]
+        seeds = [_seed(r, v) for r, v in zip(leaves, values, strict=True)]
         (found,) = back(seeds)
         return traced.explained(_relevances(traced, found, explained))
 
@@ -303,13 +303,17 @@ def _pull_back(
         return traced.run(explained, forward.Probes(**{kind: by_layer}, masks=masks or {}))
 
     primals = [widen(p) for p in traced.primals()]
-    numbered = dict(enumerate(zeros.values()))
+    numbered = {i: compat.typed_like(z, *primals) for i, z in enumerate(zeros.values())}
     values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
-    seeds = [w.astype(v.dtype) for w, v in zip(weights, values, strict=True)]
+    seeds = [_seed(w, v) for w, v in zip(weights, values, strict=True)]
     found, brought = back(seeds)
     extra = {layer: brought[i] for i, layer in enumerate(layers)}
     values = [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)]
     return values, aux, _relevances(traced, found, primals), extra
+
+
+def _seed(weight: Any, value: Any) -> Any:
+    return compat.typed_like(jnp.asarray(weight, value.dtype), value)
 
 
 def _as(array: Any, value: Value) -> Any:

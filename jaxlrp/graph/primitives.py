@@ -9,19 +9,20 @@ MOVES = frozenset(
     """reshape transpose squeeze expand_dims broadcast_in_dim broadcast slice dynamic_slice gather
     rev pad concatenate split unstack stack tile copy copy_p dynamic_update_slice scatter device_put
     sharding_constraint optimization_barrier name reduce_precision convert_element_type
-    mesh_cast reshard layout_constraint pvary""".split()
+    mesh_cast reshard layout_constraint pvary pcast vary_unreduced_cast""".split()
 )
 # Views that change the shape of a value but neither select nor repeat its elements.
 VIEWS = frozenset("reshape transpose squeeze expand_dims copy copy_p convert_element_type".split())
 # One value passes through, nothing else happens.
 COPIES = frozenset(
     """copy copy_p convert_element_type reduce_precision name optimization_barrier
-    sharding_constraint device_put mesh_cast reshard layout_constraint pvary""".split()
+    sharding_constraint device_put mesh_cast reshard layout_constraint pvary pcast""".split()
 )
 # Linear maps with fixed coefficients; relevance follows their transpose.
 FIXED_LINEAR = frozenset(
     """cumsum fft real imag complex conj reduce_window_sum reduce_sum scatter-add
-    scatter_add psum all_gather ppermute select_and_scatter_add select_and_gather_add""".split()
+    scatter_add psum psum_invariant all_gather all_gather_invariant all_gather_reduced ppermute
+    all_to_all reduce_scatter unreduced_psum unreduced_reduce_scatter select_and_scatter_add select_and_gather_add""".split()
 )
 UNARY = frozenset(
     """abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma

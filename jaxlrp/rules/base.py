@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlrp.compat import is_concrete
+from jaxlrp.compat import is_concrete, sharded_like
 from jaxlrp.errors import RuleError
 
 Array = jax.Array
@@ -234,7 +234,8 @@ def choose(where: Any, a: Any, b: Any, like: Any) -> Any:
     shape = jnp.broadcast_shapes(jnp.shape(where), jnp.shape(a), jnp.shape(b))
     cases = (lax.broadcast_to_rank(jnp.asarray(v, like.dtype), len(shape)) for v in (a, b))
     full = [v if v.shape == shape else jnp.broadcast_to(v, shape) for v in cases]
-    return lax.select(where if where.shape == shape else jnp.broadcast_to(where, shape), *full)
+    test = where if where.shape == shape else jnp.broadcast_to(where, shape)
+    return lax.select(test, *(sharded_like(v, test) for v in full))
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Control flow: `scan` and `cond` run again with bodies whose derivative is relevance.
+"""Control flow: `scan`, `cond` and `shard_map` run again with bodies whose derivative is relevance.
 
 JAX's own scan stacks the residuals and runs backwards; what is decided here is only what crosses
 the border of a body: a density becomes a relevance where the other side carries relevance, and a
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlrp import compat
+from jaxlrp.errors import InputError
 from jaxlrp.graph import control
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Eqn, Value
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 def run(carrier: Carrier, layer: Layer, env: Env) -> None:
     """Run a layer of control flow; adds its outputs to `env`."""
     eqn = group_of(layer).main
-    outputs = (_scan if eqn.name == "scan" else _cond)(carrier, layer, eqn, env)
+    outputs = _RUNNERS[eqn.name](carrier, layer, eqn, env)
     env.update(zip(eqn.outputs, outputs, strict=True))
 
 
@@ -126,6 +128,33 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     ends, ys = lax.scan(step, start, slices, **settings)
     pairs = zip(control.results(eqn, body), [*ends, *ys], strict=True)
     return [_leave(carrier, inside, outside, y) for (inside, outside), y in pairs]
+
+
+def _shard_map(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
+    (body,) = eqn.bodies
+    probes = _inside(carrier, layer)
+    if probes.relevance or probes.masks:
+        name = next(iter([*probes.relevance, *probes.masks])).name
+        raise InputError(
+            f"{name!r} stands inside shard_map, where each device has a part of it; layers= and "
+            "condition= reach layers outside only."
+        )
+    free = {v: env[v] for v in control.free_values(eqn)}
+
+    def local(*arrays: Any) -> tuple[Any, ...]:
+        inner: Env = {**free, **dict(zip(body.inputs, arrays, strict=True))}
+        forward.run_graph(body, inner, carrier.within(probes), body.outputs)
+        found = zip(body.outputs, eqn.outputs, strict=True)
+        return tuple(_typed(evaluate.read(inner, v), o) for v, o in found)
+
+    pairs = control.operands(eqn, body)
+    operands = [_typed(_enter(carrier, o, i, evaluate.read(env, o)), i) for o, i in pairs]
+    outputs = compat.shard_map(local, eqn.params)(*operands)
+    ends = zip(control.results(eqn, body), outputs, strict=True)
+    return [_leave(carrier, inside, outside, y) for (inside, outside), y in ends]
+
+
+_RUNNERS = {"scan": _scan, "cond": _cond, "shard_map": _shard_map}
 
 
 def _receives(carrier: Carrier, value: Value) -> bool:

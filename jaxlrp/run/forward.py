@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlrp import compat
 from jaxlrp.graph import control
 from jaxlrp.graph.groups import Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
@@ -347,7 +348,8 @@ def _backward(
     back = layer.rule.propagate(view)
     back = back if isinstance(back, tuple) else (back,)
     back = tuple(
-        jnp.broadcast_to(c, x.shape).astype(x.dtype) for c, x in zip(back, inputs, strict=True)
+        compat.typed_like(jnp.broadcast_to(c, x.shape).astype(x.dtype), x)
+        for c, x in zip(back, inputs, strict=True)
     )
     if not keep_account:
         return back, None, None

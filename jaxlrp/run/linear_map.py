@@ -46,8 +46,7 @@ class _Map:
         return self._function(x)
 
     def T(self, s: Any) -> Any:
-        (back,) = jax.linear_transpose(self._function, self._like)(s)
-        return back
+        return compat.linear_transpose(self._function, self._like, s)
 
 
 def combination(signed: float, positive: float, negative: float, absolute: float) -> Weights:
