@@ -1,7 +1,8 @@
 """Products in which one factor is computed from what the other one carries.
 
-In a selective state space h = a h + b u, y = c h, the coefficients a, b and c are functions of u: they
-say how u is passed on. Such a product has a signal, the factor that carries u, and a coefficient.
+In a selective state space h = a h + b u, y = c h, the coefficients a, b and c are functions of u:
+they say how u is passed on. Such a product has a signal, the factor that carries u, and a
+coefficient.
 """
 
 from __future__ import annotations

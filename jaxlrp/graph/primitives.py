@@ -22,7 +22,8 @@ COPIES = frozenset(
 FIXED_LINEAR = frozenset(
     """cumsum fft real imag complex conj reduce_window_sum reduce_sum scatter-add
     scatter_add psum psum_invariant all_gather all_gather_invariant all_gather_reduced ppermute
-    all_to_all reduce_scatter unreduced_psum unreduced_reduce_scatter select_and_scatter_add select_and_gather_add""".split()
+    all_to_all reduce_scatter unreduced_psum unreduced_reduce_scatter select_and_scatter_add
+    select_and_gather_add""".split()
 )
 UNARY = frozenset(
     """abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma
