@@ -146,6 +146,46 @@ def test_associative_scan():
     check(lrp.composites.lrp_zero(), fn, lambda x: (x @ W).sum(1) @ V, X)
 
 
+REDUCTIONS = {
+    "sum": (lax.add, 0.0, lambda y: y.sum(1)),
+    "max": (lax.max, -jnp.inf, lambda y: y.max(1)),
+    "min": (lax.min, jnp.inf, lambda y: y.min(1)),
+    "product": (lax.mul, 1.0, lambda y: y[:, 0] * y[:, 1] * y[:, 2]),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reduce_with_a_known_monoid(name):
+    operation, start, plain = REDUCTIONS[name]
+
+    def fn(x):
+        return lax.reduce(x @ V[:4], start, operation, (2,))
+
+    found, want = (
+        lrp.explain(f, lrp.composites.lrp_zero())(X)
+        for f in (fn, lambda x: jax.vmap(plain)(x @ V[:4]))
+    )
+    assert_close(found.sum(), fn(X).sum(), 1e-10)
+    if name != "product":
+        assert_close(found, want, 1e-10)
+        return
+    # Each of three factors gets a third; written as two products the first two get a quarter.
+    y = X @ V[:4]
+    thirds = jnp.broadcast_to(fn(X)[..., None] / 3, y.shape)
+    assert_close(found, X * ((thirds / y) @ V[:4].T), 1e-10)
+
+
+def test_vectorize_donation_and_derivatives_by_the_user():
+    @jax.custom_vjp
+    def relu(x):
+        return jax.nn.relu(x)
+
+    relu.defvjp(lambda x: (relu(x), None), lambda _, c: (0.0 * c,))  # is not asked
+    inner = jax.jit(lambda x: relu(x @ W), donate_argnums=0)
+    fn = jnp.vectorize(lambda x: inner(x + 0.0) @ V, signature="(t,n)->(t,m)")
+    check(lrp.Epsilon(0.1), fn, lambda x: jax.nn.relu(x @ W) @ V, X)
+
+
 def branches(w):
     return [lambda x: jax.nn.relu(x @ w), lambda x: jnp.tanh(x @ w + 1.0), lambda x: 2.0 * x @ w]
 

@@ -45,6 +45,8 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
     active = bench.activity.active
     if name in LINEAR_CORES:
         return "matmul", "linear", "both operands depend on the input"
+    if name == "reduce_prod":
+        return "product", "linear", "many factors"
     if name in _WINNERS:
         return "max_pool", "move", ""
     if name in SORTS:

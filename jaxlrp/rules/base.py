@@ -44,6 +44,7 @@ class LayerView(Protocol):
     bias: Any  # what the layer adds: its output for a zero input; broadcasts against `z`
     nonnegative: bool  # x >= 0 is proven
     reciprocal: int | None  # products: position of an input that divides
+    factors: int  # products: how many
     gate: int | None  # products: position of the gate among the inputs, if the graph shows one
     sign_split: bool  # outputs z < 0 may carry relevance (False below a ReLU)
     arriving: str  # "density" or "relevance": which of the two came to the output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from typing import Any
 
@@ -44,6 +45,10 @@ class View:
         self.gate = group.gate
         self.transport = group.transport
         self.reciprocal = 1 if group.kind == "product" and group.main.name == "div" else None
+        self.factors = 2
+        if group.main.name == "reduce_prod":
+            shape = group.inputs[0].shape
+            self.factors = math.prod(shape[axis] for axis in group.main.params["axes"])
         self.bias_loss: list[Any] = []
         self.stabiliser_loss: list[Any] = []
 
