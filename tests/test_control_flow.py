@@ -385,3 +385,32 @@ def test_jit_vmap_and_second_derivatives():
     assert_close(jnp.sum(jax.grad(loss)(X) * step), change, 1e-6)  # central differences
     tangent = jax.jvp(loss, (X,), (step,))[1]
     assert_close(tangent, change, 1e-6)
+
+
+@pytest.mark.parametrize("where", ["body", "after"])
+def test_edges_change_their_sort_at_the_border(where):
+    """Flat sends relevance, Epsilon a density: on one side of the border each."""
+
+    def step(c, a):
+        with jax.named_scope("body"):
+            c = jnp.tanh(a @ W + c @ U)
+        return c, c
+
+    def after(c, ys, x):
+        with jax.named_scope("after"):
+            return c @ V + ys.mean(0) @ V + x[:, 0] @ (W @ V)
+
+    def scan(args):
+        h, x = args
+        return after(*lax.scan(step, h, x.swapaxes(0, 1)), x)
+
+    def loop(args):
+        h, x = args
+        ys = []
+        for t in range(5):
+            h, _ = step(h, x[:, t])
+            ys.append(h)
+        return after(h, jnp.stack(ys), x)
+
+    flat = {lrp.all_of("dense", lrp.inside(where)): lrp.Flat()}
+    check(lrp.composites.lrp_zero() | flat, scan, loop, (H, X))
