@@ -17,20 +17,24 @@ DEMOS := .venv-demos
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-vit demo-bytes demo-reviews test test-slow third-party lint format types docs \
-	docs-serve bench clean
+.PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow third-party \
+	lint format types docs docs-serve bench bench-llama dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
 	@echo "make demo-vit     the same digits seen by a transformer, write out/vit_mnist.png"
 	@echo "make demo-bytes   why a file looks like Python, write out/magika_bytes.html and .png"
 	@echo "make demo-reviews what makes a film review positive, write out/movie_reviews.html and .png"
+	@echo "make demo-lstm    the same reviews read by a BiLSTM, write out/bilstm_reviews.html and .png"
+	@echo "make demo-guided  training that keeps relevance off a mark, write out/guided_training.png"
+	@echo "make dataset      explain 5,000 digits into a Zarr store, stop and go on at will"
 	@echo "make test         the tests (make test-slow: the slow ones too)"
 	@echo "make third-party  explain networks written by others"
 	@echo "make lint         ruff: lint and formatting (make format mends both)"
 	@echo "make types        pyright over jaxlrp"
 	@echo "make docs         build the documentation into site/ (make docs-serve shows it)"
 	@echo "make bench        time and memory against the gradient"
+	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make clean        remove the environments and what was built"
 
 demo: $(VENV)/.examples
@@ -44,6 +48,15 @@ demo-bytes: $(DEMOS)/.demo-bytes
 
 demo-reviews: $(DEMOS)/.demo-reviews
 	$(DEMOS)/bin/python examples/movie_reviews.py $(ARGS)
+
+dataset: $(VENV)/.dataset
+	$(BIN)/python examples/dataset.py $(ARGS)
+
+demo-lstm: $(VENV)/.examples
+	$(BIN)/python examples/bilstm_reviews.py $(ARGS)
+
+demo-guided: $(VENV)/.examples
+	$(BIN)/python examples/guided_training.py $(ARGS)
 
 # KERAS_BACKEND is read once, when keras is first imported.
 test: $(VENV)/.test
@@ -74,6 +87,9 @@ docs-serve: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/ratio.py $(ARGS)
+
+bench-llama: $(VENV)/.bench
+	$(BIN)/python benchmarks/llama.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(THIRD) $(DEMOS) site out build dist .pytest_cache .ruff_cache .hypothesis

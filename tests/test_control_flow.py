@@ -387,7 +387,7 @@ def test_jit_vmap_and_second_derivatives():
     assert_close(tangent, change, 1e-6)
 
 
-@pytest.mark.parametrize("where", ["body", "after"])
+@pytest.mark.parametrize("where", ["body", "after", "start"])
 def test_edges_change_their_sort_at_the_border(where):
     """Flat sends relevance, Epsilon a density: on one side of the border each."""
 
@@ -396,21 +396,23 @@ def test_edges_change_their_sort_at_the_border(where):
             c = jnp.tanh(a @ W + c @ U)
         return c, c
 
-    def after(c, ys, x):
+    def after(c, ys, start):
+        with jax.named_scope("start"):
+            read = start @ V
         with jax.named_scope("after"):
-            return c @ V + ys.mean(0) @ V + x[:, 0] @ (W @ V)
+            return c @ V + ys.mean(0) @ V + read
 
     def scan(args):
         h, x = args
-        return after(*lax.scan(step, h, x.swapaxes(0, 1)), x)
+        return after(*lax.scan(step, h, x.swapaxes(0, 1)), h)
 
     def loop(args):
         h, x = args
-        ys = []
+        c, ys = h, []
         for t in range(5):
-            h, _ = step(h, x[:, t])
-            ys.append(h)
-        return after(h, jnp.stack(ys), x)
+            c, _ = step(c, x[:, t])
+            ys.append(c)
+        return after(c, jnp.stack(ys), h)
 
     flat = {lrp.all_of("dense", lrp.inside(where)): lrp.Flat()}
     check(lrp.composites.lrp_zero() | flat, scan, loop, (H, X))

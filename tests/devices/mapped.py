@@ -1,0 +1,188 @@
+"""`shard_map` around an explanation and inside the explained function, and explicit meshes.
+
+Prints for every case the distance from the same explanation on one device, the total relevance
+and the output explained, or the error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxlrp as lrp
+from tests.compare import relative_l2
+from tests.devices.networks import draw
+
+jax.config.update("jax_enable_x64", True)
+
+X, W, V = draw(8, 16, seed=1, scale=1.0), draw(16, 32), draw(32, 8)
+TARGET = np.arange(8)
+SHARED = P()
+RULES = {
+    "lrp_zero": lrp.composites.lrp_zero(),
+    "zplus": lrp.RuleMap({"dense": lrp.ZPlus()}),
+    "epsilon_plus_flat": lrp.composites.epsilon_plus_flat(),
+    "epsilon_alpha2_beta1": lrp.composites.epsilon_alpha2_beta1(),
+}
+MESH = jax.make_mesh((8,), ("d",), (AxisType.Auto,))
+
+
+def perceptron(x, w=W, v=V):
+    return jax.nn.relu(x @ w) @ v
+
+
+# --- shard_map around
+
+
+def around(rules, target, check):
+    """Each device explains its rows; the weights are closed over."""
+    explain = lrp.explain(perceptron, rules)
+    if target is None:
+        mapped = jax.shard_map(
+            explain, mesh=MESH, in_specs=P("d"), out_specs=P("d"), check_vma=check
+        )
+        return jax.jit(mapped)(X), explain(X)
+    mapped = jax.shard_map(
+        lambda x, target: explain(x, target=target),
+        mesh=MESH,
+        in_specs=(P("d"), P("d")),
+        out_specs=P("d"),
+        check_vma=check,
+    )
+    return jax.jit(mapped)(X, TARGET), explain(X, target=TARGET)
+
+
+def around_with_psum(rules):
+    """Each device holds some hidden units and sees the whole output by psum."""
+
+    def each(x, target, w, v):
+        def fn(x):
+            return lax.psum(perceptron(x, w, v), "d")
+
+        # Relevance of a shared input, as its gradient, is a sum over the devices' paths already.
+        return lrp.explain(fn, rules)(x, target=target)
+
+    split = (SHARED, SHARED, P(None, "d"), P("d"))
+    mapped = jax.shard_map(each, mesh=MESH, in_specs=split, out_specs=SHARED)
+    return jax.jit(mapped)(X, TARGET, W, V), lrp.explain(perceptron, rules)(X, target=TARGET)
+
+
+# --- shard_map inside: the same function written for one device and for eight
+
+
+def psum(x, w, v):
+    return lax.psum(perceptron(x, w, v), "d")
+
+
+def all_gather(x, w, v):
+    return lax.all_gather(jax.nn.relu(x @ w), "d", axis=1, tiled=True) @ v
+
+
+def ppermute(x, w, v):
+    h = jax.nn.relu(x @ w)
+    return (h + lax.ppermute(h, "d", [(i, (i + 1) % 8) for i in range(8)])) @ v
+
+
+def neighbours(x, w, v):
+    h = jax.nn.relu(x @ w)
+    return (h + jnp.roll(h, 1, axis=0)) @ v
+
+
+def psum_scatter(x, w, v):
+    return lax.psum_scatter(perceptron(x, w, v), "d", scatter_dimension=0, tiled=True)
+
+
+def all_to_all(x, w, v):
+    h = lax.all_to_all(jax.nn.relu(x @ w), "d", 1, 0, tiled=True)
+    return lax.all_to_all(h, "d", 0, 1, tiled=True) @ v
+
+
+COLUMNS = P(None, "d")
+INSIDE = {
+    # name: (each device's part, in_specs, out_specs, the same on one device)
+    "psum": (psum, (SHARED, COLUMNS, P("d")), SHARED, perceptron),
+    "all_gather": (all_gather, (SHARED, COLUMNS, COLUMNS), COLUMNS, perceptron),
+    "ppermute": (ppermute, (P("d"), SHARED, SHARED), P("d"), neighbours),
+    "psum_scatter": (psum_scatter, (SHARED, COLUMNS, P("d")), P("d"), perceptron),
+    "all_to_all": (all_to_all, (P("d"), SHARED, SHARED), P("d"), perceptron),
+}
+
+
+def inside(name, rules, check):
+    part, in_specs, out_specs, whole = INSIDE[name]
+
+    def fn(x):
+        mapped = jax.shard_map(
+            part, mesh=MESH, in_specs=in_specs, out_specs=out_specs, check_vma=check
+        )
+        return mapped(x, W, V)
+
+    found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=TARGET))(X)
+    expected = lrp.explain(lambda x: whole(x, W, V), rules)(X, target=TARGET)
+    return found, expected, whole(X, W, V)[np.arange(8), TARGET]
+
+
+# --- meshes whose axes are explicit: shardings are part of the types
+
+
+def explicit(rules, tensor, target):
+    mesh = jax.make_mesh((2, 4), ("data", "model"), (AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        columns, rows = (P(None, "model"), P("model")) if tensor else (SHARED, SHARED)
+        x, w, v = (
+            jax.device_put(a, NamedSharding(mesh, spec))
+            for a, spec in ((X, P("data")), (W, columns), (V, rows))
+        )
+
+        def fn(x):
+            hidden = jax.nn.relu(x @ w)
+            return jnp.einsum("bh,ho->bo", hidden, v, out_sharding=P("data"))
+
+        found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=target))(x)
+        assert found.sharding.spec[0] == "data"
+        found = np.asarray(found)
+    return found, lrp.explain(perceptron, rules)(X, target=target)
+
+
+def cases():
+    for rule, rules in RULES.items():
+        for check in (True, False):
+            kind = "checked" if check else "unchecked"
+            yield f"around/{rule}/{kind}", lambda r=rules, c=check: around(r, TARGET, c)
+            yield f"around/{rule}/{kind}/all", lambda r=rules, c=check: around(r, None, c)
+        yield f"around/{rule}/psum", lambda r=rules: around_with_psum(r)
+        yield f"explicit/{rule}/data", lambda r=rules: explicit(r, False, TARGET)
+        yield f"explicit/{rule}/both", lambda r=rules: explicit(r, True, TARGET)
+        yield f"explicit/{rule}/all", lambda r=rules: explicit(r, True, None)
+    for name in INSIDE:
+        for rule, rules in RULES.items():
+            yield f"inside/{name}/{rule}", lambda n=name, r=rules: inside(n, r, True)
+        yield f"inside/{name}/unchecked", lambda n=name: inside(n, RULES["zplus"], False)
+
+
+def outcome(case) -> dict:
+    try:
+        found, expected, *output = case()
+    except Exception as error:  # the test says which may fail, and how
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "distance": relative_l2(found, expected),
+        "total": float(np.sum(found)),
+        "output": float(np.sum(output)),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: outcome(case) for name, case in cases()}))
