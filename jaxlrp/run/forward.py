@@ -211,9 +211,12 @@ class Carrier:
         return array
 
     def hold(self, array: Any, value: Value) -> Any:
-        """The array in its own precision, as a constant."""
+        """The array in its own precision, as a constant for what relevance does not cross.
+
+        Not by `evaluate.hold`: what reads it may have no derivative at all.
+        """
         if value in self.plan.activity.active:
-            array = evaluate.hold(array)
+            array = jax.lax.stop_gradient(array)
         return self.lower(array, value)
 
     def run_layer(self, layer: Layer, env: Env) -> None:
