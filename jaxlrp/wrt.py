@@ -36,6 +36,12 @@ def choose(
         raise SelectorError(f"wrt={wrt!r} matches no layer. Kinds of layers here: {kinds}.")
     if all(group_of(layer).entry is not None for layer in found):
         return graph, [group_of(layer) for layer in found]
+    inside = next((y for y in found if group_of(y).around is not None), None)
+    if inside is not None:
+        raise InputError(
+            f"wrt={wrt!r} selects {inside.name!r}, which stands inside a loop or a branch; explain "
+            "a value outside it, or ask for relevance there with layers=."
+        )
     return cut(graph, [_entry(layer) for layer in found])
 
 

@@ -270,6 +270,11 @@ def test_layers_and_masks_inside_have_the_scan_axis_first():
     assert_close(halved[1][:, 3], dx[:, 3] / 4, 1e-12)
 
 
+def test_wrt_does_not_reach_into_a_loop():
+    with pytest.raises(lrp.InputError, match="layers="):
+        lrp.explain(scanned, lrp.Epsilon(), wrt="activation")((H, X))
+
+
 def test_the_ledger_lists_what_reaches_a_static_start():
     start = jnp.ones((2, 6))
 
