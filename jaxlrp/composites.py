@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from jaxlrp.coefficients import SignalIs
+from jaxlrp.graph.gates import KEEPS_SHARES
 from jaxlrp.graph.groups import KINDS
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
@@ -302,9 +303,6 @@ class _Summand(_Selector):
         return "a summand"
 
 
-_BETWEEN = frozenset("structural affine dense reduce avg_pool norm".split())
-
-
 @dataclasses.dataclass(frozen=True)
 class _SoftmaxOfProduct(_Selector):
     """Softmax layers whose output is a factor of a product of two active values.
@@ -326,7 +324,7 @@ class _SoftmaxOfProduct(_Selector):
                 kind_ = layers.layers[reader].kind
                 if kind_ in ("matmul", "product"):
                     found.add(index)
-                elif kind_ in _BETWEEN or (kind_ == "activation" and not mixed):
+                elif kind_ in KEEPS_SHARES and not (kind_ == "activation" and mixed):
                     after = mixed or kind_ == "dense"
                     stack.extend((further, after) for further in layers.feeds[reader])
         return frozenset(found)

@@ -88,15 +88,19 @@ def network(rnn, params, x):
     return z + params["out"]["bias"] if "bias" in params["out"] else z
 
 
-@pytest.mark.parametrize("written", WRITTEN)
-@pytest.mark.parametrize("epsilon", EPSILONS)
+# Unrolled, the first sums have one active summand and are no sums, so that a large epsilon stands
+# elsewhere than in the reference.
+SPELLED = [
+    (written, epsilon)
+    for written in WRITTEN
+    for epsilon in EPSILONS
+    if (written, epsilon) != ("unrolled", "eps1e-3")
+]
+
+
+@pytest.mark.parametrize(("written", "epsilon"), SPELLED)
 @pytest.mark.parametrize("case", CASES)
 def test_input(case, epsilon, written):
-    if written == "unrolled" and epsilon == "eps1e-3":
-        pytest.skip(
-            "unrolled, the first sums have one active summand and are no sums, so that epsilon "
-            "stands elsewhere; the difference vanishes with epsilon"
-        )
     pack, params = load(case)
     fn = functools.partial(network, WRITTEN[written], params)
     np.testing.assert_allclose(fn(pack["input"]), pack["logits"], rtol=1e-10)

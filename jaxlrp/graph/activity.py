@@ -86,9 +86,6 @@ class Activity:
         arrives = any(v in self.reached and v not in self.explained for v in eqn.outputs)
         return arrives and bool(self.active_inputs(eqn))
 
-    def static(self, value: Value) -> bool:
-        return value not in self.active
-
 
 def _is_times_zero(eqn: Eqn) -> bool:
     """A product with a zero that is written in the program: the start of a recurrence."""

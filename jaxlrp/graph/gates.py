@@ -8,7 +8,7 @@ from jaxlrp.graph.ir import Value
 
 # What is made of a share of a whole by these alone still says how much of the other factor counts:
 # moved, scaled, mixed over heads, renormalised, clipped before it is mixed.
-_KEEP = frozenset("structural affine dense reduce avg_pool norm activation".split())
+KEEPS_SHARES = frozenset("structural affine dense reduce avg_pool norm activation".split())
 
 
 def find(bench: Workbench) -> None:
@@ -57,7 +57,7 @@ def _is_share(bench: Workbench, value: Value) -> bool:
         if group.kind == "softmax":
             return True
         mixed_before = clipped and group.kind == "dense"
-        if group.kind not in _KEEP or len(group.inputs) != 1 or mixed_before:
+        if group.kind not in KEEPS_SHARES or len(group.inputs) != 1 or mixed_before:
             return False
         clipped = clipped or group.kind == "activation"
         value = group.inputs[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -18,7 +17,7 @@ from jaxlrp.errors import InputError
 from jaxlrp.graph import control
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.run import evaluate, forward
+from jaxlrp.run import evaluate, forward, taps
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, group_of
 
@@ -40,7 +39,7 @@ def _enter(carrier: Carrier, outside: Value, inside: Value, array: Any) -> Any:
         return carrier.hold(array, outside)
     array = carrier.raise_(array, inside)
     if plan.edges.get(outside) == "relevance" and plan.edges.get(inside) == "density":
-        return forward.as_relevance(array)
+        return taps.as_relevance(array)
     return array
 
 
@@ -51,7 +50,7 @@ def _leave(carrier: Carrier, inside: Value, outside: Value, array: Any) -> Any:
         return carrier.lower(array, inside)
     array = carrier.raise_(array, outside)
     if plan.edges.get(inside) == "relevance" and plan.edges.get(outside) != "relevance":
-        return forward.as_relevance(array)
+        return taps.as_relevance(array)
     return array
 
 
@@ -92,11 +91,11 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     ]
     start = [_carried(carrier, pair, x) for pair, x in zip(back, operands[first:last], strict=True)]
     if layer in carrier.probes.accounts:
-        account = carrier.probes.accounts[layer]
+        account, active = carrier.probes.accounts[layer], carrier.plan.activity.active
         for n, (outside, (_, inside)) in enumerate(zip(eqn.inputs[first:last], back, strict=True)):
-            if inside in carrier.plan.activity.reached and not _receives(carrier, outside):
+            if inside in carrier.plan.activity.reached and outside not in active:
                 arriving = carrier.plan.edges.get(inside, "density")
-                start[n] = _lost(start[n], account, arriving)
+                start[n] = taps.lost(start[n], account, arriving)
     probes = _inside(carrier, layer)
     free = {v: env[v] for v in control.free_values(eqn)}
     watched = list(probes.relevance)
@@ -122,7 +121,7 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     slices = (
         operands[last:],
         [probes.relevance[y] for y in watched],
-        [_full(probes.masks[y], y, eqn.params["length"]) for y in stacked],
+        [_full(probes.masks[y], eqn.params["length"]) for y in stacked],
     )
     settings = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
     ends, ys = lax.scan(step, start, slices, **settings)
@@ -157,10 +156,6 @@ def _shard_map(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
 _RUNNERS = {"scan": _scan, "cond": _cond, "shard_map": _shard_map}
 
 
-def _receives(carrier: Carrier, value: Value) -> bool:
-    return value in carrier.plan.activity.active
-
-
 def _typed(array: Any, value: Value) -> Any:
     """An array, also where the program has a Python number."""
     return array if hasattr(array, "aval") else jnp.asarray(array, value.dtype)
@@ -180,21 +175,6 @@ def _read(carrier: Carrier, pair: tuple[Value, Value], array: Any) -> Any:
     return array if before in carrier.plan.activity.reached else carrier.lower(array, after)
 
 
-def _full(mask: Any, layer: Layer, length: int) -> Any:
+def _full(mask: Any, length: int) -> Any:
     """A mask of a layer with one entry for every iteration."""
     return jnp.broadcast_to(mask, (length, *jnp.shape(mask)[1:]))
-
-
-def _lost(start: Any, account: Any, arriving: str) -> Any:
-    """The start of a carry that is static: the account lists the relevance that reaches it."""
-
-    @jax.custom_vjp
-    def begin(start: Any, account: Any) -> Any:
-        return start
-
-    def backward(start: Any, arrived: Any) -> tuple[None, Any]:
-        relevance = forward.times(start, arrived) if arriving == "density" else arrived
-        return None, jnp.zeros_like(account).at[0].set(jnp.sum(relevance))
-
-    begin.defvjp(lambda start, account: (start, start), backward)
-    return begin(start, account)

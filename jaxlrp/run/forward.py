@@ -24,7 +24,7 @@ from jaxlrp.graph.groups import Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
 from jaxlrp.rules.base import times
 from jaxlrp.rules.elementary import Follow
-from jaxlrp.run import evaluate, flow, shut
+from jaxlrp.run import evaluate, flow, shut, taps
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.view import View
@@ -261,16 +261,16 @@ class Carrier:
         """Outputs with the layer's mask and probe on the way back."""
         if layer in self.probes.masks:
             mask = self.probes.masks[layer]
-            outputs = tuple(_masked(y, mask) for y in outputs)
+            outputs = tuple(taps.masked(y, mask) for y in outputs)
         if layer in self.probes.relevance:
-            tapped = tap(outputs[0], self.probes.relevance[layer], layer.arriving)
+            tapped = taps.tap(outputs[0], self.probes.relevance[layer], layer.arriving)
             outputs = (tapped, *outputs[1:])
         return outputs
 
     def _convert(self, array: Any, value: Value, layer: Layer) -> Any:
         """Make what a layer sends back fit the edge: density becomes relevance where asked."""
         if self.plan.edges.get(value) == "relevance" and layer.carries == "density":
-            return as_relevance(array)
+            return taps.as_relevance(array)
         return array
 
     def _ruled(
@@ -361,51 +361,3 @@ def _backward(
     bias, stabiliser = view.losses()
     entries = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
     return back, None, jnp.stack([jnp.real(jnp.asarray(e)) for e in entries])
-
-
-@jax.custom_vjp
-def as_relevance(x: Any) -> Any:
-    return x
-
-
-def _as_relevance_forward(x: Any) -> tuple[Any, Any]:
-    return x, x
-
-
-def _as_relevance_backward(x: Any, density: Any) -> tuple[Any]:
-    return (times(x, density),)
-
-
-as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
-
-
-def tap(y: Any, probe: Any, arriving: str) -> Any:
-    """`y`, with the relevance that arrives at it as the probe's cotangent."""
-
-    @jax.custom_vjp
-    def tapped(y: Any, probe: Any) -> Any:
-        return y
-
-    def tap_forward(y: Any, probe: Any) -> tuple[Any, Any]:
-        return y, y
-
-    def tap_backward(y: Any, arrived: Any) -> tuple[Any, Any]:
-        relevance = times(y, arrived) if arriving == "density" else arrived
-        return arrived, relevance
-
-    tapped.defvjp(tap_forward, tap_backward)
-    return tapped(y, probe)
-
-
-def _masked(y: Any, mask: Any) -> Any:
-    """`y`, with what arrives at it multiplied by a mask."""
-
-    @jax.custom_vjp
-    def masked(y: Any, mask: Any) -> Any:
-        return y
-
-    def masked_backward(mask: Any, arrived: Any) -> tuple[Any, Any]:
-        return (arrived * mask).astype(arrived.dtype), None
-
-    masked.defvjp(lambda y, mask: (y, mask), masked_backward)
-    return masked(y, mask)

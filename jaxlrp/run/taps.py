@@ -1,0 +1,74 @@
+"""Identities on whose way back something happens: a conversion, a probe, a mask, an account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.rules.base import times
+
+
+@jax.custom_vjp
+def as_relevance(x: Any) -> Any:
+    """`x`; a density that arrives becomes the relevance of x."""
+    return x
+
+
+def _as_relevance_forward(x: Any) -> tuple[Any, Any]:
+    return x, x
+
+
+def _as_relevance_backward(x: Any, density: Any) -> tuple[Any]:
+    return (times(x, density),)
+
+
+as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
+
+
+def tap(y: Any, probe: Any, arriving: str) -> Any:
+    """`y`, with the relevance that arrives at it as the probe's cotangent."""
+
+    @jax.custom_vjp
+    def tapped(y: Any, probe: Any) -> Any:
+        return y
+
+    def tap_forward(y: Any, probe: Any) -> tuple[Any, Any]:
+        return y, y
+
+    def tap_backward(y: Any, arrived: Any) -> tuple[Any, Any]:
+        relevance = times(y, arrived) if arriving == "density" else arrived
+        return arrived, relevance
+
+    tapped.defvjp(tap_forward, tap_backward)
+    return tapped(y, probe)
+
+
+def masked(y: Any, mask: Any) -> Any:
+    """`y`, with what arrives at it multiplied by a mask."""
+
+    @jax.custom_vjp
+    def passed(y: Any, mask: Any) -> Any:
+        return y
+
+    def backward(mask: Any, arrived: Any) -> tuple[Any, Any]:
+        return (arrived * mask).astype(arrived.dtype), None
+
+    passed.defvjp(lambda y, mask: (y, mask), backward)
+    return passed(y, mask)
+
+
+def lost(start: Any, account: Any, arriving: str) -> Any:
+    """The start of a carry that is static: the account lists the relevance that reaches it."""
+
+    @jax.custom_vjp
+    def begin(start: Any, account: Any) -> Any:
+        return start
+
+    def backward(start: Any, arrived: Any) -> tuple[None, Any]:
+        relevance = times(start, arrived) if arriving == "density" else arrived
+        return None, jnp.zeros_like(account).at[0].set(jnp.sum(relevance))
+
+    begin.defvjp(lambda start, account: (start, start), backward)
+    return begin(start, account)
