@@ -104,12 +104,14 @@ def sharded_like(x: Any, other: Any) -> Any:
 
 def linear_transpose(function: Any, like: Any, s: Any) -> Any:
     """The transpose of a linear function of arrays like `like`, applied to `s`."""
-    if not _varying(s) and not _is_explicit(jax.typeof(s).sharding):
-        return jax.linear_transpose(function, like)(s)[0]
-    # What a transpose gives varies as its argument does: told by an example that varies too.
-    zeros = jax.tree.map(lambda v: typed_like(jax.numpy.zeros(v.shape, v.dtype), s), like)
+    arrays = jax.tree.leaves((like, s))
+    if not any(_varying(a) or _is_explicit(jax.typeof(a).sharding) for a in arrays):
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
+        return jax.linear_transpose(function, shapes)(s)[0]
+    # Types that say how arrays lie over devices come from an example.
+    zeros = jax.tree.map(lambda a: typed_like(jax.numpy.zeros(a.shape, a.dtype), a), like)
     out, back = jax.vjp(function, zeros)
-    return back(sharded_like(s, out))[0]
+    return back(typed_like(s, out))[0]
 
 
 def _is_explicit(sharding: Any) -> bool:
@@ -195,6 +197,11 @@ def primitive_names() -> frozenset[str]:
 def is_concrete(x: Any) -> bool:
     """Whether an array has a value now (is no tracer)."""
     return not isinstance(x, jax.core.Tracer)
+
+
+def is_staging() -> bool:
+    """Whether operations on constants are being traced, as under `jit`."""
+    return not is_concrete(jax.lax.neg(jax.numpy.zeros(())))
 
 
 def path_names(path: Sequence[Any]) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ _PIECEWISE_LINEAR = COMPARISONS | COPIES | {"max", "min", "select_n"}
 
 
 def find(bench: Workbench) -> None:
-    for eqn in reversed(bench.graph.eqns):
+    for eqn in reversed(bench.eqns):
         if bench.is_open(eqn) and eqn.name in ELEMENTWISE and len(eqn.outputs) == 1:
             _claim_activation(bench, eqn)
-    for eqn in bench.graph.eqns:
+    for eqn in bench.eqns:
         if bench.is_open(eqn) and affine_operand(bench, eqn) is not None:
             _claim_affine(bench, eqn)
 
@@ -155,7 +155,7 @@ def _claim_affine(bench: Workbench, first: Eqn) -> None:
 
 def find_pairs(bench: Workbench) -> None:
     """Sums and products of active values, and the larger of two."""
-    for eqn in bench.graph.eqns:
+    for eqn in bench.eqns:
         if not bench.is_open(eqn):
             continue
         active = bench.activity.active_inputs(eqn)

@@ -81,6 +81,7 @@ class Group:
     note: str = ""
     around: Group | None = None  # the control flow in whose body this group stands
     entry: Entry | None = None  # a value explained in place of an argument
+    like: Group | None = None  # the group of an earlier call that this one was copied from
 
     @property
     def statics(self) -> list[Value]:
@@ -112,7 +113,7 @@ class Facts:
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
         """Bounds of values that are known from what they mean."""
-        new = dict.fromkeys(values, bounds)
+        new = {v: bounds for v in values if v not in self.shares}
         if new:
             self.shares.update(new)
             self.intervals = Intervals(self.graph, self.shares)
@@ -129,6 +130,7 @@ class Workbench:
         self.claimed = facts.claimed
         self.outputs = set(relevance_outputs)
         self.groups: list[Group] = []
+        self.eqns = graph.eqns  # where finders begin
 
     @property
     def intervals(self) -> Intervals:

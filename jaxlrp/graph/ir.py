@@ -54,10 +54,15 @@ class Literal(Value):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Region:
-    """A stretch of equations that `jax.checkpoint` wraps; recomputed in the backward pass."""
+    """A stretch of equations that was a call.
 
-    settings: dict[str, Any]
+    With `settings`, `jax.checkpoint` wraps it: it is recomputed in the backward pass. With `of`,
+    what was called (a jaxpr) is called several times.
+    """
+
+    settings: dict[str, Any] | None
     parent: Region | None = None
+    of: Any = None
 
 
 class Eqn:

@@ -2,21 +2,22 @@
 
 The core is a contraction or convolution with one active operand, or a sum over a window or over
 whole axes. A chain of scales and shifts by static values, with a single consumer each, folds into
-the core after it, or else into the core before it: biases, BatchNorm, layer scale, divisors.
+the core after it, or else into the core before it: biases, BatchNorm, layer scale, divisors. So
+does a sum over devices behind a core: each device has a part of the layer's inputs and weights.
 """
 
 from __future__ import annotations
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, is_view
+from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, DEVICE_SUMS, ELEMENTWISE, is_view
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 
 
 def find(bench: Workbench) -> None:
     cores = []
-    for eqn in bench.graph.eqns:
+    for eqn in bench.eqns:
         if not bench.is_open(eqn):
             continue
         operand = _core_operand(bench, eqn)
@@ -46,7 +47,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         # No parameter goes into the weights: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
-        after = absorb_affine_after(bench, eqn.out)
+        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
         kind = "dense" if eqn.name == "dot_general" else "conv"
     output = after[-1].out if after else eqn.out
     folds = kind in ("dense", "conv") and _folds(
@@ -82,11 +83,16 @@ def input_features(core: Eqn, operand: int) -> frozenset[int]:
 
 
 def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset[int]) -> bool:
-    """Whether all scales of a chain vary along feature axes alone, with no view in between."""
+    """Whether all scales of a chain vary along feature axes alone, with no view in between.
+
+    Behind a sum over devices none folds: there it may be another one on each device.
+    """
+    summed = False
     for eqn in chain:
-        if eqn.name in COPIES | ADDITIONS | {"neg"}:
+        summed = summed or eqn.name in DEVICE_SUMS
+        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg"}:
             continue
-        if eqn.name not in ("mul", "div"):
+        if eqn.name not in ("mul", "div") or summed:
             return False
         scale = next(v for v in eqn.inputs if v not in bench.activity.active)
         if scale.ndim == start.ndim and not bench.statics.varying_axes(scale) <= features:
@@ -128,8 +134,16 @@ def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
     return False
 
 
-def absorb_affine_after(bench: Workbench, start: Value, literal_shifts: bool = True) -> list[Eqn]:
-    """The chain of scales and shifts after a value; views count if an affine equation follows."""
+def absorb_affine_after(
+    bench: Workbench,
+    start: Value,
+    literal_shifts: bool = True,
+    sums: frozenset[str] = frozenset(),
+) -> list[Eqn]:
+    """The chain of scales and shifts after a value; views count if an affine equation follows.
+
+    `sums` are further equations that belong to the chain.
+    """
     chain: list[Eqn] = []
     committed = 0
     value = start
@@ -141,6 +155,9 @@ def absorb_affine_after(bench: Workbench, start: Value, literal_shifts: bool = T
                 not literal_shifts or leads_into_nonlinearity(bench, eqn.out)
             ):
                 break
+            chain.append(eqn)
+            committed = len(chain)
+        elif eqn.name in sums:
             chain.append(eqn)
             committed = len(chain)
         elif is_view(eqn):

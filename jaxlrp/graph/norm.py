@@ -17,7 +17,7 @@ _REDUCERS = frozenset("reduce_sum reduce_max reduce_window_sum".split())
 
 
 def find(bench: Workbench) -> None:
-    for eqn in bench.graph.eqns:
+    for eqn in bench.eqns:
         if eqn.name in ("mul", "div") and bench.is_open(eqn):
             for position in _factor_positions(bench, eqn):
                 if _claim(bench, eqn, position):

@@ -25,6 +25,10 @@ FIXED_LINEAR = frozenset(
     all_to_all reduce_scatter unreduced_psum unreduced_reduce_scatter select_and_scatter_add
     select_and_gather_add""".split()
 )
+# Sums over devices; what a device has before is a part of a sum.
+DEVICE_SUMS = frozenset("psum psum_invariant reduce_scatter".split())
+# What changes where a value lies, or for which devices it is known to be the same.
+DEVICE_MOVES = frozenset("pvary pcast".split())
 UNARY = frozenset(
     """abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma
     erf erf_inv erfc exp exp2 expm1 floor integer_pow is_finite lgamma log log1p logistic neg not

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from jaxlrp.graph import activation, gates, linear, norm, softmax, structure
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.groups import Facts, Group, Workbench
-from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.ir import Eqn, Graph, Region, Value
+from jaxlrp.graph.repeats import Repeats
+
+_FINDERS = (
+    softmax.find,
+    softmax.prove_shares,
+    norm.find,
+    linear.find,
+    activation.find,
+    activation.find_pairs,
+    structure.find,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +31,23 @@ class Recognised:
       groups: in dataflow order; the groups in a body come before the control flow around them.
       seeded: values from which relevance starts.
       outputs: these, and the values with which a body ends.
+      calls: calls of a function that is called again, and the first call that is like each.
     """
 
     facts: Facts
     groups: tuple[Group, ...]
     seeded: frozenset[Value]
     outputs: frozenset[Value]
+    calls: Mapping[Region, Region]
+
+    def units(self, eqn: Eqn) -> tuple[Region, ...]:
+        """The regions around an equation that run as one, outermost first."""
+        found, region = [], eqn.region
+        while region is not None:
+            if region.settings is not None or region in self.calls:
+                found.append(region)
+            region = region.parent
+        return tuple(reversed(found))
 
 
 def recognise(
@@ -45,17 +67,21 @@ def recognise(
         bench.claim(group)
     around: dict[Workbench, Group | None] = {bench: None}
     _add_bodies(bench, around)
-    for finder in (
-        softmax.find,
-        norm.find,
-        linear.find,
-        activation.find,
-        activation.find_pairs,
-        structure.find,
-        gates.find,
-    ):
-        for one in around:
+    repeats = {one: Repeats(one) for one in around}
+    # First without the calls that are like an earlier one, then whatever they leave open.
+    for one, calls in repeats.items():
+        one.eqns = calls.without()
+    for finder in _FINDERS:
+        for one, calls in repeats.items():
             finder(one)
+            calls.copy()
+    for one, calls in repeats.items():
+        if not calls.is_complete():
+            one.eqns = one.graph.eqns
+            for finder in _FINDERS:
+                finder(one)
+    for one in around:
+        gates.find(one)
     inside: dict[Group | None, list[Group]] = {}
     for one, group in around.items():
         inside.setdefault(group, []).extend(sorted(one.groups, key=_last))
@@ -63,7 +89,8 @@ def recognise(
             found.around = group
     groups = tuple(_in_order(None, inside))
     ends = frozenset().union(*(one.outputs for one in around))
-    return Recognised(facts, groups, frozenset(outputs), ends)
+    calls = {k: v for one in repeats.values() for k, v in one.regions.items()}
+    return Recognised(facts, groups, frozenset(outputs), ends, calls)
 
 
 def _add_bodies(bench: Workbench, around: dict[Workbench, Group | None]) -> None:

@@ -18,14 +18,17 @@ from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
 
 def find(bench: Workbench) -> None:
-    for eqn in bench.graph.eqns:
+    for eqn in bench.eqns:
         if not bench.is_open(eqn):
             continue
         if eqn.name in ("div", "mul"):
             _softmax(bench, eqn)
         elif eqn.name == "log":
             _log_of_sum(bench, eqn)
-    # Shares of a sum lie in [0, 1], whatever the exponents.
+
+
+def prove_shares(bench: Workbench) -> None:
+    """Shares of a sum lie in [0, 1], whatever the exponents."""
     bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(bench, g)], UNIT)
 
 

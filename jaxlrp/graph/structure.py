@@ -30,7 +30,7 @@ def control_flow(bench: Workbench) -> list[Group]:
 
 
 def find(bench: Workbench) -> None:
-    for eqn in bench.graph.eqns:
+    for eqn in bench.eqns:
         if bench.is_open(eqn):
             kind, transport, note = _kind(bench, eqn)
             active = bench.activity.active_inputs(eqn)

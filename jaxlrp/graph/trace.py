@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
     eqns: list[Eqn] = []
     consts: list[tuple[Value, Any]] = []
     seen: dict[int, Value] = {}
+    plainer: dict[int, Any] = {}  # one for each equation, so that repeated calls stay alike
+    repeated = repeated_calls(closed.jaxpr)
 
     def constant(array: Any, aval: Any) -> Value:
         # Tied weights captured by a closure arrive once per call: keep one value for one array.
@@ -69,7 +72,11 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
         for eqn in jaxpr.eqns:
             inputs = [read(atom) for atom in eqn.invars]
             inner_scope = scope + compat.scope_names(eqn)
-            call = compat.called_jaxpr(eqn) or spelled_out(eqn)
+            call = compat.called_jaxpr(eqn)
+            if call is None:
+                if id(eqn) not in plainer:
+                    plainer[id(eqn)] = spelled_out(eqn)
+                call = plainer[id(eqn)]
             if call is not None:
                 inner, inner_consts = call
                 settings = compat.remat_settings(eqn)
@@ -78,7 +85,9 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                     for var, array in zip(inner.constvars, inner_consts, strict=True)
                 }
                 inner_env.update(zip(inner.invars, inputs, strict=True))
-                inner_region = region if settings is None else Region(settings, region)
+                of = inner if id(inner) in repeated else None
+                stands_out = settings is not None or of is not None
+                inner_region = Region(settings, region, of) if stands_out else region
                 outputs = inline(
                     inner, inner_env, inner_scope, inner_region, caller or eqn.source_info, eqns
                 )
@@ -106,3 +115,27 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
         env[var] = constant(array, var.aval)
     outputs = inline(jaxpr, env, (), None, None, eqns)
     return Graph(inputs, consts, eqns, outputs)
+
+
+# Calls of fewer equations are no stretch worth recognising together.
+_SHORT = 8
+
+
+def repeated_calls(jaxpr: Any) -> frozenset[int]:
+    """Identities of the jaxprs that are called at more than one place, small helpers left out."""
+    places: Counter[int] = Counter()
+    lengths: dict[int, int] = {}
+
+    def length(jaxpr: Any) -> int:
+        if id(jaxpr) not in lengths:
+            calls = [(compat.called_jaxpr(eqn), eqn) for eqn in jaxpr.eqns]
+            inner = [call[0] for call, _ in calls if call is not None]
+            loops = [body.jaxpr for _, eqn in calls for body in compat.bodies(eqn)]
+            places.update(id(called) for called in inner)
+            lengths[id(jaxpr)] = sum(call is None for call, _ in calls) + sum(map(length, inner))
+            for body in loops:
+                length(body)
+        return lengths[id(jaxpr)]
+
+    length(jaxpr)
+    return frozenset(one for one, n in places.items() if n > 1 and lengths[one] >= _SHORT)

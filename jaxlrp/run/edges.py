@@ -99,7 +99,8 @@ class _Decider:
             return None
         reader = readers[0]
         passes = _group(reader).is_relu and type(reader.rule) is Pass
-        in_one_region = _group(reader).eqns[-1].region is _group(layer).eqns[-1].region
+        units = self.plan.found.units
+        in_one_region = units(_group(reader).eqns[-1]) == units(_group(layer).eqns[-1])
         alone = self.uses[output] == 1
         alone = alone and all(isinstance(v, Literal) for v in _group(reader).statics)
         good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)

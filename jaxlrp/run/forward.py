@@ -12,7 +12,7 @@ layer's output, or its entries in the ledger. They add up over whatever calls a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,11 +20,11 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.graph import control
-from jaxlrp.graph.groups import Group, around
+from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
 from jaxlrp.rules.base import times
 from jaxlrp.rules.elementary import Follow
-from jaxlrp.run import evaluate, flow, shut, taps
+from jaxlrp.run import evaluate, flow, regions, shut, taps
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.view import View
@@ -44,9 +44,14 @@ class Probes:
     def _maps(self) -> tuple[Mapping[Layer, Any], ...]:
         return self.relevance, self.accounts, self.masks
 
-    def of(self, layers: Collection[Layer]) -> Probes:
-        """Those of some layers."""
-        return Probes(*({y: a for y, a in m.items() if y in layers} for m in self._maps()))
+    def of(self, layers: Iterable[Layer]) -> Probes:
+        """Those of some layers, in their order."""
+        layers = list(layers)
+        return Probes(*({y: m[y] for y in layers if y in m} for m in self._maps()))
+
+    def of_layer(self, layer: Layer) -> tuple[bool, ...]:
+        """Which of its quantities are asked of a layer."""
+        return tuple(layer in m for m in self._maps())
 
     def arrays(self) -> list[list[Any]]:
         """The arrays alone, to pass through a transformation."""
@@ -66,7 +71,7 @@ class Step:
     eqn: Eqn | None
     reads: Sequence[Value]
     writes: Sequence[Value]
-    region: Region | None
+    units: tuple[Region, ...]  # calls and rematerialised regions around it, outermost first
 
 
 def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
@@ -78,16 +83,17 @@ def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
     last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}
     made = {v for layer in plan.layers for v in group_of(layer).outputs} | set(plan.explained)
     needed: set[Value] = set(outputs)
+    units = plan.found.units
     steps: list[Step] = []
     for eqn in reversed(graph.eqns):
         if eqn in last:
             group = group_of(last[eqn])
             reads = [*group.inputs, *group.statics, *control.free_values(eqn)]
-            steps.append(Step(last[eqn], None, reads, group.outputs, eqn.region))
+            steps.append(Step(last[eqn], None, reads, group.outputs, units(eqn)))
             needed.update(reads)
         writes = [v for v in eqn.outputs if v in needed and v not in made]
         if writes:
-            steps.append(Step(None, eqn, eqn.inputs, writes, eqn.region))
+            steps.append(Step(None, eqn, eqn.inputs, writes, units(eqn)))
             needed.update(eqn.inputs)
     return steps[::-1]
 
@@ -103,7 +109,7 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
 
 def run_graph(graph: Graph, env: Env, carrier: Carrier, outputs: Sequence[Value]) -> None:
     """Run the steps of a graph, or of a body, that its outputs need."""
-    _run_steps(schedule(carrier.plan, graph, outputs), env, carrier, set(outputs), None)
+    regions.run(schedule(carrier.plan, graph, outputs), env, carrier, set(outputs))
 
 
 def before(plan: Plan, env: Env) -> list[Any]:
@@ -121,60 +127,7 @@ def before(plan: Plan, env: Env) -> list[Any]:
     return [env[v] for v in plan.explained]
 
 
-def _run_steps(
-    steps: Sequence[Step], env: Env, carrier: Carrier, wanted: set[Value], region: Region | None
-) -> None:
-    """Run steps in order; those of a rematerialised region go together under `jax.checkpoint`."""
-    index = 0
-    while index < len(steps):
-        inner = _region_below(steps[index].region, region)
-        if inner is None:
-            _run_step(steps[index], env, carrier)
-            index += 1
-            continue
-        end = index
-        while end < len(steps) and _region_below(steps[end].region, region) is inner:
-            end += 1
-        body, rest = steps[index:end], steps[end:]
-        later = wanted | {v for step in rest for v in step.reads}
-        _run_region(body, env, carrier, later, inner)
-        index = end
-
-
-def _region_below(region: Region | None, parent: Region | None) -> Region | None:
-    """The region just inside `parent` on the way to `region`."""
-    while region is not None and region.parent is not parent:
-        region = region.parent
-    return region
-
-
-def _run_region(
-    body: Sequence[Step], env: Env, carrier: Carrier, later: set[Value], region: Region
-) -> None:
-    written = {v for step in body for v in step.writes}
-    read = dict.fromkeys(v for step in body for v in step.reads)
-    inputs = [v for v in read if v not in written and v in env]
-    results = [v for v in written if v in later]
-    mine = carrier.probes.of(_layers_in(carrier.plan, body))
-
-    def function(values: list[Any], arrays: list[Any]) -> list[Any]:
-        inner: Env = dict(zip(inputs, values, strict=True))
-        _run_steps(body, inner, Carrier(carrier.plan, mine.filled(arrays)), later, region)
-        return [inner[v] for v in results]
-
-    checkpointed = jax.checkpoint(function, **region.settings)
-    outputs = checkpointed([env[v] for v in inputs], mine.arrays())
-    env.update(zip(results, outputs, strict=True))
-
-
-def _layers_in(plan: Plan, steps: Sequence[Step]) -> set[Layer]:
-    """The layers that some steps run, in bodies too."""
-    found = {step.layer for step in steps if step.layer is not None}
-    inside = {group_of(y) for y in found if group_of(y).main.bodies}
-    return found | {y for y in plan.layers if inside.intersection(around(group_of(y)))}
-
-
-def _run_step(step: Step, env: Env, carrier: Carrier) -> None:
+def run_step(step: Step, env: Env, carrier: Carrier) -> None:
     if step.eqn is not None:
         # Relevance does not cross this equation, so nothing asks for its derivative.
         values = [carrier.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
@@ -192,15 +145,16 @@ class Carrier:
     numbers, so that what comes back is float32 too.
     """
 
-    def __init__(self, plan: Plan, probes: Probes):
+    def __init__(self, plan: Plan, probes: Probes, calls: regions.Calls | None = None):
         self.plan = plan
         self.probes = probes
+        self.calls = regions.Calls() if calls is None else calls
         self._done: set[Layer] = set()  # ReLUs that ran with the layer before them
         self._raised = plan.activity.reached if plan.low_precision else frozenset()
 
     def within(self, probes: Probes) -> Carrier:
-        """The carrier of a body."""
-        return Carrier(self.plan, probes)
+        """The carrier of a body or a region."""
+        return Carrier(self.plan, probes, self.calls)
 
     def raise_(self, array: Any, value: Value) -> Any:
         return evaluate.widen(array) if value in self._raised else array

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
@@ -20,7 +19,15 @@ from jaxlrp.errors import RuleError
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import input_features, output_features
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, FIXED_LINEAR, LINEAR_CORES, MOVES
+from jaxlrp.graph.primitives import (
+    ADDITIONS,
+    COPIES,
+    DEVICE_MOVES,
+    DEVICE_SUMS,
+    FIXED_LINEAR,
+    LINEAR_CORES,
+    MOVES,
+)
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.kernels import (
@@ -75,7 +82,7 @@ class LinearLayer:
     def __init__(self, group: Group, statics: Env, x: Any):
         self.group = group
         self.statics = statics
-        self.like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+        self.like = x
 
     def map(self, signed: float, positive: float, negative: float, absolute: float) -> _Map:
         if self._has_kernel:
@@ -164,8 +171,9 @@ class LinearLayer:
         params = evaluate.widened_params(core.params)
 
         def function(x: Any) -> Any:
+            x = _over_devices(affine.pre, x)
             operands = (x, changed) if first else (changed, x)
-            return compat.bind(core.prim, params, operands)[0]
+            return _over_devices(affine.post, compat.bind(core.prim, params, operands)[0])
 
         return _Map(function, self.like)
 
@@ -176,9 +184,12 @@ class LinearLayer:
         core = affine.core
         if core is None:
             return x * jnp.ones((), x.dtype)
+        x = _over_devices(affine.pre, x)
         if core.name == "conv_general_dilated":
-            return window_count(core, x)
-        return contraction_count(core, affine.operand, x)
+            count = window_count(core, x)
+        else:
+            count = contraction_count(core, affine.operand, x)
+        return _over_devices(affine.post, count)
 
     # -- the layer's own equations ----------------------------------------------------------
 
@@ -190,6 +201,14 @@ class LinearLayer:
             outs = _linear_step(eqn, env, self.statics, weights, signs)
             env.update(zip(eqn.outputs, outs, strict=True))
         return env[self.group.outputs[0]]
+
+
+def _over_devices(chain: list[Eqn], x: Any) -> Any:
+    """What a chain does over devices: sums, and marks of where a value is the same."""
+    for eqn in chain:
+        if eqn.name in DEVICE_SUMS | DEVICE_MOVES:
+            (x,) = compat.bind(eqn.prim, eqn.params, (x,))
+    return x
 
 
 def feature_axes(group: Group) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ _DEFAULTS: dict[str, Rule] = {
     "norm": Detach(),
     "max_pool": WinnerTakesAll(),
 }
+_MOVED, _MIXED = Follow(), Epsilon(0.0)  # structural equations
 
 
 @dataclasses.dataclass(eq=False)
@@ -175,10 +176,10 @@ def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> La
 
 def _default_rule(group: Group) -> Rule:
     if group.entry is not None:
-        return Follow()
+        return _MOVED
     if group.kind == "structural":
-        return Epsilon(0.0) if group.transport == "linear" else Follow()
-    return _DEFAULTS.get(group.kind, Follow())
+        return _MIXED if group.transport == "linear" else _MOVED
+    return _DEFAULTS.get(group.kind, _MOVED)
 
 
 def layer_graph(plan: Plan) -> LayerGraph:

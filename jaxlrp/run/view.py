@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlrp import compat
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.rules.base import choose, safe_divide, stabilise, times
@@ -152,7 +153,7 @@ class View:
     def constant(self, value: Any) -> Any:
         if isinstance(self.x, tuple):
             return tuple(jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape) for x in self.x)
-        return constant(self._group, self.x, value)
+        return compat.typed_like(constant(self._group, self.x, value), self.x)
 
     def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
         group = self._group

@@ -1,0 +1,144 @@
+"""Steps that run together: under `jax.checkpoint`, or as one of many calls that are alike.
+
+Calls that are alike in everything that decides what happens in them become calls of one `jax.jit`
+function, as they were in the function that is explained: JAX then traces, differentiates and
+lowers the first and reuses it. Operation by operation, outside `jit`, nothing would be gained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxlrp import compat
+from jaxlrp.graph.groups import around
+from jaxlrp.graph.ir import Region, Value
+from jaxlrp.run import forward
+from jaxlrp.run.evaluate import Env
+from jaxlrp.run.plan import Layer, Plan, group_of
+
+if TYPE_CHECKING:
+    from jaxlrp.run.forward import Carrier, Probes, Step
+
+
+class Calls:
+    """The functions that run calls which are alike, by what the calls have in common."""
+
+    def __init__(self) -> None:
+        self.sharing = compat.is_staging()
+        self._functions: dict[Hashable, Callable[..., list[Any]]] = {}
+
+    def share(self, key: Hashable, function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        """The function of an earlier call that is alike, or else this one."""
+        if key not in self._functions:
+            self._functions[key] = jax.jit(function)
+        return self._functions[key]
+
+
+def run(
+    steps: Sequence[Step], env: Env, carrier: Carrier, wanted: set[Value], depth: int = 0
+) -> None:
+    """Run steps in order; neighbours that stand in one region at this depth go together."""
+    index = 0
+    while index < len(steps):
+        region = _unit(steps[index], carrier, depth)
+        if region is None:
+            forward.run_step(steps[index], env, carrier)
+            index += 1
+            continue
+        end = index
+        while end < len(steps) and _unit(steps[end], carrier, depth) is region:
+            end += 1
+        body, rest = steps[index:end], steps[end:]
+        later = wanted | {v for step in rest for v in step.reads}
+        _run_together(body, env, carrier, later, region, depth + 1)
+        index = end
+
+
+def _unit(step: Step, carrier: Carrier, depth: int) -> Region | None:
+    units = step.units
+    if not carrier.calls.sharing:
+        units = [r for r in units if r.settings is not None]
+    return units[depth] if depth < len(units) else None
+
+
+def _run_together(
+    body: Sequence[Step],
+    env: Env,
+    carrier: Carrier,
+    later: set[Value],
+    region: Region,
+    depth: int,
+) -> None:
+    written = dict.fromkeys(v for step in body for v in step.writes)
+    read = dict.fromkeys(v for step in body for v in step.reads)
+    inputs = [v for v in read if v not in written and v in env]
+    results = [v for v in written if v in later]
+    mine = carrier.probes.of(_layers_in(carrier.plan, body))
+
+    def function(values: list[Any], arrays: list[Any]) -> list[Any]:
+        inner: Env = dict(zip(inputs, values, strict=True))
+        run(body, inner, carrier.within(mine.filled(arrays)), later, depth)
+        return [inner[v] for v in results]
+
+    if region.settings is not None:
+        function = jax.checkpoint(function, **region.settings)
+    if carrier.calls.sharing and region in carrier.plan.found.calls:
+        key = _alike(body, carrier, inputs, results, mine, region)
+        function = carrier.calls.share(key, function)
+    outputs = function([env[v] for v in inputs], mine.arrays())
+    env.update(zip(results, outputs, strict=True))
+
+
+def _layers_in(plan: Plan, steps: Sequence[Step]) -> list[Layer]:
+    """The layers that some steps run, in bodies too."""
+    found = {step.layer: None for step in steps if step.layer is not None}
+    inside = {group_of(y) for y in found if group_of(y).main.bodies}
+    if inside:
+        bodies = (y for y in plan.layers if inside.intersection(around(group_of(y))))
+        found.update(dict.fromkeys(bodies))
+    return list(found)
+
+
+def _alike(
+    body: Sequence[Step],
+    carrier: Carrier,
+    inputs: Sequence[Value],
+    results: Sequence[Value],
+    probes: Probes,
+    region: Region,
+) -> Hashable:
+    """What two calls must have in common for one function to run both."""
+    number = {v: n for n, v in enumerate(inputs)}
+    parts: list[Hashable] = [carrier.plan.found.calls[region]]
+    for step in body:
+        for value in step.writes:
+            number.setdefault(value, len(number))
+        what = _of_layer(step.layer, probes) if step.layer is not None else _of_eqn(step)
+        reads = tuple(number.get(v) for v in step.reads)
+        parts.append((what, reads, tuple(number[v] for v in step.writes)))
+    parts.append(tuple(carrier.plan.edges.get(v) for v in number))
+    parts.append(tuple(number[v] for v in results))
+    return tuple(parts)
+
+
+def _of_eqn(step: Step) -> Hashable:
+    assert step.eqn is not None
+    return step.eqn.prim, id(step.eqn.params)
+
+
+def _of_layer(layer: Layer, probes: Probes) -> Hashable:
+    group = group_of(layer)
+    return (
+        group.like or group,
+        id(layer.rule),
+        layer.arriving,
+        layer.carries,
+        layer.nonnegative,
+        layer.sign_split,
+        layer.relu is not None,
+        group.gate,
+        probes.of_layer(layer),
+    )

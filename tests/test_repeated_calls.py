@@ -1,0 +1,301 @@
+"""A function that is called several times: planned once, traced once, and explained as inlined."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp import composites
+from jaxlrp.graph import linear
+
+TIGHT = 1e-12
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape) / shape[0] ** 0.5
+
+
+def attention(x, w):
+    """A block of a transformer on (batch, tokens, 6)."""
+    mean = x.mean(-1, keepdims=True)
+    h = (x - mean) * jax.lax.rsqrt(((x - mean) ** 2).mean(-1, keepdims=True) + 1e-3)
+    q, k, v = (h @ part for part in w["qkv"])
+    a = jax.nn.softmax(q @ k.swapaxes(-1, -2))
+    x = x + (a @ v) @ w["out"]
+    return x + jax.nn.gelu(x @ w["up"] + 0.1) @ w["down"]
+
+
+def perceptron(x, w):
+    """Two dense layers; the border of the call is a ReLU."""
+    h = jax.nn.relu(x @ w["up"] + 0.3 * w["up"][0])
+    return jax.nn.relu(h @ w["down"] - 0.1 * w["down"][0])
+
+
+def residual(x, w):
+    """BatchNorm, as its scales are at inference, in both branches; a ReLU behind the sum."""
+    h = jax.nn.relu((x @ w["up"]) * w["scale"] + 0.1)
+    return jax.nn.relu(x + (h @ w["down"]) * w["scale"][:6] - 0.05)
+
+
+def cell(x, w):
+    """An LSTM's cell, unrolled."""
+    h, c = x
+    z = h @ w["up"][:3] + 0.2
+    i, f, o = (jax.nn.sigmoid(z[..., n : n + 3]) for n in (0, 3, 6))
+    c = f * c + i * jnp.tanh(z[..., 9:12])
+    return o * jnp.tanh(c), c
+
+
+def two_in_one(x, w):
+    """The same with h and c side by side: slices and a concatenation at the border."""
+    return jnp.concatenate(cell(jnp.split(x, 2, axis=-1), w), axis=-1)
+
+
+def linear_only(x, w):
+    """Ends in a product to which its caller adds a bias, and begins with a view."""
+    y = x.reshape(*x.shape[:-1], 2, 3).swapaxes(-1, -2).swapaxes(-1, -2).reshape(x.shape)
+    y = y @ w["out"]
+    y = y @ w["qkv"][0]
+    y = y @ w["qkv"][1]
+    return (y @ w["qkv"][2]) @ w["out"] * 1.5
+
+
+def half_a_gelu(x, w):
+    """Ends in the middle of an activation, behind something else that is long enough."""
+    h = x @ w["out"] + 0.1
+    h = jnp.tanh(h) @ w["qkv"][0]
+    h = jnp.tanh(h) @ w["qkv"][1]
+    return h + 0.044715 * h**3
+
+
+def weights(seed: int) -> dict[str, Any]:
+    return {
+        "qkv": tuple(normal(seed + n, 6, 6) for n in range(3)),
+        "out": normal(seed + 3, 6, 6),
+        "up": normal(seed + 4, 6, 12),
+        "down": normal(seed + 5, 12, 6),
+        "scale": jnp.abs(normal(seed + 6, 12)) + 0.5,
+    }
+
+
+def between_nothing(x):
+    return x
+
+
+def between_bias(x):
+    return jnp.maximum(x + 0.2, 0.0)
+
+
+def between_gelu(x):
+    return 0.5 * x * (1 + jnp.tanh(x))
+
+
+BLOCKS = {
+    "attention": (attention, between_nothing),
+    "perceptron": (perceptron, between_nothing),
+    "residual": (residual, between_nothing),
+    "cell": (cell, between_nothing),
+    "two_in_one": (two_in_one, between_nothing),
+    "linear_only": (linear_only, between_bias),
+    "half_a_gelu": (half_a_gelu, between_gelu),
+}
+SHARED = ("attention", "perceptron", "residual", "cell")
+RULES = {
+    "lrp_zero": composites.lrp_zero(),
+    "attn_lrp": composites.attn_lrp(),
+    "epsilon_plus_flat": composites.epsilon_plus_flat(),
+    "epsilon_alpha2_beta1": composites.epsilon_alpha2_beta1(),
+    "lstm_lrp_all": composites.lstm_lrp_all(),
+}
+
+
+def network(block: Callable[..., Any], between: Callable[[Any], Any], calls: int = 3):
+    """Calls of one block with weights of their own, and a dense layer at the end."""
+    params = [weights(10 * n) for n in range(calls)]
+    head = normal(99, 6, 4)
+
+    def fn(x):
+        x = tuple(jnp.split(x, 2, axis=-1)) if block.__name__ == "cell" else x
+        for w in params:
+            x = between(block(x, w))
+        x = jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
+        return x.mean(1) @ head
+
+    return fn
+
+
+def pair(name: str, calls: int = 3):
+    """The network with its block under jit, and as it stands."""
+    block, between = BLOCKS[name]
+    return network(jax.jit(block), between, calls), network(block, between, calls)
+
+
+def inputs() -> jax.Array:
+    return normal(7, 2, 3, 6) * 2
+
+
+def close(a: Any, b: Any) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert jnp.max(jnp.abs(x - y)) <= TIGHT * jnp.max(jnp.abs(y))
+
+
+def rows(plan: lrp.Plan) -> list[tuple[Any, ...]]:
+    return [
+        (y.kind, y.name, y.rule, y.why, y.shape, y.folded, y.gate, y.carries, y.nonnegative)
+        for y in plan.layers
+    ]
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_calls_are_planned_and_explained_as_if_written_out(name, rules):
+    called, plain = pair(name)
+    x = inputs()
+    assert rows(lrp.plan(called, RULES[rules])(x)) == rows(lrp.plan(plain, RULES[rules])(x))
+    one, other = (jax.jit(lrp.explain(fn, RULES[rules])) for fn in (called, plain))
+    close(one(x, target=1), other(x, target=1))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_eager_calls(name):
+    called, plain = pair(name)
+    one, other = (lrp.explain(fn, composites.attn_lrp()) for fn in (called, plain))
+    close(one(inputs(), target=1), jax.jit(other)(inputs(), target=1))
+
+
+def test_what_is_asked_of_layers_in_calls():
+    called, plain = pair("attention")
+    x = inputs()
+    rules = composites.cp_lrp()
+
+    def asked(fn):
+        explain = lrp.explain(fn, rules, layers=["softmax", lrp.last("norm"), "product"])
+        mask = jnp.arange(6) < 4
+
+        def both(x):
+            return explain(x, target=2, condition={lrp.first("add"): mask})
+
+        return both
+
+    close(jax.jit(asked(called))(x), asked(plain)(x))
+    one, other = (lrp.ledger(fn, rules)(x, target=2) for fn in (called, plain))
+    assert [e.name for e in one.layers] == [e.name for e in other.layers]
+    for account in ("relevance_out", "relevance_in", "bias", "stabiliser"):
+        close(*(jnp.array([getattr(e, account) for e in kept.layers]) for kept in (one, other)))
+
+
+def test_transformed_calls():
+    x = inputs()
+    rules = composites.epsilon_plus()
+    block, between = BLOCKS["residual"]
+    expected = lrp.explain(network(block, between), rules)(x, target=0)
+    spellings = {
+        "checkpoint of jit": jax.checkpoint(jax.jit(block)),
+        "jit of checkpoint": jax.jit(jax.checkpoint(block)),
+        "jit in jit": jax.jit(lambda x, w: jax.jit(block)(x, w)),
+        "checkpoint": jax.checkpoint(block),
+    }
+    for spelling in spellings.values():
+        explain = lrp.explain(network(spelling, between), rules)
+        close(explain(x, target=0), expected)
+        close(jax.jit(lambda x, f=explain: f(x, target=0))(x), expected)
+    explain = lrp.explain(network(jax.jit(block), between), rules)
+    one_by_one = jax.vmap(lambda row: explain(row[None], target=0)[0])
+    close(jax.jit(one_by_one)(x), expected)
+    close(one_by_one(x), expected)
+
+
+def test_calls_inside_a_scan():
+    x = inputs()
+    params = jax.tree.map(lambda *a: jnp.stack(a), *(weights(10 * n) for n in range(3)))
+
+    def stack(block):
+        def fn(x):
+            def twice(x, w):
+                return block(block(x, w), w), None
+
+            return jax.lax.scan(twice, x, params)[0].mean(1)
+
+        return fn
+
+    rules = composites.attn_lrp()
+    expected = lrp.explain(stack(attention), rules)(x, target=0)
+    explain = lrp.explain(stack(jax.jit(attention)), rules)
+    close(explain(x, target=0), expected)
+    close(jax.jit(lambda x: explain(x, target=0))(x), expected)
+
+
+def test_derivatives_of_relevance_through_calls():
+    called, plain = pair("attention", 3)
+    x = inputs()
+    rules = composites.attn_lrp()
+
+    def energy(fn):
+        return lambda x: jnp.sum(lrp.explain(fn, rules)(x, target=1) ** 2)
+
+    close(jax.jit(jax.grad(energy(called)))(x), jax.grad(energy(plain))(x))
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_one_function_is_planned_once(name, monkeypatch):
+    """However often it is called, its equations are looked at once.
+
+    Or twice or three times, where the first input is known to be less (that it is not negative), or
+    what reads the last output might belong to a layer inside.
+    """
+    looked_at: list[Any] = []
+    find = linear._core_operand
+
+    def spy(bench, eqn):
+        looked_at.append(eqn)
+        return find(bench, eqn)
+
+    monkeypatch.setattr(linear, "_core_operand", spy)
+    counts, found = [], []
+    for calls in (6, 48):
+        looked_at.clear()
+        plan = lrp.plan(pair(name, calls)[0], composites.attn_lrp())(inputs())
+        counts.append(len(looked_at))
+        found.append(sum(layer.group.like is None for layer in plan.layers))
+        assert (plan.count("dense") - 1) % calls == 0
+    assert counts[0] == counts[1]
+    assert found[0] == found[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted(lrp.Epsilon):
+    """Epsilon, noting every time it is asked."""
+
+    asked = []
+
+    def propagate(self, view):
+        self.asked.append(view)
+        return super().propagate(view)
+
+
+@pytest.mark.parametrize("calls", [2, 48])
+def test_one_function_is_traced_once(calls):
+    called, plain = pair("attention", calls)
+    rules = composites.attn_lrp() | {"dense": Counted(1e-6)}
+    x = inputs()
+    numbers = []
+    for fn in (called, plain):
+        Counted.asked.clear()
+        jax.jit(lambda x, fn=fn: lrp.explain(fn, rules)(x, target=0)).lower(x)
+        numbers.append(len(Counted.asked))
+    assert numbers == [6 + 1, 6 * calls + 1]
+
+
+def test_a_call_with_a_rule_of_its_own_is_traced_by_itself():
+    called, plain = pair("perceptron")
+    x = inputs()
+    rules = composites.epsilon_plus() | {lrp.first("dense"): lrp.Flat()}
+    expected = lrp.explain(plain, rules)(x, target=0)
+    assert jnp.max(jnp.abs(expected - lrp.explain(plain, composites.epsilon_plus())(x))) > 0.01
+    close(jax.jit(lambda x: lrp.explain(called, rules)(x, target=0))(x), expected)
