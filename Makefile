@@ -18,7 +18,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow third-party \
-	lint format types docs docs-serve bench bench-llama dataset clean
+	lint format types docs docs-serve bench bench-llama bench-loops dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
@@ -35,6 +35,7 @@ help:
 	@echo "make docs         build the documentation into site/ (make docs-serve shows it)"
 	@echo "make bench        time and memory against the gradient"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
+	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
 	@echo "make clean        remove the environments and what was built"
 
 demo: $(VENV)/.examples
@@ -90,6 +91,9 @@ bench: $(VENV)/.bench
 
 bench-llama: $(VENV)/.bench
 	$(BIN)/python benchmarks/llama.py $(ARGS)
+
+bench-loops: $(VENV)/.bench
+	$(BIN)/python benchmarks/loops.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(THIRD) $(DEMOS) site out build dist .pytest_cache .ruff_cache .hypothesis

@@ -33,6 +33,8 @@ RULES: dict[str, Callable[[], Any]] = {
     "zplus": lambda: lrp.ZPlus(),
     "attn_lrp": lambda: lrp.composites.attn_lrp(),
     "cp_lrp": lambda: lrp.composites.cp_lrp(),
+    "mamba_lrp": lambda: lrp.composites.mamba_lrp(),
+    "lstm_lrp_all": lambda: lrp.composites.lstm_lrp_all(),
 }
 
 # What one explanation may cost, times the gradient.
@@ -135,29 +137,42 @@ def explanation(fn: Callable, rules: Any) -> Callable:
     return step
 
 
-def make(step: Callable, args: Sequence[Any]) -> Measured:
-    """Traces and compiles from nothing; `step` must be a function that JAX has not seen."""
+def steps_of(fn: Callable, rules: Sequence[str]) -> dict[str, Callable[[], Callable]]:
+    """What makes a step that JAX has not seen, by rule; the yardstick is under "gradient"."""
+
+    def fresh() -> Callable:
+        return lambda params, x: fn(params, x)
+
+    steps: dict[str, Callable[[], Callable]] = {"gradient": lambda: gradient(fresh())}
+    for rule in rules:
+        steps[rule] = lambda rule=rule: explanation(fresh(), RULES[rule]())
+    return steps
+
+
+def lower(step: Callable, args: Sequence[Any]) -> tuple[Any, float]:
+    """Traces from nothing, and the seconds; `step` must be a function that JAX has not seen."""
     jax.clear_caches()
     start = time.perf_counter()
     lowered = jax.jit(step).lower(*args)
-    middle = time.perf_counter()
+    return lowered, time.perf_counter() - start
+
+
+def make(step: Callable, args: Sequence[Any]) -> Measured:
+    """Traces and compiles from nothing."""
+    lowered, trace_s = lower(step, args)
+    start = time.perf_counter()
     compiled = lowered.compile()
-    return Measured(compiled, [middle - start], [time.perf_counter() - middle])
+    return Measured(compiled, [trace_s], [time.perf_counter() - start])
 
 
 def measure(
-    name: str, batch: int, rules: Sequence[str], options: argparse.Namespace
+    fn: Callable, args: Sequence[Any], rules: Sequence[str], options: argparse.Namespace
 ) -> dict[str, Measured]:
-    """Compiled functions of one network by rule; the gradient is under "gradient"."""
-    network = networks.build(name, batch)
-    args = (network.params, network.x, jnp.arange(batch) % 1000)
+    """`fn(params, x)` compiled, by rule; the gradient is under "gradient".
 
-    def fresh() -> Callable:
-        return lambda params, x: network.fn(params, x)
-
-    steps = {"gradient": lambda: gradient(fresh())}
-    for rule in rules:
-        steps[rule] = lambda rule=rule: explanation(fresh(), RULES[rule]())
+    `args` are params, x and the target of each example.
+    """
+    steps = steps_of(fn, rules)
     make(steps["gradient"](), args)  # the first compilation of a process pays for the compiler
     measured: dict[str, Measured] = {}
     for _ in range(options.builds):
@@ -230,10 +245,10 @@ def row(name: str, batch: int, rule: str, entry: Measured, base: Measured) -> tu
     )
 
 
-def show(rows: Sequence[Sequence[str]]) -> None:
+def show(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> None:
     """Prints a table that reads well here and in Markdown."""
-    rows = [HEADER, *rows]
-    widths = [max(len(line[i]) for line in rows) for i in range(len(HEADER))]
+    rows = [header, *rows]
+    widths = [max(len(line[i]) for line in rows) for i in range(len(header))]
     for i, line in enumerate(rows):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |")
         if not i:
@@ -268,10 +283,12 @@ def main() -> None:
         rules = options.composites or list(RUN_TARGETS[name])
         for batch in options.batch or BATCHES[name]:
             print(flush=True)
-            measured = measure(name, batch, rules, options)
+            network = networks.build(name, batch)
+            args = (network.params, network.x, jnp.arange(batch) % 1000)
+            measured = measure(network.fn, args, rules, options)
             base = measured["gradient"]
             show([row(name, batch, rule, entry, base) for rule, entry in measured.items()])
-            del measured, base
+            del measured, base, network, args
 
 
 if __name__ == "__main__":

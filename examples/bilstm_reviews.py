@@ -1,11 +1,15 @@
 """Why is this review positive? A bidirectional LSTM, trained here and asked word by word.
 
-Trains a BiLSTM of 64 units each way on sentences from reviews that people have rated: of movies,
-and, since these are few, of products. No vectors of words come from elsewhere. Then the logit of a
-review is traced back through both LSTMs to the embedding of each word: by LRP-all, the rule of
-Arras et al. (2017) for gates, and by gradient × input. At last words are deleted from every test
-review, the most relevant ones first, as Arras et al. do: where the relevance is right, accuracy
-falls faster than with random words.
+Trains a BiLSTM of 64 units each way on sentences from movie reviews, to give the rating that people
+gave, from -4 to 4; where its sign is theirs, the network is right. No vectors of words come from
+elsewhere: a word's is learned, and so are those of its pieces of 3 to 5 letters, which are added.
+Then the rating of a review is traced back through both LSTMs to the embedding of each word: by
+LRP-all, the rule of Arras et al. (2017) for gates, and by gradient × input. At last words are
+deleted from every test review, the most relevant ones first, as Arras et al. do: where the
+relevance is right, accuracy falls faster than with random words.
+
+The settings were chosen by mean accuracy on two or three validation folds of the sentences for
+training, from those of an earlier version on; the test sentences were set aside before.
 
 The reviews come from the source archive of the package vaderSentiment, which pip fetches once.
 
@@ -15,6 +19,7 @@ The reviews come from the source archive of the package vaderSentiment, which pi
 from __future__ import annotations
 
 import argparse
+import collections
 import re
 import time
 from collections.abc import Callable
@@ -25,29 +30,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from review_data import PRODUCTS, load_reviews
+from review_data import load_reviews
 from tqdm import tqdm
 
 import jaxlrp as lrp
 from jaxlrp import composites, heatmap
 
 LONGEST, SHORT = 48, 24  # words; longer reviews are cut, and two lengths are compiled
-NOTHING, UNKNOWN = 0, 1  # numbers of the padding and of words that training does not know
+NOTHING, UNKNOWN = 0, 1  # numbers of the padding, and of words that are hidden or new
+SPLIT = 1  # the seed that sets test sentences aside, whatever --seed is
+PIECES, OFTEN = 20, 4  # at most so many pieces of a word, each in that many words at least
 LRP, GRADIENT, RANDOM = "LRP-all", "gradient × input", "random order"
 OUR_OWN = ("it never fails to entertain", "it fails to entertain")
 
 
 class BiLSTM(nn.Module):
-    """Words to vectors, an LSTM each way, the maximum over words; returns one logit a review."""
+    """Words to vectors, an LSTM each way, the maximum over words; returns one rating a review."""
 
     vocabulary: int
+    pieces: int = 0
     width: int = 64
     dropout: float = 0.6
 
     @nn.compact
-    def __call__(self, ids, lengths, train: bool = False):
+    def __call__(self, ids, lengths, pieces=None, train: bool = False):
         start = nn.initializers.normal(0.1)
         x = nn.Embed(self.vocabulary, self.width, embedding_init=start, name="words")(ids)
+        if pieces is not None:  # only while it learns: see add_pieces
+            parts = nn.Embed(self.pieces, self.width, embedding_init=start, name="pieces")(pieces)
+            x += pooled(parts, pieces)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         forward = nn.RNN(nn.OptimizedLSTMCell(self.width), name="forward")
         backward = nn.RNN(
@@ -60,8 +71,39 @@ class BiLSTM(nn.Module):
         return nn.Dense(1, name="head")(h)[:, 0]
 
 
+def pooled(parts: jax.Array, pieces: jax.Array) -> jax.Array:
+    """The sum of vectors of pieces, over the root of their number: (..., PIECES, width) to one."""
+    present = (pieces != NOTHING)[..., None]
+    return (parts * present).sum(-2) / jnp.sqrt(jnp.maximum(present.sum(-2), 1))
+
+
 def words_of(review: str) -> list[str]:
     return re.findall(r"\w+(?:'\w+)*|[^\w\s]", review.lower())[:LONGEST]
+
+
+def pieces_of(word: str) -> list[str]:
+    """All runs of 3 to 5 characters, long ones first; < and > are the ends of the word."""
+    word = f"<{word}>"
+    return [word[i : i + n] for n in (5, 4, 3) for i in range(len(word) - n + 1)]
+
+
+def spell(words: list[str], known: dict[str, int]) -> np.ndarray:
+    """Numbers of each word's known pieces, filled up with NOTHING: (words, PIECES)."""
+    spelling = np.full((len(words), PIECES), NOTHING, np.int32)
+    for row, word in zip(spelling, words):
+        found = [known[piece] for piece in dict.fromkeys(pieces_of(word)) if piece in known]
+        row[: len(found)] = found[:PIECES]
+    return spelling
+
+
+def add_pieces(network: BiLSTM, params, spelling: np.ndarray):
+    """The network with one vector a word, that of its pieces added; new words follow the known."""
+    inner = dict(params["params"])
+    own, parts = inner["words"]["embedding"], inner.pop("pieces")["embedding"]
+    rows = np.arange(len(spelling))
+    own = own[np.where(rows < network.vocabulary, rows, UNKNOWN)]
+    inner["words"] = {"embedding": own + pooled(parts[spelling], spelling)}
+    return network.clone(vocabulary=len(spelling), pieces=0), {"params": inner}
 
 
 def pad(numbers: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -73,10 +115,12 @@ def pad(numbers: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, lengths
 
 
-def train_network(network, numbers, positive, seed: int, epochs: int, batch: int = 50):
-    """AdamW on the cross-entropy; in every step three words in ten are hidden."""
+def train_network(network, numbers, spelling, ratings, seed: int, epochs: int, batch: int = 50):
+    """AdamW on the squared error; in every step three words in ten are hidden."""
     rng = np.random.default_rng(seed)
-    params = network.init(jax.random.key(seed), *pad(numbers[:1]))
+    ids, lengths = pad(numbers[:1])
+    params = jax.jit(network.init)(jax.random.key(seed), ids, lengths, spelling[ids])
+    spelling = jnp.asarray(spelling)
     longer = np.array([len(row) > SHORT for row in numbers])
     parts = [np.flatnonzero(longer == which) for which in (False, True)]
     steps = epochs * sum(len(part) // batch for part in parts)
@@ -84,14 +128,15 @@ def train_network(network, numbers, positive, seed: int, epochs: int, batch: int
     state = optimiser.init(params)
 
     @jax.jit
-    def step(params, state, ids, lengths, y, key):
+    def step(params, state, ids, lengths, truth, key):
         hide, drop = jax.random.split(key)
         hidden = jax.random.bernoulli(hide, 0.3, ids.shape)
         ids = jnp.where(hidden & (ids != NOTHING), UNKNOWN, ids)
 
         def loss_fn(params):
-            logits = network.apply(params, ids, lengths, train=True, rngs={"dropout": drop})
-            return optax.sigmoid_binary_cross_entropy(logits, y).mean()
+            pieces, rngs = spelling[ids], {"dropout": drop}
+            said = network.apply(params, ids, lengths, pieces, train=True, rngs=rngs)
+            return optax.l2_loss(said, truth).mean()
 
         loss, gradient = jax.value_and_grad(loss_fn)(params)
         update, state = optimiser.update(gradient, state, params)
@@ -106,8 +151,8 @@ def train_network(network, numbers, positive, seed: int, epochs: int, batch: int
                 batches += [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
             for i in rng.permutation(len(batches)):
                 ids, lengths = pad([numbers[row] for row in batches[i]])
-                y = positive[batches[i]].astype(np.float32)
-                params, state, loss = step(params, state, ids, lengths, y, next(keys))
+                truth = ratings[batches[i]].astype(np.float32)
+                params, state, loss = step(params, state, ids, lengths, truth, next(keys))
                 bar.update()
             bar.set_postfix(loss=f"{loss:.4f}")
     return params
@@ -129,10 +174,10 @@ def in_batches(call: Callable, numbers: list[np.ndarray], what: str, batch: int 
 def relevance(network: BiLSTM, params) -> Callable:
     """Compiled: word numbers and lengths to relevance per word by LRP-all."""
 
-    def logit(ids, lengths):
+    def rating(ids, lengths):
         return network.apply(params, ids, lengths)
 
-    explain = lrp.explain(logit, composites.lstm_lrp_all(), wrt="embed")
+    explain = lrp.explain(rating, composites.lstm_lrp_all(), wrt="embed")
 
     @jax.jit
     def per_word(ids, lengths):
@@ -145,7 +190,7 @@ def relevance(network: BiLSTM, params) -> Callable:
 def gradient(network: BiLSTM, params) -> Callable:
     """Compiled: word numbers and lengths to gradient × input, summed over a word's vector."""
 
-    def logit(vectors, ids, lengths):
+    def rating(vectors, ids, lengths):
         # A table of the vectors themselves, each looked up once, has the gradient of each word.
         table = {"params": {**params["params"], "words": {"embedding": vectors}}}
         places = jnp.arange(ids.size).reshape(ids.shape)
@@ -154,7 +199,7 @@ def gradient(network: BiLSTM, params) -> Callable:
     @jax.jit
     def per_word(ids, lengths):
         vectors = params["params"]["words"]["embedding"][ids.reshape(-1)]
-        slope = jax.grad(logit)(vectors, ids, lengths)
+        slope = jax.grad(rating)(vectors, ids, lengths)
         return (slope * vectors).sum(-1).reshape(ids.shape)
 
     return per_word
@@ -221,13 +266,13 @@ def measure_deletion(explained: dict, predict: Callable, numbers, positive, most
     }
 
 
-def pick_reviews(logits, positive, numbers) -> list[int]:
-    """Short ones without unknown words: of either sort the surest hit and the surest mistake."""
-    short = np.array([6 <= len(row) <= 20 and UNKNOWN not in row for row in numbers])
+def pick_reviews(said, positive, numbers) -> list[int]:
+    """Short ones: of either sort the surest hit and the surest mistake."""
+    short = np.array([6 <= len(row) <= 20 for row in numbers])
     chosen = []
     for sort in (True, False):
         members = np.flatnonzero(short & (positive == sort))
-        surely = members[np.argsort(logits[members] if sort else -logits[members])]
+        surely = members[np.argsort(said[members] if sort else -said[members])]
         chosen += [int(surely[-1]), int(surely[0])]
     return chosen
 
@@ -241,43 +286,49 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    rng = np.random.default_rng(args.seed)
     reviews, ratings = load_reviews(args.cache)
-    order = rng.permutation(len(reviews))
-    texts = [words_of(reviews[i]) for i in order]
-    ratings = ratings[order]
+    # Of sentences with the same words, one stays.
+    plain = [" ".join(re.findall(r"\w+", review.lower())) for review in reviews]
+    once = np.sort(np.unique(plain, return_index=True)[1])
+    order = once[np.random.default_rng(SPLIT).permutation(len(once))]
+    texts, ratings = [words_of(reviews[i]) for i in order], ratings[order]
     cut = round(0.8 * len(texts))
-    more, more_ratings = load_reviews(args.cache, PRODUCTS)
-    train_texts = [*texts[:cut], *map(words_of, more)]
-    train_positive = np.concatenate([ratings[:cut], more_ratings]) > 0
-    texts, ratings = texts[cut:], ratings[cut:]
-    known = sorted({word for text in train_texts for word in text})
-    vocabulary = {word: number for number, word in enumerate(known, UNKNOWN + 1)}
+
+    known = sorted({word for text in texts[:cut] for word in text})
+    others = [*texts[cut:], *map(words_of, OUR_OWN)]
+    new = sorted({word for text in others for word in text} - {*known})
+    vocabulary = {word: number for number, word in enumerate([*known, *new], UNKNOWN + 1)}
+    count = collections.Counter(piece for word in known for piece in {*pieces_of(word)})
+    often = sorted(piece for piece in count if count[piece] >= OFTEN)
+    pieces = {piece: number for number, piece in enumerate(often, NOTHING + 1)}
+    spelling = spell(["", "", *known, *new], pieces)  # two rows for NOTHING and UNKNOWN
 
     def read(text: list[str]) -> np.ndarray:
-        return np.array([vocabulary.get(word, UNKNOWN) for word in text], np.int32)
+        return np.array([vocabulary[word] for word in text], np.int32)
 
-    network = BiLSTM(len(vocabulary) + 2)
     start, cpu = time.perf_counter(), time.process_time()
-    numbers = [read(text) for text in train_texts]
-    params = train_network(network, numbers, train_positive, args.seed, args.epochs)
+    network = BiLSTM(len(known) + 2, len(pieces) + 1)
+    numbers = [read(text) for text in texts]
+    learned = numbers[:cut], spelling[: network.vocabulary], ratings[:cut]
+    params = train_network(network, *learned, args.seed, args.epochs)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    network, params = add_pieces(network, params, spelling)
     predict = jax.jit(lambda ids, lengths: network.apply(params, ids, lengths))
-    test, positive = [read(text) for text in texts], ratings > 0
-    logits = np.array(in_batches(predict, test, "predicting"))
+    texts, ratings, test = texts[cut:], ratings[cut:], numbers[cut:]
+    positive, said = ratings > 0, np.array(in_batches(predict, test, "predicting"))
     print(
-        f"Trained on {cut} reviews of movies and {len(more)} of products in {seconds:.0f} s "
-        f"({cpu:.0f} s of processor time); {np.mean((logits > 0) == positive):.1%} of {len(test)} "
-        "test reviews, all of movies, are right.\n"
+        f"Trained on {cut} reviews in {seconds:.0f} s ({cpu:.0f} s of processor time); "
+        f"{np.mean((said > 0) == positive):.1%} of {len(test)} test reviews are right.\n"
     )
 
     calls = {LRP: relevance(network, params), GRADIENT: gradient(network, params)}
     explained = {name: in_batches(call, test, name) for name, call in calls.items()}
-    picked = pick_reviews(logits, positive, test)
+    picked = pick_reviews(said, positive, test)
     shown = [*(words_of(text) for text in OUR_OWN), *(texts[i] for i in picked)]
     people = [*("" for _ in OUR_OWN), *(f" (people: {ratings[i]:+.1f})" for i in picked)]
     draw_reviews(calls, predict, shown, [read(text) for text in shown], people, args.out)
 
+    rng = np.random.default_rng(args.seed)
     curves = measure_deletion(explained, predict, test, positive, args.delete, rng)
     curve_file = args.out.with_name(f"{args.out.stem}_deletion.png")
     draw_deletion(curves, curve_file)
@@ -294,12 +345,12 @@ def draw_reviews(calls, predict, shown, numbers, people, out: Path) -> None:
     values = in_batches(predict, numbers, "predicting")
     results = {name: in_batches(call, numbers, name) for name, call in calls.items()}
     texts, relevances = {}, {}
-    print(f"  {'':<18} {'logit':>7} {'words':>7}   review")
+    print(f"  {'':<18} {'rating':>7} {'words':>7}   review")
     for row, text in enumerate(shown):
         for name, found in results.items():
             R = found[row][: len(text)]
             print(f"  {name:<18} {values[row]:>+7.2f} {R.sum():>+7.2f}   {' '.join(text)}")
-            heading = f"{row + 1}. {name}: logit {values[row]:+.2f}{people[row]}, {R.sum():+.2f}"
+            heading = f"{row + 1}. {name}: rating {values[row]:+.2f}{people[row]}, {R.sum():+.2f}"
             texts[f"{heading} at the words"] = text
             relevances[f"{heading} at the words"] = R
     options = {"title": "What makes a review positive (red) or negative (blue)?"}

@@ -23,10 +23,6 @@ NETWORK_RULES = {
     "transformer": ("attn_lrp", "epsilon_plus_flat"),
 }
 RULES = ("lrp_zero", "zplus", "epsilon_plus_flat", "epsilon_alpha2_beta1")
-# A sum over devices behind a split dense layer is a layer of its own, of which the dense layer's
-# rule sees one device's part: with a stabiliser or z+ that is not the rule of the whole sum.
-PARTIAL = pytest.mark.xfail(strict=True, reason="psum does not fold into the layer before it")
-SUMS = ("psum", "psum_scatter")
 COLLECTIVES = ("psum", "all_gather", "ppermute", "psum_scatter", "all_to_all")
 
 
@@ -82,10 +78,6 @@ def test_no_more_communication_than_the_gradient(network, sharding, rule):
     assert found["collectives"] == allowed
 
 
-def marked(rule: str, *before: str):
-    return pytest.param(*before, rule, marks=[] if rule == "lrp_zero" else [PARTIAL])
-
-
 def distance(case: str) -> float:
     found = results("mapped")[case]
     assert "error" not in found, found["error"]
@@ -99,25 +91,29 @@ def test_shard_map_around_an_explanation(rule, target, check):
     assert distance(f"around/{rule}/{check}{target}") <= 1e-10
 
 
-@pytest.mark.parametrize("rule", [marked(rule) for rule in RULES])
+@pytest.mark.parametrize("rule", RULES)
 def test_an_explanation_of_psum_inside_shard_map(rule):
     assert distance(f"around/{rule}/psum") <= 1e-10
 
 
-@pytest.mark.parametrize(
-    ("collective", "rule"),
-    [marked(r, c) if c in SUMS else pytest.param(c, r) for c in COLLECTIVES for r in RULES],
-)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("collective", COLLECTIVES)
 def test_shard_map_inside_the_function(collective, rule):
     assert distance(f"inside/{collective}/{rule}") <= 1e-10
 
 
-@pytest.mark.parametrize(
-    "collective",
-    [pytest.param(c, marks=PARTIAL) if c in SUMS else c for c in COLLECTIVES],
-)
+@pytest.mark.parametrize("collective", COLLECTIVES)
 def test_shard_map_inside_the_function_unchecked(collective):
     assert distance(f"inside/{collective}/unchecked") <= 1e-10
+
+
+@pytest.mark.parametrize("rule", [*RULES, "gamma_box", "flat", "ignored"])
+@pytest.mark.parametrize("network", ["middle", "two", "before", "channels"])
+def test_a_sum_over_devices_is_part_of_the_layer_before_it(network, rule):
+    """Biases, scales and rules see the whole sum, of which each device computes a part."""
+    assert distance(f"split/{network}/{rule}/checked") <= 1e-10
+    if rule == "gamma_box":
+        assert distance(f"split/{network}/{rule}/unchecked") <= 1e-10
 
 
 @pytest.mark.parametrize("collective", COLLECTIVES)

@@ -32,10 +32,10 @@ class Activity:
         for eqn in graph.eqns:
             if eqn.bodies:
                 self._into(eqn)
-            elif any(v in self.depends for v in eqn.inputs):
+            elif not self.depends.isdisjoint(eqn.inputs):
                 self.depends.update(eqn.outputs)
                 cut = eqn.name == "stop_gradient" or _is_times_zero(eqn)
-                if not cut and any(v in self.active for v in eqn.inputs):
+                if not cut and not self.active.isdisjoint(eqn.inputs):
                     self.active.update(v for v in eqn.outputs if is_inexact(v))
 
     def _into(self, eqn: Eqn) -> None:

@@ -43,7 +43,7 @@ class Entry:
     names: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Affine:
     """How a linear group is built: elementwise scales and shifts around one core equation.
 
@@ -59,7 +59,7 @@ class Affine:
     folds: bool
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Group:
     """Equations from active `inputs` to `outputs`, of one kind."""
 
@@ -108,15 +108,12 @@ class Facts:
         self.activity = activity
         self.statics = Statics(graph)
         self.intervals = Intervals(graph)
-        self.shares: dict[Value, Interval] = {}
         self.claimed: dict[Eqn, Group] = {}
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
         """Bounds of values that are known from what they mean."""
-        new = {v: bounds for v in values if v not in self.shares}
-        if new:
-            self.shares.update(new)
-            self.intervals = Intervals(self.graph, self.shares)
+        if new := {v: bounds for v in values if self.intervals[v] != bounds}:
+            self.intervals.prove(new)
 
 
 class Workbench:

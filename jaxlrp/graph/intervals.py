@@ -23,11 +23,25 @@ POSITIVE: Interval = (0.0, math.inf)
 
 
 class Intervals:
-    """Bounds of all values of a graph; `proven` are bounds known from elsewhere."""
+    """Bounds of all values of a graph."""
 
-    def __init__(self, graph: Graph, proven: Mapping[Value, Interval] | None = None):
+    def __init__(self, graph: Graph):
+        self._graph = graph
         self._known: dict[Value, Interval] = {}
-        propagate(graph.eqns, self._known, proven or {})
+        self._proven: dict[Value, Interval] = {}
+        propagate(graph.eqns, self._known)
+
+    def prove(self, bounds: Mapping[Value, Interval]) -> None:
+        """Add bounds that are known from elsewhere, and what follows from them."""
+        self._proven.update(bounds)
+        changed: set[Value] = set()
+        for eqn in self._graph.eqns:
+            proven = not self._proven.keys().isdisjoint(eqn.outputs)
+            if eqn.bodies or proven or not changed.isdisjoint(eqn.inputs):
+                before = [self[v] for v in eqn.outputs]
+                propagate((eqn,), self._known, self._proven)
+                pairs = zip(eqn.outputs, before, strict=True)
+                changed.update(v for v, old in pairs if self[v] != old)
 
     def __getitem__(self, value: Value) -> Interval:
         return lookup(self._known, value)

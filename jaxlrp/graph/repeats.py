@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Hashable, Iterable
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxlrp.graph.groups import Group, Workbench
-from jaxlrp.graph.ir import Eqn, Literal, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.primitives import (
     AFFINE,
-    COPIES,
     ELEMENTWISE,
     LINEAR_CORES,
     MOVES,
@@ -28,20 +27,22 @@ from jaxlrp.graph.primitives import (
 
 
 @dataclasses.dataclass
-class _Stretch:
-    """The equations of one call, and the values in them in the order in which they are met."""
+class _Call:
+    """The equations of one call, what it reads, and who reads what it gives."""
 
     region: Region
-    eqns: list[Eqn]
-    values: list[Value] = dataclasses.field(default_factory=list)
+    eqns: list[Eqn] = dataclasses.field(default_factory=list)
+    read: dict[Value, None] = dataclasses.field(default_factory=dict)
+    given: dict[Value, list[Eqn]] = dataclasses.field(default_factory=dict)
 
 
 class _Copy:
     """A call that is like the first: where each equation and value of the first is in it."""
 
-    def __init__(self, first: _Stretch, other: _Stretch):
+    def __init__(self, first: _Call, other: _Call, values: dict[Value, Value]):
+        self.region = other.region
         self.eqns = dict(zip(first.eqns, other.eqns, strict=True))
-        self.values = dict(zip(first.values, other.values, strict=True))
+        self.values = values
 
     def image(self, group: Group) -> Group:
         """A group of the first call, in this one."""
@@ -75,15 +76,20 @@ class Repeats:
         self._first: dict[Eqn, Region] = {}
         self._copies: dict[Region, list[_Copy]] = {}
         self.regions: dict[Region, Region] = {}
-        alike: dict[Hashable, list[_Stretch]] = {}
-        for stretch in _repeated(bench.graph.eqns):
-            if _is_closed(bench, stretch):
-                alike.setdefault(_signature(bench, stretch), []).append(stretch)
-        for first, *others in alike.values():
-            if others:
+        firsts: list[_Call] = []
+        for call in _repeated(bench.graph):
+            if _is_closed(bench, call):
+                found = ((f, _matched(bench, f, call)) for f in firsts)
+                match = next(((f, values) for f, values in found if values is not None), None)
+                if match is None:
+                    firsts.append(call)
+                else:
+                    first, values = match
+                    self._copies.setdefault(first.region, []).append(_Copy(first, call, values))
+                    self.regions.update(dict.fromkeys((first.region, call.region), first.region))
+        for first in firsts:
+            if first.region in self._copies:
                 self._first.update(dict.fromkeys(first.eqns, first.region))
-                self._copies[first.region] = [_Copy(first, other) for other in others]
-                self.regions.update({s.region: first.region for s in (first, *others)})
         copies = (copy for found in self._copies.values() for copy in found)
         self._copied = {eqn for copy in copies for eqn in copy.eqns.values()}
 
@@ -106,63 +112,97 @@ class Repeats:
         return not any(map(self._bench.is_open, self._copied))
 
 
-def _repeated(eqns: Iterable[Eqn]) -> list[_Stretch]:
+def _repeated(graph: Graph) -> list[_Call]:
     """The outermost calls of what is called more than once, without control flow in them."""
-    calls: dict[Region, _Stretch] = {}
-    for eqn in eqns:
+    calls: dict[Region, _Call] = {}
+    at: dict[Eqn, _Call] = {}
+    for eqn in graph.eqns:
         region, outermost = eqn.region, None
         while region is not None:
             outermost = region if region.of is not None else outermost
             region = region.parent
         if outermost is not None:
-            calls.setdefault(outermost, _Stretch(outermost, [])).eqns.append(eqn)
-    return [s for s in calls.values() if not any(e.bodies for e in s.eqns)]
+            at[eqn] = calls.setdefault(outermost, _Call(outermost))
+            at[eqn].eqns.append(eqn)
+    for eqn in graph.eqns if at else ():
+        here = at.get(eqn)
+        for value in eqn.inputs:
+            there = None if value.producer is None else at.get(value.producer)
+            if there is not here:
+                if here is not None and not isinstance(value, Literal):
+                    here.read[value] = None
+                if there is not None:
+                    there.given.setdefault(value, []).append(eqn)
+    return [call for call in calls.values() if not any(e.bodies for e in call.eqns)]
 
 
-def _signature(bench: Workbench, stretch: _Stretch) -> Hashable:
-    """All that recognition may ask about a call; fills in its values."""
-    number: dict[Value, int] = {}
-    regions: dict[Region | None, int] = {}
-    parts: list[Hashable] = []
-    inside = set(stretch.eqns)
+def _matched(bench: Workbench, first: _Call, other: _Call) -> dict[Value, Value] | None:
+    """Where the values of one call are in another, if recognition finds the same in both.
 
-    def meet(value: Value, fact: Hashable) -> int:
-        if value not in number:
-            number[value] = len(number)
-            parts.append(fact)
-        return number[value]
+    Both run the same equations, and what recognition may ask about the values is the same.
+    """
+    if first.region.of is not other.region.of or len(first.eqns) != len(other.eqns):
+        return None
+    values: dict[Value, Value] = {}
+    regions: dict[Region | None, Region | None] = {}
+    for a, b in zip(first.eqns, other.eqns, strict=True):
+        if a.params is not b.params or regions.setdefault(a.region, b.region) is not b.region:
+            return None
+        for v, w in zip(a.inputs, b.inputs, strict=True):
+            if isinstance(v, Literal) or isinstance(w, Literal):
+                if not _same_literal(v, w):
+                    return None
+            elif v not in values:
+                if not _known_alike(bench, v, w):
+                    return None
+                values[v] = w
+            elif values[v] is not w:
+                return None
+        values.update(zip(a.outputs, b.outputs, strict=True))
+    one_to_one = len(set(values.values())) == len(values)
+    alike = one_to_one and _active_alike(bench, values)
+    return values if alike and _given_alike(bench, first, other, values) else None
 
-    def read(value: Value) -> Hashable:
-        if isinstance(value, Literal):
-            return str(value.dtype), np.asarray(value.val).tobytes()
-        return number[value] if value in number else meet(value, _outside(bench, value))
 
-    for eqn in stretch.eqns:
-        region = regions.setdefault(eqn.region, len(regions))
-        parts.append((eqn.prim, id(eqn.params), region, tuple(map(read, eqn.inputs))))
-        for value in eqn.outputs:
-            meet(value, _inside(bench, value, inside))
-    stretch.values = list(number)
-    return tuple(parts)
+def _same_literal(v: Value, w: Value) -> bool:
+    if not isinstance(v, Literal) or not isinstance(w, Literal):
+        return False
+    # Numbers by their bytes: NaN is NaN, and -0.0 is not 0.0.
+    bytes_v, bytes_w = (np.asarray(n.val).tobytes() for n in (v, w))
+    return v.val is w.val or (v.dtype == w.dtype and bytes_v == bytes_w)
 
 
-def _activity(bench: Workbench, value: Value) -> tuple[bool, ...]:
+def _active_alike(bench: Workbench, values: Mapping[Value, Value]) -> bool:
     facts = bench.activity
-    return value in facts.depends, value in facts.active, value in facts.reached
-
-
-def _outside(bench: Workbench, value: Value) -> Hashable:
-    """What is known of a value that a call reads."""
-    maker = value.producer
-    return (
-        _activity(bench, value),
-        bench.intervals[value],
-        value.shape,
-        str(value.dtype),
-        maker is not None and maker.name in ELEMENTWISE and _begins_chain(bench, value),
-        value not in bench.activity.depends
-        and (bool(bench.statics.parameters(value)), bench.statics.varying_axes(value)),
+    return all(
+        (v in found) == (w in found)
+        for found in (facts.depends, facts.active, facts.reached)
+        for v, w in values.items()
     )
+
+
+def _known_alike(bench: Workbench, v: Value, w: Value) -> bool:
+    """Whether the same is known of two values that calls read."""
+    if v is w:
+        return True
+    static = v not in bench.activity.depends
+    return (
+        bench.intervals[v] == bench.intervals[w]
+        and v.shape == w.shape
+        and v.dtype == w.dtype
+        and _follows_elementwise(bench, v) == _follows_elementwise(bench, w)
+        and (not static or _static_facts(bench, v) == _static_facts(bench, w))
+    )
+
+
+def _static_facts(bench: Workbench, value: Value) -> tuple[bool, frozenset[int]]:
+    return bool(bench.statics.parameters(value)), bench.statics.varying_axes(value)
+
+
+def _follows_elementwise(bench: Workbench, value: Value) -> bool:
+    """Whether a layer inside that begins with this value may look at what made it."""
+    maker = value.producer
+    return maker is not None and maker.name in ELEMENTWISE and _begins_chain(bench, value)
 
 
 def _begins_chain(bench: Workbench, value: Value) -> bool:
@@ -171,26 +211,27 @@ def _begins_chain(bench: Workbench, value: Value) -> bool:
     return use is not None and (use.name in AFFINE or is_view(use))
 
 
-def _inside(bench: Workbench, value: Value, eqns: set[Eqn]) -> Hashable:
-    """What is known of a value that a call makes, as far as it does not follow from the rest."""
-    outside = [e for e in bench.graph.uses(value) if e not in eqns]
-    return (
-        _activity(bench, value),
-        value in bench.activity.explained,
-        bool(outside) or bench.graph.is_output(value),
-        value in bench.outputs or any(bench.activity.is_reached(e) for e in outside),
-    )
+def _given_alike(
+    bench: Workbench, first: _Call, other: _Call, values: Mapping[Value, Value]
+) -> bool:
+    """Whether the same of what two calls make is read outside, and relevance comes from there."""
+
+    def arrives(call: _Call) -> dict[Value, bool]:
+        read = {v: any(map(bench.activity.is_reached, e)) for v, e in call.given.items()}
+        for value in (v for e in call.eqns for v in e.outputs if bench.graph.is_output(v)):
+            read[value] = read.get(value, False) or value in bench.outputs
+        return read
+
+    return {values[v]: a for v, a in arrives(first).items()} == arrives(other)
 
 
 # -- borders that no layer crosses ----------------------------------------------------------------
 
 
-def _is_closed(bench: Workbench, stretch: _Stretch) -> bool:
+def _is_closed(bench: Workbench, call: _Call) -> bool:
     """Whether no layer may hold equations of the call and others."""
-    made, inside = {v for e in stretch.eqns for v in e.outputs}, set(stretch.eqns)
-    read = {v for eqn in stretch.eqns for v in eqn.inputs if v not in made}
-    given = {v for v in made if any(e not in inside for e in bench.graph.uses(v))}
-    return not any(v in bench.activity.depends and _is_crossed(bench, v) for v in read | given)
+    border = (v for v in (*call.read, *call.given) if v in bench.activity.depends)
+    return not any(_is_crossed(bench, v) for v in border)
 
 
 def _is_crossed(bench: Workbench, value: Value) -> bool:
@@ -202,16 +243,39 @@ def _is_crossed(bench: Workbench, value: Value) -> bool:
         return False
     if _is_alone(bench, maker) or any(_is_alone(bench, e) for e in uses):
         return False
-    if maker.name in LINEAR_CORES and _has_static(bench, maker):
+    if _is_core(bench, maker):
         return len(uses) == 1 and _is_link(bench, uses[0])
-    cores = all(e.name in LINEAR_CORES and _has_static(bench, e) for e in uses)
-    return not cores or _is_link(bench, maker)
+    if all(_is_core(bench, e) for e in uses):
+        return _is_link(bench, maker)
+    if _begins_at_join(bench, maker):
+        return all(e.name in ELEMENTWISE or _is_link(bench, e) for e in uses)
+    return True
+
+
+def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation ends a chain, one element for one, that begins at a core or a join.
+
+    A statistic (of a norm, of a softmax) is of something that is read beside it, too.
+    """
+    while not (_is_core(bench, eqn) or _is_alone(bench, eqn)):
+        active = bench.activity.active_inputs(eqn)
+        if eqn.name not in ELEMENTWISE - {"exp", "exp2"} or len(active) != 1:
+            return False
+        before = active[0].producer
+        if before is None or bench.sole_use(active[0]) is not eqn:
+            return False
+        eqn = before
+    return True
+
+
+def _is_core(bench: Workbench, eqn: Eqn) -> bool:
+    return eqn.name in LINEAR_CORES and _has_static(bench, eqn)
 
 
 def _is_link(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation may fold into the core of a linear layer."""
     one = len(bench.activity.active_inputs(eqn)) == 1
-    return one and eqn.name in AFFINE | MOVES | COPIES
+    return one and (eqn.name in AFFINE or is_view(eqn))
 
 
 def _has_static(bench: Workbench, eqn: Eqn) -> bool:

@@ -37,7 +37,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
     eqns: list[Eqn] = []
     consts: list[tuple[Value, Any]] = []
     seen: dict[int, Value] = {}
-    plainer: dict[int, Any] = {}  # one for each equation, so that repeated calls stay alike
+    called: dict[int, Any] = {}  # one for each equation, so that repeated calls stay alike
     repeated = repeated_calls(closed.jaxpr)
 
     def constant(array: Any, aval: Any) -> Value:
@@ -71,15 +71,13 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
 
         for eqn in jaxpr.eqns:
             inputs = [read(atom) for atom in eqn.invars]
-            inner_scope = scope + compat.scope_names(eqn)
-            call = compat.called_jaxpr(eqn)
-            if call is None:
-                if id(eqn) not in plainer:
-                    plainer[id(eqn)] = spelled_out(eqn)
-                call = plainer[id(eqn)]
+            if id(eqn) not in called:
+                call = compat.called_jaxpr(eqn) or spelled_out(eqn)
+                called[id(eqn)] = call, compat.remat_settings(eqn), compat.scope_names(eqn)
+            call, settings, names = called[id(eqn)]
+            inner_scope = scope + names if names else scope
             if call is not None:
                 inner, inner_consts = call
-                settings = compat.remat_settings(eqn)
                 inner_env = {
                     var: constant(array, var.aval)
                     for var, array in zip(inner.constvars, inner_consts, strict=True)
@@ -97,11 +95,10 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                 node = Eqn(eqn.primitive, eqn.params, inputs, outputs, inner_scope, source, region)
                 for index, value in enumerate(outputs):
                     value.producer, value.index = node, index
-                node.bodies = tuple(
-                    body(closed, inner_scope, caller or eqn.source_info)
-                    for closed in compat.bodies(eqn)
-                )
-                control.bind_operands(node)
+                if bodies := compat.bodies(eqn):
+                    whole = caller or eqn.source_info
+                    node.bodies = tuple(body(closed, inner_scope, whole) for closed in bodies)
+                    control.bind_operands(node)
                 eqns.append(node)
             env.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]

@@ -40,7 +40,7 @@ _DEFAULTS: dict[str, Rule] = {
 _MOVED, _MIXED = Follow(), Epsilon(0.0)  # structural equations
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Layer:
     """A row of the plan: one layer, its rule, and why it has that rule.
 
@@ -51,7 +51,6 @@ class Layer:
       primitive: name of the JAX primitive at its heart.
       rule: the relevance rule that it was given.
       why: the entry of the rule map that matched, or why the default applies.
-      source: file and line that made it.
       folded: how many equations form the layer.
     """
 
@@ -62,7 +61,6 @@ class Layer:
     primitive: str
     rule: Rule
     why: str
-    source: str
     folded: int
     names: tuple[str, ...] = dataclasses.field(repr=False, default=())
     zero_at_zero: bool = dataclasses.field(repr=False, default=True)
@@ -72,6 +70,11 @@ class Layer:
     nonnegative: bool = dataclasses.field(repr=False, default=False)
     sign_split: bool = dataclasses.field(repr=False, default=True)
     relu: Layer | None = dataclasses.field(repr=False, default=None)  # its only reader, a ReLU
+
+    @property
+    def source(self) -> str:
+        """File and line that made it."""
+        return group_of(self).main.source
 
     @property
     def gate(self) -> tuple[int | None, str]:
@@ -165,7 +168,6 @@ def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> La
         primitive=group.main.name,
         rule=_default_rule(group),
         why="explained: relevance stops here" if group.entry else f"default for {group.kind}",
-        source=group.main.source,
         folded=len(group.eqns),
         names=(name, *others),
         zero_at_zero=group.zero_at_zero,

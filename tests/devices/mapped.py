@@ -110,6 +110,96 @@ def all_to_all(x, w, v):
 
 
 COLUMNS = P(None, "d")
+BEFORE, SCALE, SHIFT = (draw(*n, scale=1.0) for n in ((1, 16), (1, 8), (2, 8)))
+BEFORE, SCALE, SHIFT = BEFORE[0], SCALE[0], 0.1 * SHIFT[1]
+HEAD, KERNEL = draw(8, 8, seed=6), draw(8, 16, 3, 3, seed=7, scale=0.1)  # out, in, height, width
+PARTS = {"a": draw(32, 8, seed=8), "b": draw(32, 8, seed=9)}
+
+
+def sum_in_the_middle(x, w, v, total):
+    """Scales and shifts around a sum over devices, and layers behind it."""
+    h = total((jax.nn.relu(x @ w)) @ (v * SCALE)) + SHIFT
+    return jax.nn.relu(h * SCALE - 0.1) @ HEAD
+
+
+def sum_of_convolutions(x, kernel, total):
+    """Channels split over devices; a BatchNorm, as it is at inference, behind the sum."""
+    x = x.reshape(8, -1, 2, 4)
+    y = lax.conv(x, kernel, (1, 1), "SAME")
+    y = total(y) * SCALE[:, None, None] + SHIFT[:, None, None]
+    return jax.nn.relu(y).mean((2, 3)) @ HEAD
+
+
+def two_sums_at_once(x, w, parts, total):
+    """One `psum` of two arrays."""
+    h = jax.nn.relu(x @ w)
+    a, b = total((h @ parts["a"], h @ parts["b"]))
+    return jax.nn.relu(a + SHIFT) + jax.nn.relu(b)
+
+
+def scale_before(x, w, v, total):
+    """The shared input is scaled, then split among devices by the weights that they have."""
+    return total(jax.nn.relu((x * BEFORE + 0.1) @ w) @ v)
+
+
+def over_devices(y):
+    return lax.psum(y, "d")
+
+
+def same(y):
+    return y
+
+
+SPLIT_SUMS = {
+    # name: (function, its weights, their specs)
+    "middle": (sum_in_the_middle, (W, V), (COLUMNS, P("d"))),
+    "two": (two_sums_at_once, (W, PARTS), (COLUMNS, P("d"))),
+    "before": (scale_before, (W, V), (COLUMNS, P("d"))),
+}
+SPLIT_RULES = RULES | {
+    "gamma_box": lrp.composites.epsilon_gamma_box(-4.0, 4.0),
+    "flat": lrp.RuleMap({"dense": lrp.Flat(), "conv": lrp.WSquare()}),
+    "ignored": lrp.RuleMap({"dense": lrp.Epsilon(1e-3, bias="ignore")}),
+}
+
+
+def split_sum(name, rules, check):
+    part, weights, specs = SPLIT_SUMS[name]
+
+    def fn(x):
+        mapped = jax.shard_map(
+            lambda x, *w: part(x, *w, over_devices),
+            mesh=MESH,
+            in_specs=(SHARED, *specs),
+            out_specs=SHARED,
+            check_vma=check,
+        )
+        return mapped(x, *weights)
+
+    found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=TARGET % 8))(X)
+    return found, lrp.explain(lambda x: part(x, *weights, same), rules)(X, target=TARGET % 8)
+
+
+def split_channels(rules, check):
+    """The input is split too: each device has two of sixteen channels."""
+    image = draw(8, 128, seed=10, scale=1.0).reshape(8, 16, 8)
+    specs = (P(None, "d"), P(None, "d"))
+
+    def fn(x):
+        mapped = jax.shard_map(
+            lambda x, kernel: sum_of_convolutions(x, kernel, over_devices),
+            mesh=MESH,
+            in_specs=specs,
+            out_specs=SHARED,
+            check_vma=check,
+        )
+        return mapped(x, KERNEL)
+
+    found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=TARGET))(image)
+    whole = lrp.explain(lambda x: sum_of_convolutions(x, KERNEL, same), rules)
+    return found, whole(image, target=TARGET)
+
+
 INSIDE = {
     # name: (each device's part, in_specs, out_specs, the same on one device)
     "psum": (psum, (SHARED, COLUMNS, P("d")), SHARED, perceptron),
@@ -170,6 +260,15 @@ def cases():
         for rule, rules in RULES.items():
             yield f"inside/{name}/{rule}", lambda n=name, r=rules: inside(n, r, True)
         yield f"inside/{name}/unchecked", lambda n=name: inside(n, RULES["zplus"], False)
+    for rule, rules in SPLIT_RULES.items():
+        for check in (True, False) if rule == "gamma_box" else (True,):
+            kind = "checked" if check else "unchecked"
+            for name in SPLIT_SUMS:
+                yield (
+                    f"split/{name}/{rule}/{kind}",
+                    lambda n=name, r=rules, c=check: split_sum(n, r, c),
+                )
+            yield f"split/channels/{rule}/{kind}", lambda r=rules, c=check: split_channels(r, c)
 
 
 def outcome(case) -> dict:
