@@ -41,6 +41,7 @@ def run(
     steps: Sequence[Step], env: Env, carrier: Carrier, wanted: set[Value], depth: int = 0
 ) -> None:
     """Run steps in order; neighbours that stand in one region at this depth go together."""
+    last_read = {v: n for n, step in enumerate(steps) for v in step.reads}
     index = 0
     while index < len(steps):
         region = _unit(steps[index], carrier, depth)
@@ -51,9 +52,10 @@ def run(
         end = index
         while end < len(steps) and _unit(steps[end], carrier, depth) is region:
             end += 1
-        body, rest = steps[index:end], steps[end:]
-        later = wanted | {v for step in rest for v in step.reads}
-        _run_together(body, env, carrier, later, region, depth + 1)
+        body = steps[index:end]
+        written = dict.fromkeys(v for step in body for v in step.writes)
+        results = [v for v in written if v in wanted or last_read.get(v, -1) >= end]
+        _run_together(body, env, carrier, results, region, depth + 1)
         index = end
 
 
@@ -68,19 +70,18 @@ def _run_together(
     body: Sequence[Step],
     env: Env,
     carrier: Carrier,
-    later: set[Value],
+    results: Sequence[Value],
     region: Region,
     depth: int,
 ) -> None:
-    written = dict.fromkeys(v for step in body for v in step.writes)
+    written = {v for step in body for v in step.writes}
     read = dict.fromkeys(v for step in body for v in step.reads)
     inputs = [v for v in read if v not in written and v in env]
-    results = [v for v in written if v in later]
     mine = carrier.probes.of(_layers_in(carrier.plan, body))
 
     def function(values: list[Any], arrays: list[Any]) -> list[Any]:
         inner: Env = dict(zip(inputs, values, strict=True))
-        run(body, inner, carrier.within(mine.filled(arrays)), later, depth)
+        run(body, inner, carrier.within(mine.filled(arrays)), set(results), depth)
         return [inner[v] for v in results]
 
     if region.settings is not None:

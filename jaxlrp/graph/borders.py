@@ -1,0 +1,106 @@
+"""Borders that no layer crosses: where equations on both sides can never be one layer."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+
+from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import AFFINE, ELEMENTWISE, LINEAR_CORES, MOVES, REDUCTIONS, is_view
+
+
+def is_crossed(bench: Workbench, value: Value) -> bool:
+    """Whether some layer might hold both the equation that makes a value and all that read it."""
+    if value not in bench.activity.reached:
+        return True  # a statistic, or a mask, that follows from the input
+    maker, uses = value.producer, bench.reached_uses(value)
+    if maker is None or value in bench.outputs or value in bench.activity.explained:
+        return False
+    if _is_alone(bench, maker) or any(_is_alone(bench, e) for e in uses):
+        return False
+    if _is_core(bench, maker):
+        return len(uses) == 1 and _is_link(bench, uses[0])
+    if all(_is_core(bench, e) for e in uses):
+        return _is_link(bench, maker)
+    if _begins_at_join(bench, maker):
+        return all(e.name in ELEMENTWISE or _is_link(bench, e) for e in uses)
+    return True
+
+
+def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation ends a chain, one element for one, that begins at a core or a join.
+
+    A statistic (of a norm, of a softmax) is of something that is read beside it, too.
+    """
+    while not (_is_core(bench, eqn) or _is_alone(bench, eqn)):
+        active = bench.activity.active_inputs(eqn)
+        if eqn.name not in ELEMENTWISE - {"exp", "exp2"} or len(active) != 1:
+            return False
+        before = active[0].producer
+        if before is None or bench.sole_use(active[0]) is not eqn:
+            return False
+        eqn = before
+    return True
+
+
+def _is_core(bench: Workbench, eqn: Eqn) -> bool:
+    return eqn.name in LINEAR_CORES and _has_static(bench, eqn)
+
+
+def _is_link(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation may fold into the core of a linear layer."""
+    one = len(bench.activity.active_inputs(eqn)) == 1
+    return one and (eqn.name in AFFINE or is_view(eqn))
+
+
+def _has_static(bench: Workbench, eqn: Eqn) -> bool:
+    return any(v not in bench.activity.depends for v in eqn.inputs)
+
+
+def _is_alone(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation joins values that have no source in common that a layer could begin at.
+
+    So does the sum of a residual stream: no layer of several equations holds it.
+    """
+    active = bench.activity.active_inputs(eqn)
+    return len(active) == 2 and not _have_common_source(bench, *active)
+
+
+def _have_common_source(bench: Workbench, a: Value, b: Value) -> bool:
+    """Whether ways back from two values, through what one layer may hold, meet."""
+    ways: dict[Value, int] = {a: 1, b: 2}
+    heap: list[tuple[int, int, Value]] = []
+    open_ways = {1: 0, 2: 0}
+    turn = itertools.count()
+
+    def push(value: Value) -> None:
+        order = -1 if value.producer is None else value.producer.order
+        heapq.heappush(heap, (-order, next(turn), value))
+        open_ways[ways[value]] += 1
+
+    push(a)
+    push(b)
+    # Latest first: what one way has left behind, the other can only meet before it ends.
+    while open_ways[1] and open_ways[2]:
+        value = heapq.heappop(heap)[2]
+        way = ways[value]
+        open_ways[way] -= 1
+        eqn = value.producer
+        if eqn is None or not _may_be_interior(bench, eqn):
+            continue
+        for before in eqn.inputs:
+            if before not in bench.activity.depends:
+                continue
+            if before not in ways:
+                ways[before] = way
+                push(before)
+            elif ways[before] != way:
+                return True
+    return False
+
+
+def _may_be_interior(bench: Workbench, eqn: Eqn) -> bool:
+    if eqn.name == "dot_general":
+        return not _has_static(bench, eqn)
+    return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "argmax"}
