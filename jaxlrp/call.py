@@ -19,6 +19,7 @@ from jaxlrp.graph.trace import trace
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.run import forward
 from jaxlrp.run.plan import Layer, Plan, group_of, make_plan
+from jaxlrp.run.probes import Probes
 
 ArgNums = int | Sequence[int]
 
@@ -70,7 +71,7 @@ class Call:
         names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).entry}
         return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
 
-    def run(self, primals: Sequence[Any], probes: forward.Probes) -> tuple[list[Any], list[Any]]:
+    def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
         env = self._env()
         env.update(zip(self.plan.explained, primals, strict=True))
         found = forward.run(self.plan, env, [*self.outputs, *self.aux], probes)

@@ -17,9 +17,9 @@ from jaxlrp.graph.ir import Value
 from jaxlrp.ledger import Ledger, make_ledger
 from jaxlrp.rulemap import as_rule_map
 from jaxlrp.rules.base import times
-from jaxlrp.run import forward
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.plan import Layer, Plan
+from jaxlrp.run.probes import ACCOUNT, Probes
 
 
 def explain(
@@ -137,7 +137,7 @@ def relevance_vjp(
     traced = prepare(request, primals, {})
 
     def run(explained: Sequence[Any]) -> Any:
-        return traced.run(explained, forward.Probes())
+        return traced.run(explained, Probes())
 
     explained = [widen(p) for p in traced.primals()]
     values, back, aux = jax.vjp(run, explained, has_aux=True)
@@ -288,7 +288,7 @@ def _pull_back(
     """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
     if accounts:
         wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
-        zeros = {layer: jnp.zeros(forward.ACCOUNT, wide) for layer in layers}
+        zeros = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
     else:
         zeros = {
             layer: jnp.zeros(
@@ -300,7 +300,7 @@ def _pull_back(
     def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
         by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
         kind = "accounts" if accounts else "relevance"
-        return traced.run(explained, forward.Probes(**{kind: by_layer}, masks=masks or {}))
+        return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}))
 
     primals = [widen(p) for p in traced.primals()]
     numbered = {i: compat.typed_like(z, *primals) for i, z in enumerate(zeros.values())}

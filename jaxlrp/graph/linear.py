@@ -8,6 +8,8 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, DEVICE_SUMS, ELEMENTWISE, is_view
@@ -144,49 +146,41 @@ def absorb_affine_after(
 
     `sums` are further equations that belong to the chain.
     """
-    chain: list[Eqn] = []
-    committed = 0
-    value = start
-    while (eqn := bench.sole_use(value)) is not None and bench.is_open(eqn):
-        if len(eqn.outputs) != 1:
-            break
-        if affine_operand(bench, eqn) is not None:
-            if is_literal_shift(bench, eqn) and (
-                not literal_shifts or leads_into_nonlinearity(bench, eqn.out)
-            ):
-                break
-            chain.append(eqn)
-            committed = len(chain)
-        elif eqn.name in sums:
-            chain.append(eqn)
-            committed = len(chain)
-        elif is_view(eqn):
-            chain.append(eqn)
-        else:
-            break
-        value = eqn.out
-    return chain[:committed]
+
+    def belongs(eqn: Eqn) -> bool:
+        if affine_operand(bench, eqn) is None:
+            return eqn.name in sums
+        shift = is_literal_shift(bench, eqn)
+        return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
+
+    return _chain_after(bench, start, belongs)
 
 
 def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
     """The static scales after a sum that make it a mean."""
+
+    def divides(eqn: Eqn) -> bool:
+        if eqn.name not in ("mul", "div") or affine_operand(bench, eqn) is None:
+            return False
+        static = (v for v in eqn.inputs if v not in bench.activity.active)
+        return not any(bench.statics.parameters(v) for v in static)
+
+    return _chain_after(bench, start, divides)
+
+
+def _chain_after(bench: Workbench, start: Value, belongs: Callable[[Eqn], bool]) -> list[Eqn]:
+    """Equations that belong to a chain after a value, and the views between them."""
     chain: list[Eqn] = []
     committed = 0
     value = start
     while (eqn := bench.sole_use(value)) is not None and bench.is_open(eqn):
         if len(eqn.outputs) != 1:
             break
-        if eqn.name in ("mul", "div") and affine_operand(bench, eqn) is not None:
-            if any(
-                bench.statics.parameters(v) for v in eqn.inputs if v not in bench.activity.active
-            ):
-                break
-            chain.append(eqn)
-            committed = len(chain)
-        elif is_view(eqn):
-            chain.append(eqn)
-        else:
+        ours = belongs(eqn)
+        if not ours and not is_view(eqn):
             break
+        chain.append(eqn)
+        committed = len(chain) if ours else committed
         value = eqn.out
     return chain[:committed]
 

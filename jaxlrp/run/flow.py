@@ -17,9 +17,10 @@ from jaxlrp.errors import InputError
 from jaxlrp.graph import control
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.run import evaluate, forward, taps
+from jaxlrp.run import evaluate, taps
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, group_of
+from jaxlrp.run.probes import Probes
 
 if TYPE_CHECKING:
     from jaxlrp.run.forward import Carrier
@@ -54,7 +55,7 @@ def _leave(carrier: Carrier, inside: Value, outside: Value, array: Any) -> Any:
     return array
 
 
-def _inside(carrier: Carrier, layer: Layer) -> forward.Probes:
+def _inside(carrier: Carrier, layer: Layer) -> Probes:
     group = group_of(layer)
     return carrier.probes.of({y for y in carrier.plan.layers if group in around(group_of(y))})
 
@@ -68,7 +69,7 @@ def _cond(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
             inner: Env = dict(free)
             for (outside, inside), array in zip(control.operands(eqn, body), arrays, strict=True):
                 inner[inside] = _enter(carrier, outside, inside, array)
-            forward.run_graph(body, inner, carrier.within(probes), body.outputs)
+            carrier.within(probes).run_graph(body, inner, body.outputs)
             return [
                 _typed(_leave(carrier, i, o, evaluate.read(inner, i)), o)
                 for i, o in control.results(eqn, body)
@@ -107,12 +108,12 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
         for pair, array in zip(back, carry, strict=True):
             inner[pair[1]] = _read(carrier, pair, array)
         inner.update(zip(body.inputs[last:], sequences, strict=True))
-        mine = forward.Probes(
+        mine = Probes(
             dict(zip(watched, taps, strict=True)),
             probes.accounts,
             {**probes.masks, **dict(zip(stacked, masks, strict=True))},
         )
-        forward.run_graph(body, inner, carrier.within(mine), body.outputs)
+        carrier.within(mine).run_graph(body, inner, body.outputs)
         outputs = [evaluate.read(inner, v) for v in body.outputs]
         ends = [_carried(carrier, pair, y) for pair, y in zip(back, outputs, strict=False)]
         rest = zip(body.outputs[len(back) :], outputs[len(back) :], strict=True)
@@ -142,7 +143,7 @@ def _shard_map(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
 
     def local(*arrays: Any) -> tuple[Any, ...]:
         inner: Env = {**free, **dict(zip(body.inputs, arrays, strict=True))}
-        forward.run_graph(body, inner, carrier.within(probes), body.outputs)
+        carrier.within(probes).run_graph(body, inner, body.outputs)
         found = zip(body.outputs, eqn.outputs, strict=True)
         return tuple(_typed(evaluate.read(inner, v), o) for v, o in found)
 

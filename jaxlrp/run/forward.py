@@ -4,98 +4,27 @@ Every layer whose rule is the plain derivative is evaluated as it stands. Every 
 a `jax.custom_vjp` whose backward pass asks its rule. `jax.vjp` of the whole then carries density
 or relevance from the outputs to the explained inputs; JAX adds up where edges meet, keeps what
 must be kept, recomputes where the user said `remat`, and differentiates again if asked to.
-
-Probes are extra inputs of value 0 whose cotangent brings a quantity out: the relevance at a
-layer's output, or its entries in the ledger. They add up over whatever calls a layer.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
-from jaxlrp.graph import control
 from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Eqn, Graph, Region, Value
+from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.rules.base import times
 from jaxlrp.rules.elementary import Follow
 from jaxlrp.run import evaluate, flow, regions, shut, taps
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
+from jaxlrp.run.probes import Probes
+from jaxlrp.run.schedule import Step, schedule
 from jaxlrp.run.view import View
-
-# Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
-ACCOUNT = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Probes:
-    """Which layers bring out their relevance, and whether every layer keeps an account."""
-
-    relevance: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
-    accounts: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
-    masks: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
-
-    def _maps(self) -> tuple[Mapping[Layer, Any], ...]:
-        return self.relevance, self.accounts, self.masks
-
-    def of(self, layers: Iterable[Layer]) -> Probes:
-        """Those of some layers, in their order."""
-        layers = list(layers)
-        return Probes(*({y: m[y] for y in layers if y in m} for m in self._maps()))
-
-    def of_layer(self, layer: Layer) -> tuple[bool, ...]:
-        """Which of its quantities are asked of a layer."""
-        return tuple(layer in m for m in self._maps())
-
-    def arrays(self) -> list[list[Any]]:
-        """The arrays alone, to pass through a transformation."""
-        return [list(m.values()) for m in self._maps()]
-
-    def filled(self, arrays: list[list[Any]]) -> Probes:
-        """The same probes with other arrays."""
-        pairs = zip(self._maps(), arrays, strict=True)
-        return Probes(*(dict(zip(m, a, strict=True)) for m, a in pairs))
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One thing to do: a layer, or an equation that relevance does not cross."""
-
-    layer: Layer | None
-    eqn: Eqn | None
-    reads: Sequence[Value]
-    writes: Sequence[Value]
-    units: tuple[Region, ...]  # calls and rematerialised regions around it, outermost first
-
-
-def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
-    """Layers and other equations of a graph (or body) in an order that works.
-
-    A layer runs where its last equation stood. An equation inside a layer runs by itself too if
-    something that carries no relevance reads its result.
-    """
-    last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}
-    made = {v for layer in plan.layers for v in group_of(layer).outputs} | set(plan.explained)
-    needed: set[Value] = set(outputs)
-    units = plan.found.units
-    steps: list[Step] = []
-    for eqn in reversed(graph.eqns):
-        if eqn in last:
-            group = group_of(last[eqn])
-            reads = [*group.inputs, *group.statics, *control.free_values(eqn)]
-            steps.append(Step(last[eqn], None, reads, group.outputs, units(eqn)))
-            needed.update(reads)
-        writes = [v for v in eqn.outputs if v in needed and v not in made]
-        if writes:
-            steps.append(Step(None, eqn, eqn.inputs, writes, units(eqn)))
-            needed.update(eqn.inputs)
-    return steps[::-1]
 
 
 def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
@@ -103,13 +32,8 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
     carrier = Carrier(plan, probes)
     for value in plan.explained:
         env[value] = carrier.raise_(env[value], value)
-    run_graph(plan.graph, env, carrier, outputs)
+    carrier.run_graph(plan.graph, env, outputs)
     return [evaluate.read(env, v) for v in outputs]
-
-
-def run_graph(graph: Graph, env: Env, carrier: Carrier, outputs: Sequence[Value]) -> None:
-    """Run the steps of a graph, or of a body, that its outputs need."""
-    regions.run(schedule(carrier.plan, graph, outputs), env, carrier, set(outputs))
 
 
 def before(plan: Plan, env: Env) -> list[Any]:
@@ -125,17 +49,6 @@ def before(plan: Plan, env: Env) -> list[Any]:
             needed.update(eqn.inputs)
     evaluate.run(reversed(steps), env)
     return [env[v] for v in plan.explained]
-
-
-def run_step(step: Step, env: Env, carrier: Carrier) -> None:
-    if step.eqn is not None:
-        # Relevance does not cross this equation, so nothing asks for its derivative.
-        values = [carrier.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
-        outputs = evaluate.apply(step.eqn, values)
-        found = zip(step.eqn.outputs, outputs, strict=True)
-        env.update((v, y) for v, y in found if v in step.writes)
-    elif step.layer is not None:
-        carrier.run_layer(step.layer, env)
 
 
 class Carrier:
@@ -172,6 +85,21 @@ class Carrier:
         if value in self.plan.activity.active:
             array = jax.lax.stop_gradient(array)
         return self.lower(array, value)
+
+    def run_graph(self, graph: Graph, env: Env, outputs: Sequence[Value]) -> None:
+        """Run the steps of a graph, or of a body, that its outputs need."""
+        regions.run(schedule(self.plan, graph, outputs), env, self, set(outputs))
+
+    def run_step(self, step: Step, env: Env) -> None:
+        """Run a layer, or an equation that relevance does not cross."""
+        if step.eqn is not None:
+            # Nothing asks for its derivative, and it may have none.
+            values = [self.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
+            outputs = evaluate.apply(step.eqn, values)
+            found = zip(step.eqn.outputs, outputs, strict=True)
+            env.update((v, y) for v, y in found if v in step.writes)
+        elif step.layer is not None:
+            self.run_layer(step.layer, env)
 
     def run_layer(self, layer: Layer, env: Env) -> None:
         if layer in self._done:

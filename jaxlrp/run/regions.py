@@ -15,12 +15,13 @@ import jax
 from jaxlrp import compat
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Region, Value
-from jaxlrp.run import forward
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
+from jaxlrp.run.probes import Probes
+from jaxlrp.run.schedule import Step
 
 if TYPE_CHECKING:
-    from jaxlrp.run.forward import Carrier, Probes, Step
+    from jaxlrp.run.forward import Carrier
 
 
 class Calls:
@@ -46,7 +47,7 @@ def run(
     while index < len(steps):
         region = _unit(steps[index], carrier, depth)
         if region is None:
-            forward.run_step(steps[index], env, carrier)
+            carrier.run_step(steps[index], env)
             index += 1
             continue
         end = index

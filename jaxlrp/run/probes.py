@@ -1,0 +1,46 @@
+"""Probes: what is brought out of a run besides the relevance of the explained inputs.
+
+They are extra inputs of value 0 whose cotangent brings a quantity out: the relevance at a layer's
+output, or its entries in the ledger. They add up over whatever calls a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxlrp.run.plan import Layer
+
+# Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
+ACCOUNT = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """Which layers bring out their relevance, and whether every layer keeps an account."""
+
+    relevance: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+    accounts: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+    masks: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+
+    def _maps(self) -> tuple[Mapping[Layer, Any], ...]:
+        return self.relevance, self.accounts, self.masks
+
+    def of(self, layers: Iterable[Layer]) -> Probes:
+        """Those of some layers, in their order."""
+        layers = list(layers)
+        return Probes(*({y: m[y] for y in layers if y in m} for m in self._maps()))
+
+    def of_layer(self, layer: Layer) -> tuple[bool, ...]:
+        """Which of its quantities are asked of a layer."""
+        return tuple(layer in m for m in self._maps())
+
+    def arrays(self) -> list[list[Any]]:
+        """The arrays alone, to pass through a transformation."""
+        return [list(m.values()) for m in self._maps()]
+
+    def filled(self, arrays: list[list[Any]]) -> Probes:
+        """The same probes with other arrays."""
+        pairs = zip(self._maps(), arrays, strict=True)
+        return Probes(*(dict(zip(m, a, strict=True)) for m, a in pairs))

@@ -1,0 +1,45 @@
+"""The schedule: in which order layers and other equations of a graph run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from jaxlrp.graph import control
+from jaxlrp.graph.ir import Eqn, Graph, Region, Value
+from jaxlrp.run.plan import Layer, Plan, group_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One thing to do: a layer, or an equation that relevance does not cross."""
+
+    layer: Layer | None
+    eqn: Eqn | None
+    reads: Sequence[Value]
+    writes: Sequence[Value]
+    units: tuple[Region, ...]  # calls and rematerialised regions around it, outermost first
+
+
+def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
+    """Layers and other equations of a graph (or body) in an order that works.
+
+    A layer runs where its last equation stood. An equation inside a layer runs by itself too if
+    something that carries no relevance reads its result.
+    """
+    last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}
+    made = {v for layer in plan.layers for v in group_of(layer).outputs} | set(plan.explained)
+    needed: set[Value] = set(outputs)
+    units = plan.found.units
+    steps: list[Step] = []
+    for eqn in reversed(graph.eqns):
+        if eqn in last:
+            group = group_of(last[eqn])
+            reads = [*group.inputs, *group.statics, *control.free_values(eqn)]
+            steps.append(Step(last[eqn], None, reads, group.outputs, units(eqn)))
+            needed.update(reads)
+        writes = [v for v in eqn.outputs if v in needed and v not in made]
+        if writes:
+            steps.append(Step(None, eqn, eqn.inputs, writes, units(eqn)))
+            needed.update(eqn.inputs)
+    return steps[::-1]
