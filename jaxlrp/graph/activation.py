@@ -70,9 +70,10 @@ def _claim_activation(bench: Workbench, last: Eqn) -> None:
         same_shape = len(sources) == 1 and sources[0].shape == last.out.shape
         if same_shape and any(_nonlinear(bench, e) for e in group):
             best = set(group)
-        if len(sources) == 1 and _is_learned_affine(bench, sources[0].producer):
-            break  # a BatchNorm before the activation is a layer of its own
         candidates = [v.producer for v in frontier if _absorbable(bench, v.producer)]
+        if len(sources) == 1 and _is_learned_affine(bench, sources[0].producer):
+            # A BatchNorm before the activation is a layer of its own.
+            candidates = [e for e in candidates if e is not sources[0].producer]
         grown = [
             e
             for e in dict.fromkeys(candidates)

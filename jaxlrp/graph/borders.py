@@ -7,6 +7,7 @@ import itertools
 
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.linear import is_literal_shift
 from jaxlrp.graph.primitives import AFFINE, ELEMENTWISE, LINEAR_CORES, MOVES, REDUCTIONS, is_view
 
 
@@ -17,6 +18,11 @@ def is_crossed(bench: Workbench, value: Value) -> bool:
     maker, uses = value.producer, bench.reached_uses(value)
     if maker is None or value in bench.outputs or value in bench.activity.explained:
         return False
+    # Whether a scale folds into a core depends on what is before, a shift on what comes after.
+    if maker.name in ELEMENTWISE and _is_scaled(bench, value):
+        return True
+    if _is_shifted(bench, maker):
+        return True
     if _is_alone(bench, maker) or any(_is_alone(bench, e) for e in uses):
         return False
     if _is_core(bench, maker):
@@ -26,6 +32,29 @@ def is_crossed(bench: Workbench, value: Value) -> bool:
     if _begins_at_join(bench, maker):
         return all(e.name in ELEMENTWISE or _is_link(bench, e) for e in uses)
     return True
+
+
+def _is_scaled(bench: Workbench, value: Value) -> bool:
+    """Whether a value, or a view of it, is scaled by a number that is written in the program."""
+    for eqn in bench.reached_uses(value):
+        if is_view(eqn):
+            if _is_scaled(bench, eqn.out):
+                return True
+        elif eqn.name == "neg" or (
+            eqn.name in ("mul", "div")
+            and any(bench.intervals.constant(v) is not None for v in eqn.inputs)
+        ):
+            return True
+    return False
+
+
+def _is_shifted(bench: Workbench, eqn: Eqn | None) -> bool:
+    """Whether a number that is written in the program was added, before scales and copies."""
+    while eqn is not None and _is_link(bench, eqn):
+        if is_literal_shift(bench, eqn):
+            return True
+        eqn = bench.activity.active_inputs(eqn)[0].producer
+    return False
 
 
 def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:

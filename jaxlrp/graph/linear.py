@@ -18,17 +18,18 @@ _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 
 
 def find(bench: Workbench) -> None:
-    cores = []
     for eqn in bench.eqns:
-        if not bench.is_open(eqn):
-            continue
-        operand = _core_operand(bench, eqn)
-        if operand is not None:
-            group = _claim_core(bench, eqn, operand)
-            if group.kind in ("dense", "conv"):
-                cores.append(group)
-    for group in cores:
-        _fold_before(bench, group)
+        if bench.is_open(eqn):
+            operand = _core_operand(bench, eqn)
+            if operand is not None:
+                _claim_core(bench, eqn, operand)
+
+
+def fold(bench: Workbench) -> None:
+    """Fold the scales and shifts that come before a core and that no core before them took."""
+    for group in bench.groups:
+        if group.kind in ("dense", "conv") and group.affine is not None and not group.affine.pre:
+            _fold_before(bench, group)
 
 
 def _core_operand(bench: Workbench, eqn: Eqn) -> int | None:

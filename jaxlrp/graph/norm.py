@@ -67,6 +67,8 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
     eqns = bench.slice_back(value, {source}, _allowed)
     if not eqns or not any(_is_reduction(bench, e) for e in eqns):
         return None
+    if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):
+        return None  # weights between: a statistic of another layer's output
     # Without crossing a reduction the source must not be seen at all.
     stack = [value]
     while stack:
@@ -76,8 +78,6 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
         eqn = v.producer
         if eqn is None or v not in bench.activity.depends:
             continue
-        if eqn.name == "dot_general" and not _is_reduction(bench, eqn):
-            return None
         if not _is_reduction(bench, eqn):
             stack.extend(eqn.inputs)
     thin = value

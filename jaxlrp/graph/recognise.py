@@ -16,6 +16,7 @@ _FINDERS = (
     softmax.prove_shares,
     norm.find,
     linear.find,
+    linear.fold,
     activation.find,
     activation.find_pairs,
     structure.find,
@@ -69,18 +70,20 @@ def recognise(
     _add_bodies(bench, around)
     repeats = {one: Repeats(one) for one in around}
     # First without the calls that are like an earlier one, then whatever they leave open.
-    for one, calls in repeats.items():
-        one.eqns = calls.without()
     for finder in _FINDERS:
         for one, calls in repeats.items():
             finder(one)
             calls.copy()
+        if finder is softmax.prove_shares:
+            for calls in repeats.values():
+                calls.check_bounds()
     for one, calls in repeats.items():
         if not calls.is_complete():
             one.eqns = one.graph.eqns
             for finder in _FINDERS:
                 finder(one)
     for one in around:
+        softmax.find_masks(one)
         gates.find(one)
     inside: dict[Group | None, list[Group]] = {}
     for one, group in around.items():

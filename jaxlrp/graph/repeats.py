@@ -15,7 +15,6 @@ import numpy as np
 from jaxlrp.graph.borders import is_crossed
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
-from jaxlrp.graph.primitives import AFFINE, ELEMENTWISE, is_view
 
 
 @dataclasses.dataclass
@@ -82,12 +81,23 @@ class Repeats:
         for first in firsts:
             if first.region in self._copies:
                 self._first.update(dict.fromkeys(first.eqns, first.region))
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Let finders begin everywhere but in the calls that are like an earlier one."""
         copies = (copy for found in self._copies.values() for copy in found)
         self._copied = {eqn for copy in copies for eqn in copy.eqns.values()}
+        self._bench.eqns = [e for e in self._bench.graph.eqns if e not in self._copied]
 
-    def without(self) -> list[Eqn]:
-        """All equations of the graph but those of calls that are like an earlier one."""
-        return [e for e in self._bench.graph.eqns if e not in self._copied]
+    def check_bounds(self) -> None:
+        """Give up calls of whose values by now other bounds are proven than of the first's."""
+        bounds = self._bench.intervals
+        for region, copies in self._copies.items():
+            kept = [c for c in copies if all(bounds[v] == bounds[w] for v, w in c.values.items())]
+            for copy in set(copies) - set(kept):
+                del self.regions[copy.region]
+            self._copies[region] = kept
+        self._leave_out()
 
     def copy(self) -> None:
         """Claim for the other calls what was found in the first since this was called last."""
@@ -182,25 +192,12 @@ def _known_alike(bench: Workbench, v: Value, w: Value) -> bool:
         bench.intervals[v] == bench.intervals[w]
         and v.shape == w.shape
         and v.dtype == w.dtype
-        and _follows_elementwise(bench, v) == _follows_elementwise(bench, w)
         and (not static or _static_facts(bench, v) == _static_facts(bench, w))
     )
 
 
 def _static_facts(bench: Workbench, value: Value) -> tuple[bool, frozenset[int]]:
     return bool(bench.statics.parameters(value)), bench.statics.varying_axes(value)
-
-
-def _follows_elementwise(bench: Workbench, value: Value) -> bool:
-    """Whether a layer inside that begins with this value may look at what made it."""
-    maker = value.producer
-    return maker is not None and maker.name in ELEMENTWISE and _begins_chain(bench, value)
-
-
-def _begins_chain(bench: Workbench, value: Value) -> bool:
-    """Whether a view or a scale is the only reader: a layer may fold it, or look what is before."""
-    use = bench.sole_use(value)
-    return use is not None and (use.name in AFFINE or is_view(use))
 
 
 def _given_alike(

@@ -27,6 +27,13 @@ def find(bench: Workbench) -> None:
             _log_of_sum(bench, eqn)
 
 
+def find_masks(bench: Workbench) -> None:
+    """Remember the logits of a softmax only where a mask may make them -inf."""
+    for group in bench.groups:
+        if group.logits is not None and not _may_be_shut(bench, group.logits):
+            group.logits = None
+
+
 def prove_shares(bench: Workbench) -> None:
     """Shares of a sum lie in [0, 1], whatever the exponents."""
     bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(bench, g)], UNIT)
@@ -155,8 +162,7 @@ def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
         eqns = bench.slice_back(output, {stop}, _allowed)
         if eqns and exp in eqns and bench.closed(eqns, [output]):
             group = bench.claim(Group("softmax", eqns, [stop], [output], exp))
-            if source.shape == output.shape and _may_be_shut(bench, source):
-                group.logits = source
+            group.logits = source if source.shape == output.shape else None
             return True
     return False
 

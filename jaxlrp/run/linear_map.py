@@ -230,7 +230,8 @@ def constant(group: Group, x: Any, value: Any) -> Any:
     shape = list(x.shape)
     affine = group.affine
     core = affine.core if affine is not None else None
-    if affine is not None and core is not None and affine.folds and not affine.pre:
+    whole = any(eqn.name == "reduce_scatter" for eqn in group.eqns)  # it splits an axis
+    if affine is not None and core is not None and affine.folds and not affine.pre and not whole:
         given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
         for axis in _free_axes(core, affine.operand):
             shape[axis] = given[axis]

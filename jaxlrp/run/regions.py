@@ -135,6 +135,7 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
     group = group_of(layer)
     return (
         group.like or group,
+        len(group.eqns),  # scales before a core are folded for each call apart
         id(layer.rule),
         layer.arriving,
         layer.carries,
@@ -142,5 +143,6 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
         layer.sign_split,
         layer.relu is not None,
         group.gate,
+        group.logits is not None,
         probes.of_layer(layer),
     )
