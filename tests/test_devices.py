@@ -107,8 +107,14 @@ def test_shard_map_inside_the_function_unchecked(collective):
     assert distance(f"inside/{collective}/unchecked") <= 1e-10
 
 
+@pytest.mark.parametrize("check", ["checked", "unchecked"])
+def test_the_ledger_of_layers_inside_shard_map(check):
+    """Accounts are of all devices: sums of parts, and once what is the same everywhere."""
+    assert distance(f"ledger/{check}") <= 1e-9  # differences of sums that nearly cancel
+
+
 @pytest.mark.parametrize("rule", [*RULES, "gamma_box", "flat", "ignored"])
-@pytest.mark.parametrize("network", ["middle", "two", "before", "channels"])
+@pytest.mark.parametrize("network", ["middle", "two", "before", "repeated", "channels"])
 def test_a_sum_over_devices_is_part_of_the_layer_before_it(network, rule):
     """Biases, scales and rules see the whole sum, of which each device computes a part."""
     assert distance(f"split/{network}/{rule}/checked") <= 1e-10

@@ -292,6 +292,71 @@ def test_one_function_is_traced_once(calls):
     assert numbers == [6 + 1, 6 * calls + 1]
 
 
+def test_a_rule_with_a_traced_parameter():
+    """What is not known yet belongs to the trace that is going on, and to no shared function."""
+    called, plain = pair("perceptron")
+
+    def total(fn):
+        return lambda epsilon: lrp.explain(fn, lrp.Epsilon(epsilon))(inputs(), target=0).sum()
+
+    expected = jax.grad(total(plain))(0.1)
+    assert abs(expected) > 1e-6
+    close(jax.jit(jax.grad(total(called)))(0.1), expected)
+    epsilons = jnp.array([0.1, 0.2])
+    close(jax.jit(jax.vmap(total(called)))(epsilons), jax.vmap(total(plain))(epsilons))
+
+
+@pytest.mark.parametrize("masked", [(False, True), (True, False)])
+def test_masks_outside_of_calls(masked):
+    """Where -inf may come from stands outside of the softmax, and differs from call to call."""
+    shut = jnp.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], bool)
+
+    def attend(scores, v, w):
+        e = jnp.exp(scores - scores.max(-1, keepdims=True))
+        return jnp.tanh((e / e.sum(-1, keepdims=True)) @ (v @ w) @ w) @ w
+
+    def network(block):
+        w = weights(3)["qkv"]
+
+        def fn(x):
+            for mask in masked:
+                scores = (x @ w[0]) @ (x @ w[1]).T
+                scores = jnp.where(shut, scores, -jnp.inf) if mask else scores
+                x = jnp.tanh(block(scores, x, w[2])[:2].sum(0) + x @ w[1])
+            return x.mean(0)
+
+        return fn
+
+    one, other = (lrp.explain(network(f), composites.attn_lrp()) for f in (jax.jit(attend), attend))
+    x = inputs()[0]
+    assert bool(jnp.all(jnp.isfinite(other(x, target=0))))
+    close(jax.jit(lambda x: one(x, target=0))(x), other(x, target=0))
+
+
+def test_a_stopped_factor_outside_of_calls():
+    """A product with what depends on the input, but carries no relevance, is linear, too."""
+
+    def network(block):
+        w = weights(5)
+
+        def fn(x):
+            for _ in range(2):
+                v = block(x, w)
+                shares = jax.nn.softmax((x @ w["out"]) @ x.T)
+                x = jnp.tanh(jax.lax.stop_gradient(shares) @ v)
+            return x.mean(0)
+
+        return fn
+
+    def block(x, w):
+        return 2.0 * (jnp.tanh(jnp.tanh(jnp.tanh(x @ w["out"]) @ w["out"]) @ w["out"]) @ w["out"])
+
+    called, plain = network(jax.jit(block)), network(block)
+    rules, x = composites.lrp_zero(), inputs()[0]
+    assert rows(lrp.plan(called, rules)(x)) == rows(lrp.plan(plain, rules)(x))
+    close(lrp.explain(called, rules)(x, target=1), lrp.explain(plain, rules)(x, target=1))
+
+
 def test_a_call_with_a_rule_of_its_own_is_traced_by_itself():
     called, plain = pair("perceptron")
     x = inputs()

@@ -8,7 +8,15 @@ import itertools
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import is_literal_shift
-from jaxlrp.graph.primitives import AFFINE, ELEMENTWISE, LINEAR_CORES, MOVES, REDUCTIONS, is_view
+from jaxlrp.graph.primitives import (
+    AFFINE,
+    DEVICE_SUMS,
+    ELEMENTWISE,
+    LINEAR_CORES,
+    MOVES,
+    REDUCTIONS,
+    is_view,
+)
 
 
 def is_crossed(bench: Workbench, value: Value) -> bool:
@@ -74,17 +82,14 @@ def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _is_core(bench: Workbench, eqn: Eqn) -> bool:
-    return eqn.name in LINEAR_CORES and _has_static(bench, eqn)
+    active = [v for v in eqn.inputs if v in bench.activity.active]
+    return eqn.name in LINEAR_CORES and len(active) == 1
 
 
 def _is_link(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation may fold into the core of a linear layer."""
     one = len(bench.activity.active_inputs(eqn)) == 1
-    return one and (eqn.name in AFFINE or is_view(eqn))
-
-
-def _has_static(bench: Workbench, eqn: Eqn) -> bool:
-    return any(v not in bench.activity.depends for v in eqn.inputs)
+    return one and (eqn.name in AFFINE | DEVICE_SUMS or is_view(eqn))
 
 
 def _is_alone(bench: Workbench, eqn: Eqn) -> bool:
@@ -131,5 +136,5 @@ def _have_common_source(bench: Workbench, a: Value, b: Value) -> bool:
 
 def _may_be_interior(bench: Workbench, eqn: Eqn) -> bool:
     if eqn.name == "dot_general":
-        return not _has_static(bench, eqn)
+        return all(v in bench.activity.depends for v in eqn.inputs)
     return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "argmax"}

@@ -190,12 +190,12 @@ class Carrier:
 
         def call_forward(inputs: Any, arrays: list[Any], account: Any) -> Any:
             outputs = forward(inputs, arrays)
-            return outputs, (inputs, arrays, outputs)
+            return outputs, (inputs, arrays, outputs, account)
 
         def call_backward(kept: Any, arrived: Any) -> Any:
-            inputs, arrays, outputs = kept
+            inputs, arrays, outputs, account = kept
             env = dict(zip(keys, arrays, strict=True))
-            return _backward(layer, inputs, env, outputs, arrived, account is not None)
+            return _backward(layer, inputs, env, outputs, arrived, account)
 
         call.defvjp(call_forward, call_backward)
         return call(inputs, list(statics.values()), account)
@@ -215,7 +215,7 @@ def _backward(
     statics: Env,
     outputs: tuple[Any, ...],
     arrived: tuple[Any, ...],
-    keep_account: bool,
+    account: Any,
 ) -> tuple[Any, None, Any]:
     group = group_of(layer)
     single = len(outputs) == 1
@@ -236,10 +236,12 @@ def _backward(
         compat.typed_like(jnp.broadcast_to(c, x.shape).astype(x.dtype), x)
         for c, x in zip(back, inputs, strict=True)
     )
-    if not keep_account:
+    if account is None:
         return back, None, None
     arriving = sum(jnp.sum(r) for r in jax.tree.leaves(view.relevance))
     leaving = back if layer.carries == "relevance" else times(inputs, back)
     bias, stabiliser = view.losses()
     entries = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
-    return back, None, jnp.stack([jnp.real(jnp.asarray(e)) for e in entries])
+    # Each by itself: what is the same on all devices is not summed over them.
+    entries = [compat.typed_like(jnp.real(jnp.asarray(e)), account) for e in entries]
+    return back, None, jnp.stack(entries)

@@ -15,6 +15,7 @@ import jax
 from jaxlrp import compat
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Region, Value
+from jaxlrp.rules import Rule
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.probes import Probes
@@ -78,7 +79,8 @@ def _run_together(
     written = {v for step in body for v in step.writes}
     read = dict.fromkeys(v for step in body for v in step.reads)
     inputs = [v for v in read if v not in written and v in env]
-    mine = carrier.probes.of(_layers_in(carrier.plan, body))
+    layers = _layers_in(carrier.plan, body)
+    mine = carrier.probes.of(layers)
 
     def function(values: list[Any], arrays: list[Any]) -> list[Any]:
         inner: Env = dict(zip(inputs, values, strict=True))
@@ -87,7 +89,8 @@ def _run_together(
 
     if region.settings is not None:
         function = jax.checkpoint(function, **region.settings)
-    if carrier.calls.sharing and region in carrier.plan.found.calls:
+    shared = carrier.calls.sharing and region in carrier.plan.found.calls
+    if shared and not any(_is_traced(layer.rule) for layer in layers):
         key = _alike(body, carrier, inputs, results, mine, region)
         function = carrier.calls.share(key, function)
     outputs = function([env[v] for v in inputs], mine.arrays())
@@ -102,6 +105,11 @@ def _layers_in(plan: Plan, steps: Sequence[Step]) -> list[Layer]:
         bodies = (y for y in plan.layers if inside.intersection(around(group_of(y))))
         found.update(dict.fromkeys(bodies))
     return list(found)
+
+
+def _is_traced(rule: Rule) -> bool:
+    """Whether a rule has a parameter without a value yet: a function of its own cannot keep it."""
+    return not all(map(compat.is_concrete, jax.tree.leaves(vars(rule))))
 
 
 def _alike(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlrp import compat
 from jaxlrp.rules.base import times
 
 
@@ -66,9 +67,11 @@ def lost(start: Any, account: Any, arriving: str) -> Any:
     def begin(start: Any, account: Any) -> Any:
         return start
 
-    def backward(start: Any, arrived: Any) -> tuple[None, Any]:
+    def backward(kept: tuple[Any, Any], arrived: Any) -> tuple[None, Any]:
+        start, account = kept
         relevance = times(start, arrived) if arriving == "density" else arrived
-        return None, jnp.zeros_like(account).at[0].set(jnp.sum(relevance))
+        total = compat.typed_like(jnp.sum(relevance), account)
+        return None, jnp.zeros_like(account).at[0].set(total)
 
-    begin.defvjp(lambda start, account: (start, start), backward)
+    begin.defvjp(lambda start, account: (start, (start, account)), backward)
     return begin(start, account)

@@ -150,10 +150,31 @@ def same(y):
     return y
 
 
+BLOCKS = {"up": draw(2, 16, 32, seed=11), "down": draw(2, 32, 16, seed=12)}
+
+
+def repeated_blocks(x, blocks, total):
+    """A block of which each device computes a part, called twice; the sum is behind the call."""
+
+    @jax.jit
+    def part(x, up, down):
+        h = jnp.tanh(x * 0.5) * 2.0
+        return jax.nn.relu(h @ up + 0.2 * up[0]) @ down
+
+    for up, down in zip(blocks["up"], blocks["down"], strict=True):
+        x = x + total(part(x, up, down))
+    return x @ V[:16]
+
+
 SPLIT_SUMS = {
     # name: (function, its weights, their specs)
     "middle": (sum_in_the_middle, (W, V), (COLUMNS, P("d"))),
     "two": (two_sums_at_once, (W, PARTS), (COLUMNS, P("d"))),
+    "repeated": (
+        repeated_blocks,
+        (BLOCKS,),
+        ({"up": P(None, None, "d"), "down": P(None, "d")},),
+    ),
     "before": (scale_before, (W, V), (COLUMNS, P("d"))),
 }
 SPLIT_RULES = RULES | {
@@ -198,6 +219,33 @@ def split_channels(rules, check):
     found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=TARGET))(image)
     whole = lrp.explain(lambda x: sum_of_convolutions(x, KERNEL, same), rules)
     return found, whole(image, target=TARGET)
+
+
+def ledgers(check):
+    """Every number of the ledger, with the sum split over devices and on one."""
+    part, weights, specs = SPLIT_SUMS["middle"]
+
+    def fn(x):
+        mapped = jax.shard_map(
+            lambda x, *w: part(x, *w, over_devices),
+            mesh=MESH,
+            in_specs=(SHARED, *specs),
+            out_specs=SHARED,
+            check_vma=check,
+        )
+        return mapped(x, *weights)
+
+    def numbers(fn):
+        kept = lrp.ledger(fn, lrp.composites.epsilon_plus())(X, target=TARGET)
+        return np.array(
+            [
+                (e.relevance_out, e.relevance_in, e.bias, e.stabiliser)
+                for e in kept.layers
+                if e.kind in ("dense", "activation")
+            ]
+        )
+
+    return numbers(fn), numbers(lambda x: part(x, *weights, same))
 
 
 INSIDE = {
@@ -260,6 +308,8 @@ def cases():
         for rule, rules in RULES.items():
             yield f"inside/{name}/{rule}", lambda n=name, r=rules: inside(n, r, True)
         yield f"inside/{name}/unchecked", lambda n=name: inside(n, RULES["zplus"], False)
+    yield "ledger/checked", lambda: ledgers(True)
+    yield "ledger/unchecked", lambda: ledgers(False)
     for rule, rules in SPLIT_RULES.items():
         for check in (True, False) if rule == "gamma_box" else (True,):
             kind = "checked" if check else "unchecked"
