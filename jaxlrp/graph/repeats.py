@@ -105,8 +105,9 @@ class Repeats:
             region = self._first.get(group.eqns[0])
             if region is None or any(self._first.get(e) is not region for e in group.eqns):
                 continue
-            for copy in self._copies[region]:
-                self._bench.claim(copy.image(group))
+            for image in (copy.image(group) for copy in self._copies[region]):
+                if all(map(self._bench.free, image.eqns)):
+                    self._bench.claim(image)
         self._done = len(self._bench.groups)
 
     def is_complete(self) -> bool:
