@@ -102,6 +102,11 @@ def test_shard_map_inside_the_function(collective, rule):
     assert distance(f"inside/{collective}/{rule}") <= 1e-10
 
 
+@pytest.mark.parametrize("rule", ["box", "squares"])
+def test_rules_with_a_constant_input_before_a_scattered_sum(rule):
+    assert distance(f"inside/psum_scatter/{rule}") <= 1e-10
+
+
 @pytest.mark.parametrize("collective", COLLECTIVES)
 def test_shard_map_inside_the_function_unchecked(collective):
     assert distance(f"inside/{collective}/unchecked") <= 1e-10

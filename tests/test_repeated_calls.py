@@ -250,13 +250,13 @@ def test_one_function_is_planned_once(name, monkeypatch):
     what reads the last output might belong to a layer inside.
     """
     looked_at: list[Any] = []
-    find = linear._core_operand
+    find = linear.core_operand
 
     def spy(bench, eqn):
         looked_at.append(eqn)
         return find(bench, eqn)
 
-    monkeypatch.setattr(linear, "_core_operand", spy)
+    monkeypatch.setattr(linear, "core_operand", spy)
     counts, found = [], []
     for calls in (6, 48):
         looked_at.clear()

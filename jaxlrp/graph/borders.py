@@ -7,7 +7,7 @@ import itertools
 
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import is_literal_shift
+from jaxlrp.graph.linear import core_operand, is_literal_shift
 from jaxlrp.graph.primitives import (
     AFFINE,
     DEVICE_SUMS,
@@ -82,8 +82,7 @@ def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _is_core(bench: Workbench, eqn: Eqn) -> bool:
-    active = [v for v in eqn.inputs if v in bench.activity.active]
-    return eqn.name in LINEAR_CORES and len(active) == 1
+    return eqn.name in LINEAR_CORES and core_operand(bench, eqn) is not None
 
 
 def _is_link(bench: Workbench, eqn: Eqn) -> bool:

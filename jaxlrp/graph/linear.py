@@ -20,7 +20,7 @@ _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 def find(bench: Workbench) -> None:
     for eqn in bench.eqns:
         if bench.is_open(eqn):
-            operand = _core_operand(bench, eqn)
+            operand = core_operand(bench, eqn)
             if operand is not None:
                 _claim_core(bench, eqn, operand)
 
@@ -32,7 +32,7 @@ def fold(bench: Workbench) -> None:
             _fold_before(bench, group)
 
 
-def _core_operand(bench: Workbench, eqn: Eqn) -> int | None:
+def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
     """Position of the one active operand, if the equation can be the core of a linear layer."""
     if eqn.name not in ("dot_general", "conv_general_dilated") and eqn.name not in _SUMS:
         return None

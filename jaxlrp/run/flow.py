@@ -57,7 +57,7 @@ def _leave(carrier: Carrier, inside: Value, outside: Value, array: Any) -> Any:
 
 def _inside(carrier: Carrier, layer: Layer) -> Probes:
     group = group_of(layer)
-    return carrier.probes.of({y for y in carrier.plan.layers if group in around(group_of(y))})
+    return carrier.probes.of(y for y in carrier.plan.layers if group in around(group_of(y)))
 
 
 def _cond(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
@@ -103,13 +103,13 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     stacked = [y for y, mask in probes.masks.items() if jnp.ndim(mask) > len(y.shape)]
 
     def step(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
-        sequences, taps, masks = slices
+        sequences, arrivals, masks = slices
         inner: Env = {**free, **dict(zip(body.inputs[:first], operands[:first], strict=True))}
         for pair, array in zip(back, carry, strict=True):
             inner[pair[1]] = _read(carrier, pair, array)
         inner.update(zip(body.inputs[last:], sequences, strict=True))
         mine = Probes(
-            dict(zip(watched, taps, strict=True)),
+            dict(zip(watched, arrivals, strict=True)),
             probes.accounts,
             {**probes.masks, **dict(zip(stacked, masks, strict=True))},
         )

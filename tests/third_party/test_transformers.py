@@ -20,8 +20,8 @@ from .transformers_networks import BUILDERS, Attention
 pytestmark = [
     pytest.mark.third_party,
     pytest.mark.filterwarnings("default"),  # what these packages import warns of its own age
-    pytest.mark.parametrize("name", list(BUILDERS)),
 ]
+every_model = pytest.mark.parametrize("name", list(BUILDERS))
 
 COMPOSITES = {
     "attn": lrp.composites.attn_lrp(),
@@ -62,6 +62,7 @@ def total(relevance: dict[str, np.ndarray]) -> Any:
     return sum(r.reshape(len(r), -1).sum(axis=1) for r in relevance.values())
 
 
+@every_model
 @pytest.mark.usefixtures("x32")
 @pytest.mark.parametrize("rules", ["attn", "cp"])
 def test_plan_finds_every_layer(name, rules):
@@ -74,6 +75,7 @@ def test_plan_finds_every_layer(name, rules):
     assert all(sum(n.endswith(end) for n in names) == 1 for end in model.embeddings), names
 
 
+@every_model
 @pytest.mark.parametrize("rules", ["attn", "cp"])
 def test_single_precision_agrees_with_double(name, rules):
     # Single precision rounds at 6e-8; the sums in a few dozen layers cancel to some extent.
@@ -87,6 +89,7 @@ def test_single_precision_agrees_with_double(name, rules):
         assert np.linalg.norm(relevance[key] - r) <= 1e-5 * np.linalg.norm(r), key
 
 
+@every_model
 def test_cp_lrp_conserves_without_biases(name):
     model = load(name, "float64")
     if model.loses is None:
@@ -100,11 +103,12 @@ def test_cp_lrp_conserves_without_biases(name):
         assert {e.kind for e in ledger.layers if abs(e.loss) > bound} == {model.loses}
 
 
+@every_model
 @pytest.mark.parametrize("rules", ["attn", "cp"])
 def test_what_a_mask_hides_gets_exactly_nothing(name, rules):
     model = load(name, "float32")
     if model.unseen is None:
-        pytest.skip("every place is seen")
+        pytest.skip("this model hides nothing from itself: it has no mask")
     part, hidden = model.unseen
     _, relevance = explained(name, "float32", rules)
     chosen = [r for key, r in relevance.items() if part in key]
@@ -117,9 +121,8 @@ BY_HAND = """bert roberta albert electra distilbert roformer bigbird gpt2 gptj g
     gemma opt bloom bart""".split()
 
 
+@pytest.mark.parametrize("name", BY_HAND)
 def test_attn_lrp_is_what_one_gets_by_hand(name, monkeypatch):
-    if name not in BY_HAND:
-        pytest.skip("not among those whose functions `by_hand` replaces")
     model = load(name, "float64")
     _, relevance = explained(name, "float64", "attn")
     wanted = by_hand.attn_lrp(model, target(model), monkeypatch)
