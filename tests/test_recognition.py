@@ -109,6 +109,19 @@ def test_hard_relus_are_proven(name, proven):
     assert plan.select("activation")[0].group.hard_relu == proven
 
 
+def test_a_relu_behind_a_learned_scale_is_a_relu():
+    """The scale is a layer of its own; the comparison is part of the activation all the same."""
+    scale = jnp.abs(array(5)) + 0.5
+
+    def fn(x):
+        h = jnp.tanh(x) * scale
+        return jnp.where(h > 0, h, 0.0) + h.sum()
+
+    plan = lrp.plan(fn, lrp.Epsilon())(array(4, 5))
+    found = [y.group.is_relu for y in plan.select("activation")]
+    assert found == [False, True]
+
+
 def test_a_learned_slope_is_part_of_its_activation():
     w, slope, x = array(5, 7), array(7), array(4, 5)
 
@@ -203,6 +216,18 @@ def test_a_gate_that_crosses_weights_is_no_norm():
     assert plan.count("norm") == 0
     (product,) = plan.select("product")
     assert "[0, 1]" in product.why
+
+
+def test_the_size_of_a_layers_output_is_no_norm_of_its_input():
+    """The statistic is a norm's, but of x W, and it divides x."""
+    w, x = array(6, 6), array(2, 6)
+
+    def fn(x):
+        return x * lax.rsqrt(((x @ w) ** 2).mean(-1, keepdims=True) + 0.1)
+
+    plan = lrp.plan(fn, lrp.Epsilon())(x)
+    assert plan.count("norm") == 0
+    assert plan.count("dense") == 1
 
 
 SOFTMAXES = {
