@@ -17,7 +17,7 @@ DEMOS := .venv-demos
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow third-party \
+.PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow test-matrix third-party \
 	lint format types docs docs-serve bench bench-llama bench-loops dataset clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make demo-guided  training that keeps relevance off a mark, write out/guided_training.png"
 	@echo "make dataset      explain 5,000 digits into a Zarr store, stop and go on at will"
 	@echo "make test         the tests (make test-slow: the slow ones too)"
+	@echo "make test-matrix  the tests under every Python found, with the oldest and newest JAX"
 	@echo "make third-party  explain networks written by others"
 	@echo "make lint         ruff: lint and formatting (make format mends both)"
 	@echo "make types        pyright over jaxlrp"
@@ -66,6 +67,9 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto -m "not third_party" $(ARGS)
 
+test-matrix: $(VENV)/.made
+	$(BIN)/python tools/test_matrix.py $(ARGS)
+
 third-party: $(THIRD)/.third-party
 	KERAS_BACKEND=jax $(THIRD)/bin/python -m pytest -m third_party tests/third_party $(ARGS)
 
@@ -96,7 +100,7 @@ bench-loops: $(VENV)/.bench
 	$(BIN)/python benchmarks/loops.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(THIRD) $(DEMOS) site out build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-matrix $(THIRD) $(DEMOS) site out build dist .pytest_cache .ruff_cache .hypothesis
 
 # An environment, and one stamp for each extra installed into it.
 $(VENV)/.made $(THIRD)/.made $(DEMOS)/.made:

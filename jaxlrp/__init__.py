@@ -3,6 +3,7 @@
 from jaxlrp import composites
 from jaxlrp.errors import (
     InputError,
+    JaxVersionError,
     LRPError,
     NonFiniteError,
     RuleError,
@@ -54,6 +55,7 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "InputError",
+    "JaxVersionError",
     "LRPError",
     "LayerView",
     "LinearMap",

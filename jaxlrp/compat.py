@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.extend.core import primitives as jex_primitives
+
+from jaxlrp.errors import JaxVersionError
+
+# Versions under which the tests were run; see `make test-matrix`.
+TESTED = ("0.10.0", "0.10.2", "0.12.0.1")
 
 Literal = jex_core.Literal
 DropVar = jex_core.DropVar
@@ -40,26 +45,89 @@ _ATTENTION_KERNELS = (
 _KERNELS = ("pallas_call", "pure_callback", "io_callback", "ffi_call", "tpu_custom_call")
 
 
-def called_jaxpr(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
+class Params(dict[str, Any]):
+    """Parameters of an equation. One that this version of JAX does not have is a clear error."""
+
+    def __init__(self, primitive: str, params: dict[str, Any]):
+        super().__init__(params)
+        self.primitive = primitive
+
+    def __missing__(self, name: str) -> Any:
+        raise _unknown_jax(
+            f"its {self.primitive!r} equations have no parameter {name!r} (they have "
+            f"{', '.join(sorted(self))})"
+        )
+
+
+def _unknown_jax(found: str) -> JaxVersionError:
+    return JaxVersionError(
+        f"jaxlrp does not know JAX {jax.__version__}: {found}. It was tested with JAX "
+        f"{', '.join(TESTED)}; install one of these, or look for a newer jaxlrp."
+    )
+
+
+class Body(NamedTuple):
+    """A jaxpr with the arrays that it closes over. JAX 0.12 has one class for both."""
+
+    jaxpr: Any
+    consts: Sequence[Any]
+
+
+def _body(jaxpr: Any) -> Body:
+    if isinstance(jaxpr, ClosedJaxpr):
+        return Body(jaxpr.jaxpr, jaxpr.consts)
+    return Body(jaxpr, ())
+
+
+def called_jaxpr(eqn: Any) -> Body | None:
     """The jaxpr and constants that a call-like equation stands for, or None."""
     key = _CALLS.get(eqn.primitive.name)
     if key is None or key not in eqn.params:
         return None
-    inner = eqn.params[key]
-    if isinstance(inner, ClosedJaxpr):
-        return inner.jaxpr, inner.consts
-    return inner, ()
+    return _body(eqn.params[key])
 
 
-def bodies(eqn: Any) -> tuple[Any, ...]:
+def bodies(eqn: Any) -> tuple[Body, ...]:
     """The jaxprs that an equation of control flow runs: the body of a scan, a cond's branches."""
-    if eqn.primitive.name == "scan":
-        return (eqn.params["jaxpr"],)
+    params = Params(eqn.primitive.name, eqn.params)
+    if eqn.primitive.name in ("scan", "shard_map"):
+        return (_body(params["jaxpr"]),)
     if eqn.primitive.name == "cond":
-        return tuple(eqn.params["branches"])
-    if eqn.primitive.name == "shard_map":
-        return (ClosedJaxpr(eqn.params["jaxpr"], ()),)
+        return tuple(map(_body, params["branches"]))
     return ()
+
+
+class ScanParts(NamedTuple):
+    """How many operands of a scan are constants, and how many start its carry."""
+
+    consts: int
+    carry: int
+
+
+def scan_parts(
+    operands: Sequence[int],
+    results: Sequence[int],
+    body_inputs: Sequence[int],
+    body_outputs: Sequence[int],
+) -> ScanParts:
+    """Read off the numbers of axes of a scan's operands and results, outside and in its body.
+
+    What is sliced or stacked has one axis more outside. So this holds under every version of JAX,
+    while the parameters that count constants and carries have changed.
+    """
+    whole = [outside == inside for outside, inside in zip(operands, body_inputs, strict=True)]
+    carried = [outside == inside for outside, inside in zip(results, body_outputs, strict=True)]
+    carry = sum(carried)
+    parts = ScanParts(sum(whole) - carry, carry)
+    ordered = all(whole[: sum(whole)]) and all(carried[:carry]) and parts.consts >= 0
+    if not ordered:
+        raise _unknown_jax("the operands of a 'scan' are not constants, carries and sequences")
+    return parts
+
+
+def scan_settings(params: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments with which `jax.lax.scan` makes an equation like this one."""
+    return {name: params[name] for name in ("length", "reverse", "unroll")}
 
 
 def shard_map(function: Any, params: dict[str, Any]) -> Any:
@@ -147,7 +215,8 @@ def remat_settings(eqn: Any) -> dict[str, Any] | None:
     """Keyword arguments for `jax.checkpoint` if the equation is a rematerialised call."""
     if eqn.primitive.name not in _REMAT:
         return None
-    return {"policy": eqn.params["policy"], "prevent_cse": eqn.params["prevent_cse"]}
+    params = Params(eqn.primitive.name, eqn.params)
+    return {"policy": params["policy"], "prevent_cse": params["prevent_cse"]}
 
 
 def scope_names(eqn: Any) -> tuple[str, ...]:

@@ -27,3 +27,7 @@ class UnsupportedPrimitiveError(LRPError, NotImplementedError):
 
 class NonFiniteError(LRPError, FloatingPointError):
     """Raised with `check_finite=True` when a value or a relevance is NaN or infinite."""
+
+
+class JaxVersionError(LRPError, RuntimeError):
+    """The installed JAX describes a program in a way that this jaxlrp does not know."""

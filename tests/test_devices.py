@@ -151,9 +151,15 @@ def test_two_processes_explain_one_batch():
 
 
 def test_a_large_model_costs_the_memory_of_its_gradient():
-    """Seven billion parameters' shape with two of its blocks, compiled and never allocated."""
-    said = run("benchmarks/llama.py", "--layers", "2", "--length", "128")
+    """Seven billion parameters' shape with two of its blocks, compiled and never allocated.
+
+    In float32, where both compute alike: over bfloat16 relevance keeps float32 cotangents, and JAX
+    0.12's gradient no longer copies its weights to float32 there.
+    """
+    said = run("benchmarks/llama.py", "--layers", "2", "--length", "128", "--dtype", "float32")
     table = [[cell.strip() for cell in line.split("|")] for line in said.splitlines()[5:]]
     assert [row[1].split(",")[0] for row in table] == ["gradient", "attn_lrp", "cp_lrp", "attn_lrp"]
-    assert all(float(row[6]) <= 1.1 for row in table)
+    assert all(float(row[6]) <= 1.1 for row in table[:3])
+    # With wrt= the table of embeddings is one more argument, and no more is computed.
+    assert float(table[3][4]) <= 1.1 * float(table[0][4])
     assert table[0][7] == table[1][7] == table[2][7]  # the same collectives

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from jaxlrp import compat
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
 Pair = tuple[Value, Value]
@@ -28,16 +29,25 @@ def feedback(eqn: Eqn, body: Graph) -> list[Pair]:
     """Pairs of the body's output and the input that it is in the next iteration."""
     if eqn.name != "scan":
         return []
-    start, n = eqn.params["num_consts"], eqn.params["num_carry"]
+    start, n = scan_parts(eqn, body)
     return list(zip(body.outputs[:n], body.inputs[start : start + n], strict=True))
+
+
+def scan_parts(eqn: Eqn, body: Graph) -> compat.ScanParts:
+    """How many operands of a scan are constants, and how many start its carry."""
+    lists = (eqn.inputs, eqn.outputs, body.inputs, body.outputs)
+    return compat.scan_parts(*([v.ndim for v in values] for values in lists))
+
+
+def scan_length(eqn: Eqn) -> int:
+    """The number of iterations of a scan."""
+    return compat.scan_settings(eqn.params)["length"]
 
 
 def bind_operands(eqn: Eqn) -> None:
     """Tell the inputs of the bodies what they are outside."""
-    first_slice = len(eqn.inputs)
-    if eqn.name == "scan":
-        first_slice = eqn.params["num_consts"] + eqn.params["num_carry"]
     for body in eqn.bodies:
+        first_slice = sum(scan_parts(eqn, body)) if eqn.name == "scan" else len(eqn.inputs)
         for number, (outside, inside) in enumerate(operands(eqn, body)):
             inside.outer = outside
             inside.sliced = number >= first_slice

@@ -73,8 +73,9 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
             inputs = [read(atom) for atom in eqn.invars]
             if id(eqn) not in called:
                 call = compat.called_jaxpr(eqn) or spelled_out(eqn)
-                called[id(eqn)] = call, compat.remat_settings(eqn), compat.scope_names(eqn)
-            call, settings, names = called[id(eqn)]
+                params = compat.Params(eqn.primitive.name, eqn.params)
+                called[id(eqn)] = call, params, compat.remat_settings(eqn), compat.scope_names(eqn)
+            call, params, settings, names = called[id(eqn)]
             inner_scope = scope + names if names else scope
             if call is not None:
                 inner, inner_consts = call
@@ -92,7 +93,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
             else:
                 outputs = [Value(var.aval) for var in eqn.outvars]
                 source = (caller, eqn.source_info)
-                node = Eqn(eqn.primitive, eqn.params, inputs, outputs, inner_scope, source, region)
+                node = Eqn(eqn.primitive, params, inputs, outputs, inner_scope, source, region)
                 for index, value in enumerate(outputs):
                     value.producer, value.index = node, index
                 if bodies := compat.bodies(eqn):

@@ -84,7 +84,7 @@ def _cond(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
 
 def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     (body,) = eqn.bodies
-    first = eqn.params["num_consts"]
+    first = control.scan_parts(eqn, body).consts
     back = control.feedback(eqn, body)
     last = first + len(back)
     operands = [
@@ -122,10 +122,9 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     slices = (
         operands[last:],
         [probes.relevance[y] for y in watched],
-        [_full(probes.masks[y], eqn.params["length"]) for y in stacked],
+        [_full(probes.masks[y], control.scan_length(eqn)) for y in stacked],
     )
-    settings = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
-    ends, ys = lax.scan(step, start, slices, **settings)
+    ends, ys = lax.scan(step, start, slices, **compat.scan_settings(eqn.params))
     pairs = zip(control.results(eqn, body), [*ends, *ys], strict=True)
     return [_leave(carrier, inside, outside, y) for (inside, outside), y in pairs]
 

@@ -86,7 +86,7 @@ class Layer:
         """Lengths of the scans around it, outermost first."""
         group = group_of(self)
         scans = [g.main for g in around(group) if g.main.name == "scan"]
-        return tuple(eqn.params["length"] for eqn in reversed(scans))
+        return tuple(control.scan_length(eqn) for eqn in reversed(scans))
 
     @property
     def output(self) -> Value:
