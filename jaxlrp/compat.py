@@ -132,12 +132,13 @@ def scan_settings(params: dict[str, Any]) -> dict[str, Any]:
 
 def shard_map(function: Any, params: dict[str, Any]) -> Any:
     """`function` under the mesh and the specifications of a `shard_map` equation."""
+    axes = "manual_axes" if "manual_axes" in params else "newly_manual_axes"  # 0.10.0, later
     return jax.shard_map(
         function,
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
         out_specs=tuple(params["out_specs"]),
-        axis_names=set(params["newly_manual_axes"]),
+        axis_names=set(params[axes]),
         check_vma=params["check_vma"],
     )
 
