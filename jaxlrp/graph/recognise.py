@@ -15,6 +15,7 @@ _FINDERS = (
     softmax.find,
     softmax.prove_shares,
     norm.find,
+    norm.find_undone,
     linear.find,
     linear.fold,
     activation.find,
