@@ -117,11 +117,30 @@ def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
     return active[0]
 
 
+def is_literal(bench: Workbench, eqn: Eqn) -> bool:
+    """A scale or shift by numbers that are written in the program, not learned."""
+    static = [v for v in eqn.inputs if v not in bench.activity.depends]
+    return eqn.name == "neg" or any(not bench.statics.parameters(v) for v in static)
+
+
 def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
-    """A shift by one number that is written in the program, not learned (and is not 0)."""
-    return eqn.name in ADDITIONS and any(
-        bench.intervals.constant(v) not in (None, 0.0) for v in eqn.inputs
-    )
+    """A shift by numbers that are written in the program, not learned (and are not 0)."""
+    if eqn.name not in ADDITIONS or not is_literal(bench, eqn):
+        return False
+    static = (v for v in eqn.inputs if v not in bench.activity.depends)
+    return all(bench.intervals.constant(v) != 0.0 for v in static)
+
+
+def is_negation(bench: Workbench, eqn: Eqn) -> bool:
+    """A change of sign that is written in the program: it belongs to what reads it."""
+    if eqn.name == "neg":
+        return True
+    if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):
+        return False
+    (static,) = (v for v in eqn.inputs if v not in bench.activity.depends)
+    if eqn.name == "sub":
+        return bench.intervals.constant(static) == 0.0 and eqn.inputs[0] is static
+    return eqn.name in ("mul", "div") and bench.intervals[static][1] < 0.0
 
 
 def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
@@ -151,6 +170,8 @@ def absorb_affine_after(
     def belongs(eqn: Eqn) -> bool:
         if affine_operand(bench, eqn) is None:
             return eqn.name in sums
+        if is_negation(bench, eqn):
+            return False
         shift = is_literal_shift(bench, eqn)
         return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
@@ -178,7 +199,7 @@ def _chain_after(bench: Workbench, start: Value, belongs: Callable[[Eqn], bool])
         if len(eqn.outputs) != 1:
             break
         ours = belongs(eqn)
-        if not ours and not is_view(eqn):
+        if not ours and not is_view(eqn) and not is_negation(bench, eqn):
             break
         chain.append(eqn)
         committed = len(chain) if ours else committed
