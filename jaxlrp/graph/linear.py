@@ -9,6 +9,7 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
@@ -141,7 +142,7 @@ def absorb_affine_after(
     bench: Workbench,
     start: Value,
     literal_shifts: bool = True,
-    sums: frozenset[str] = frozenset(),
+    sums: AbstractSet[str] = frozenset(),
 ) -> list[Eqn]:
     """The chain of scales and shifts after a value; views count if an affine equation follows.
 
