@@ -25,14 +25,20 @@ def check(fn, *samples):
     Returns how many values had a bound that says something.
     """
     graph, consts, bounds, statics = claims(fn, *samples[0])
-    said = set()
+    said, tainted = set(), set()
 
-    def visit(value, array):
-        _compare(value, np.asarray(array), bounds, statics)
+    def visit(value, array, made_of=()):
+        """NaN is left out of account, and what is made of it: a comparison makes numbers of it."""
+        array = np.asarray(array)
+        if not tainted.isdisjoint(made_of) or (array != array).any():
+            tainted.add(value)
+            return
+        _compare(value, array, bounds, statics)
         if np.isfinite(bounds[value]).any():
             said.add(value)
 
     for args in samples:
+        tainted.clear()
         env = {v: jnp.asarray(a) for v, a in zip(graph.inputs, args, strict=True)}
         env.update({v: jnp.asarray(a) for (v, _), a in zip(graph.consts, consts, strict=True)})
         for value, array in list(env.items()):
@@ -45,10 +51,10 @@ def _run(graph, env, visit):
     def read(value):
         return env[value] if value in env else jnp.asarray(value.val, value.dtype)
 
-    def give(value, array):
+    def give(value, array, made_of):
         env[value] = array
         if hasattr(value.aval, "dtype") and not jnp.issubdtype(value.dtype, jax.dtypes.extended):
-            visit(value, array)
+            visit(value, array, made_of)
 
     for eqn in graph.eqns:
         for value in eqn.inputs:
@@ -57,21 +63,21 @@ def _run(graph, env, visit):
         values = [read(v) for v in eqn.inputs]
         if eqn.name == "cond":
             body = eqn.bodies[int(values[0])]
-            outputs = _body(body, values[1:], env, visit)
+            outputs = _body(body, values[1:], env, visit, eqn.inputs)
         elif eqn.name == "scan":
             outputs = _scan(eqn, values, env, visit)
         else:
             outputs = compat.bind(eqn.prim, eqn.params, values)
         for value, array in zip(eqn.outputs, outputs, strict=True):
-            give(value, array)
+            give(value, array, eqn.inputs)
     return [read(v) for v in graph.outputs]
 
 
-def _body(body, values, env, visit):
+def _body(body, values, env, visit, made_of):
     inner = dict(env)
     for value, array in zip(body.inputs, values, strict=True):
         inner[value] = array
-        visit(value, array)
+        visit(value, array, made_of)
     return _run(body, inner, visit)
 
 
@@ -83,7 +89,7 @@ def _scan(eqn, values, env, visit):
     sequences, stacked = values[n_consts + n_carry :], []
     order = range(length)[::-1] if eqn.params["reverse"] else range(length)
     for i in order:
-        outputs = _body(body, [*consts, *carry, *(s[i] for s in sequences)], env, visit)
+        outputs = _body(body, [*consts, *carry, *(s[i] for s in sequences)], env, visit, eqn.inputs)
         carry = outputs[:n_carry]
         stacked.append(outputs[n_carry:])
     stacked = stacked[::-1] if eqn.params["reverse"] else stacked
