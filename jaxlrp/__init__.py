@@ -12,6 +12,7 @@ from jaxlrp.errors import (
     UnsupportedPrimitiveError,
 )
 from jaxlrp.explain import explain, ledger, plan, relevance_vjp, value_and_relevance
+from jaxlrp.graph.register import register_primitive
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
     AlphaBeta,
@@ -86,6 +87,7 @@ __all__ = [
     "last",
     "ledger",
     "plan",
+    "register_primitive",
     "relevance_vjp",
     "value_and_relevance",
 ]

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxlrp.graph import control
+from jaxlrp.graph.dataflow import Flow, solve, spread_back
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
+from jaxlrp.graph.primitives import carrying, row
+
+
+class Dependence(NamedTuple):
+    """How a value follows from the explained ones."""
+
+    depends: bool = False
+    active: bool = False
+
+
+_STATIC = Dependence()
+
+
+class _Forward(Flow[Dependence]):
+    def __init__(self, explained: frozenset[Value]):
+        self._explained = explained
+
+    def start(self, value: Value) -> Dependence:
+        return Dependence(True, True) if value in self._explained else _STATIC
+
+    def transfer(self, eqn: Eqn, look: Callable[[Value], Dependence]) -> Sequence[Dependence]:
+        operands = [look(v) for v in eqn.inputs]
+        if not any(d.depends for d in operands):
+            return [self.start(v) for v in eqn.outputs]
+        meaning = row(eqn.name)
+        carries = [i for i in carrying(eqn) if operands[i].active]
+        if eqn.name == "stop_gradient" or _is_times_zero(eqn):
+            carries = []
+        found = []
+        for place, value in enumerate(eqn.outputs):
+            comes = place in carries if meaning.pairs else bool(carries)
+            active = comes and is_inexact(value) and place not in meaning.choices
+            given = value in self._explained
+            found.append(Dependence(True, active or given))
+        return found
+
+    def join(self, a: Dependence, b: Dependence) -> Dependence:
+        return Dependence(a.depends or b.depends, a.active or b.active)
+
+    def chosen(self, fact: Dependence, index: Dependence) -> Dependence:
+        return Dependence(fact.depends or index.depends, fact.active)
 
 
 class Activity:
@@ -22,64 +64,24 @@ class Activity:
 
     def __init__(self, graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]):
         self.explained = frozenset(explained)
-        self.depends: set[Value] = set(self.explained)
-        self.active: set[Value] = set(self.explained)
-        self._forward(graph)
+        facts = {v: Dependence(True, True) for v in self.explained}
+        solve(graph.eqns, _Forward(self.explained), facts)
+        self.depends: set[Value] = {v for v, d in facts.items() if d.depends}
+        self.active: set[Value] = {v for v, d in facts.items() if d.active}
         self.reached: set[Value] = {v for v in outputs if v in self.active}
-        self._backward(graph)
+        spread_back(graph, self.reached, self._comes_from, self.active)
 
-    def _forward(self, graph: Graph) -> None:
-        for eqn in graph.eqns:
-            if eqn.bodies:
-                self._into(eqn)
-            elif not self.depends.isdisjoint(eqn.inputs):
-                self.depends.update(eqn.outputs)
-                cut = eqn.name == "stop_gradient" or _is_times_zero(eqn)
-                if not cut and not self.active.isdisjoint(eqn.inputs):
-                    self.active.update(v for v in eqn.outputs if is_inexact(v))
-
-    def _into(self, eqn: Eqn) -> None:
-        for body in eqn.bodies:
-            pairs = control.operands(eqn, body)
-            while True:
-                for facts in (self.depends, self.active):
-                    facts.update(inside for outside, inside in pairs if outside in facts)
-                self._forward(body)
-                back = control.feedback(eqn, body)
-                if not any(o in f and i not in f for o, i in back for f in self._both()):
-                    break
-                pairs = [*pairs, *back]
-            for facts in self._both():
-                facts.update(out for inside, out in control.results(eqn, body) if inside in facts)
-        if eqn.name == "cond" and eqn.inputs[0] in self.depends:
-            self.depends.update(eqn.outputs)
-
-    def _both(self) -> tuple[set[Value], set[Value]]:
-        return self.depends, self.active
-
-    def _backward(self, graph: Graph) -> None:
-        for eqn in reversed(graph.eqns):
-            if eqn.bodies:
-                self._out_of(eqn)
-            elif any(v in self.reached and v not in self.explained for v in eqn.outputs):
-                self.reached.update(v for v in eqn.inputs if v in self.active)
-
-    def _out_of(self, eqn: Eqn) -> None:
-        for body in eqn.bodies:
-            found = {i for i, o in control.results(eqn, body) if o in self.reached}
-            while True:
-                self.reached.update(found & self.active)
-                self._backward(body)
-                back = control.feedback(eqn, body)
-                found = {o for o, i in back if i in self.reached and o not in self.reached}
-                if not found & self.active:
-                    break
-            pairs = control.operands(eqn, body)
-            self.reached.update(o for o, i in pairs if i in self.reached and o in self.active)
+    def _comes_from(self, eqn: Eqn) -> Iterable[Value]:
+        if any(v in self.reached and v not in self.explained for v in eqn.outputs):
+            return self.active_inputs(eqn)
+        return ()
 
     def active_inputs(self, eqn: Eqn) -> list[Value]:
-        """Distinct active inputs of an equation, in order."""
-        return list(dict.fromkeys(v for v in eqn.inputs if v in self.active))
+        """Distinct active inputs of an equation that it carries on, in order."""
+        if eqn.bodies:
+            return list(dict.fromkeys(v for v in eqn.inputs if v in self.active))
+        values = (eqn.inputs[i] for i in carrying(eqn))
+        return list(dict.fromkeys(v for v in values if v in self.active))
 
     def is_reached(self, eqn: Eqn) -> bool:
         """Whether relevance arrives at the equation and has somewhere to go."""

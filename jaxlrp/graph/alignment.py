@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.layout import unit_reshape
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, REDUCTIONS
 
 # Per axis: the axis of the origin that it runs along, None where it is constant.

@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
-from jaxlrp.graph.ir import Graph, Value
-from jaxlrp.graph.primitives import ELEMENTWISE, RANDOM
+from collections.abc import Callable, Sequence
+
+from jaxlrp.graph.dataflow import Flow, Origins, solve
+from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.layout import unit_reshape
+from jaxlrp.graph.primitives import RANDOM, row
+
+__all__ = ["Statics", "unit_reshape"]
+
+Axes = frozenset[int]
+
+
+def _wide(value: Value) -> Axes:
+    return frozenset(i for i, n in enumerate(value.shape) if n != 1)
+
+
+class _Varying(Flow[Axes]):
+    """Axes along which the elements of a value may differ."""
+
+    def start(self, value: Value) -> Axes:
+        return _wide(value)
+
+    def transfer(self, eqn: Eqn, look: Callable[[Value], Axes]) -> Sequence[Axes]:
+        meaning = row(eqn.name)
+        if meaning.pairs and meaning.layout is not None and len(eqn.inputs) >= len(eqn.outputs):
+            together = eqn.inputs if meaning.parts else ()  # a sort moves them by its keys
+            return [
+                frozenset().union(*map(look, (eqn.inputs[i], *together))) & _wide(v)
+                for i, v in enumerate(eqn.outputs)
+            ]
+        layout = meaning.layout(eqn) if meaning.layout is not None else None
+        if layout is None:
+            return [_wide(v) for v in eqn.outputs]
+        found = set(layout.own)
+        for value, places in zip(eqn.inputs, layout.operands, strict=True):
+            for axis in look(value):
+                found.update(places.get(axis, range(eqn.out.ndim)))
+        return [frozenset(found) & _wide(v) for v in eqn.outputs]
+
+    def join(self, a: Axes, b: Axes) -> Axes:
+        return a | b
+
+    def enter(self, eqn: Eqn, fact: Axes, inside: Value) -> Axes:
+        if inside.outer is None or inside.outer.ndim != inside.ndim + inside.sliced:
+            return _wide(inside)
+        return frozenset(i - inside.sliced for i in fact) & _wide(inside)
+
+    def leave(self, eqn: Eqn, fact: Axes, inside: Value, outside: Value) -> Axes:
+        if eqn.name == "shard_map":  # each device has a part
+            return _wide(outside)
+        stacked = outside.ndim - inside.ndim
+        axes = {i + stacked for i in fact} | set(range(stacked))
+        return frozenset(axes) & _wide(outside)
 
 
 class Statics:
-    """Facts about the values that do not carry relevance (memoised)."""
+    """Facts about the values that do not carry relevance."""
 
     def __init__(self, graph: Graph):
-        self._axes: dict[Value, frozenset[int]] = {}
+        self._axes: dict[Value, Axes] = {}
         self._params: dict[Value, tuple[Value, ...]] = {}
         self._roots = set(graph.inputs) | {v for v, _ in graph.consts}
+        self._origins = Origins(graph)
+        solve(graph.eqns, _Varying(), self._axes)
 
-    def varying_axes(self, value: Value) -> frozenset[int]:
+    def varying_axes(self, value: Value) -> Axes:
         """Axes along which the elements of `value` may differ."""
-        if value not in self._axes:
-            self._axes[value] = self._compute_axes(value)
-        return self._axes[value]
-
-    def _compute_axes(self, value: Value) -> frozenset[int]:
-        wide = frozenset(i for i, n in enumerate(value.shape) if n != 1)
-        eqn = value.producer
-        if not wide:
-            return wide
-        if eqn is None:
-            if value.outer is None or value.outer.ndim != value.ndim + value.sliced:
-                return wide
-            return frozenset(i - value.sliced for i in self.varying_axes(value.outer)) & wide
-        if eqn.name == "broadcast_in_dim":
-            dims = eqn.params["broadcast_dimensions"]
-            inner = self.varying_axes(eqn.inputs[0])
-            return frozenset(dims[i] for i in inner if eqn.inputs[0].shape[i] != 1) & wide
-        if eqn.name in ("reshape", "squeeze", "expand_dims"):
-            places = unit_reshape(eqn.inputs[0].shape, value.shape)
-            if places is not None:
-                return frozenset(places[i] for i in self.varying_axes(eqn.inputs[0])) & wide
-        if eqn.name in ELEMENTWISE:
-            same_rank = [v for v in eqn.inputs if v.ndim == value.ndim]
-            return frozenset().union(*map(self.varying_axes, same_rank)) & wide
-        return wide
+        return self._axes[value] if value in self._axes else _wide(value)
 
     def parameters(self, value: Value) -> tuple[Value, ...]:
         """Inputs and constants of the graph (and random draws) that `value` is computed from."""
@@ -56,18 +85,7 @@ class Statics:
                     found.update(dict.fromkeys(self._params[v]))
                 elif v in self._roots or (v.producer is not None and v.producer.name in RANDOM):
                     found[v] = None
-                elif v.producer is not None:
-                    stack.extend(reversed(v.producer.inputs))
-                elif v.outer is not None:
-                    stack.append(v.outer)
+                else:
+                    stack.extend(reversed(list(self._origins.before(v))))
             self._params[value] = tuple(found)
         return self._params[value]
-
-
-def unit_reshape(old: tuple[int, ...], new: tuple[int, ...]) -> dict[int, int] | None:
-    """Where each axis goes in a reshape that only adds or drops axes of size 1; else None."""
-    wide_old = [i for i, n in enumerate(old) if n != 1]
-    wide_new = [i for i, n in enumerate(new) if n != 1]
-    if [old[i] for i in wide_old] != [new[i] for i in wide_new]:
-        return None
-    return dict(zip(wide_old, wide_new, strict=True))

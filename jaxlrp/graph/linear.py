@@ -9,12 +9,24 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, DEVICE_SUMS, ELEMENTWISE, is_view
+from jaxlrp.graph.primitives import (
+    ADDITIONS,
+    AFFINE,
+    COPIES,
+    DEVICE_SUMS,
+    ELEMENTWISE,
+    LINEAR_CORES,
+    carrying,
+    is_view,
+)
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
+# Cores with one kernel, whose axes are known: scales fold into it.
+_KERNELS = frozenset({"dot_general", "conv_general_dilated"})
 
 
 def find(bench: Workbench) -> None:
@@ -34,9 +46,9 @@ def fold(bench: Workbench) -> None:
 
 def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
     """Position of the one active operand, if the equation can be the core of a linear layer."""
-    if eqn.name not in ("dot_general", "conv_general_dilated") and eqn.name not in _SUMS:
+    if eqn.name not in LINEAR_CORES and eqn.name not in _SUMS:
         return None
-    active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
+    active = [i for i in carrying(eqn) if eqn.inputs[i] in bench.activity.active]
     return active[0] if len(active) == 1 else None
 
 
@@ -46,16 +58,15 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         after = _divisors_after(bench, eqn.out)
         is_pool = bool(after) or eqn.name == "reduce_window_sum"
         kind = "avg_pool" if is_pool else "reduce"
-    elif not bench.statics.parameters(eqn.inputs[1 - operand]):
+    elif not any(bench.statics.parameters(v) for v in eqn.inputs if v is not source):
         # No parameter goes into the weights: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
         after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
-        kind = "dense" if eqn.name == "dot_general" else "conv"
+        kind = "conv" if eqn.name == "conv_general_dilated" else "dense"
     output = after[-1].out if after else eqn.out
-    folds = kind in ("dense", "conv") and _folds(
-        bench, after, eqn.out, output_features(eqn, operand)
-    )
+    folds = eqn.name in _KERNELS and kind in ("dense", "conv")
+    folds = folds and _folds(bench, after, eqn.out, output_features(eqn, operand))
     affine = Affine(eqn, operand, [], after, folds)
     return bench.claim(Group(kind, [eqn, *after], [source], [output], eqn, affine))
 
@@ -66,6 +77,8 @@ def output_features(core: Eqn, operand: int) -> frozenset[int]:
         if operand != 0 or core.params["batch_group_count"] != 1:
             return frozenset()
         return frozenset({core.params["dimension_numbers"].out_spec[1]})
+    if core.name not in _KERNELS:
+        return frozenset()
     (lhs_contract, _), (lhs_batch, _) = core.params["dimension_numbers"]
     n_batch = len(lhs_batch)
     lhs_free = core.inputs[0].ndim - len(lhs_contract) - n_batch
@@ -81,6 +94,8 @@ def input_features(core: Eqn, operand: int) -> frozenset[int]:
         if operand != 0 or core.params["batch_group_count"] != 1:
             return frozenset()
         return frozenset({core.params["dimension_numbers"].lhs_spec[1]})
+    if core.name not in _KERNELS:
+        return frozenset()
     contract, batch = core.params["dimension_numbers"]
     return frozenset(contract[operand]) | frozenset(batch[operand])
 
@@ -160,7 +175,7 @@ def absorb_affine_after(
     bench: Workbench,
     start: Value,
     literal_shifts: bool = True,
-    sums: frozenset[str] = frozenset(),
+    sums: AbstractSet[str] = frozenset(),
 ) -> list[Eqn]:
     """The chain of scales and shifts after a value; views count if an affine equation follows.
 

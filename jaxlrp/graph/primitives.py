@@ -1,60 +1,349 @@
-"""What JAX's primitives mean, as far as recognition needs to know: classes of equations."""
+"""What JAX's primitives mean, as far as recognition needs to know: one table, a row for each.
+
+The sets of names by which recognisers ask (`MOVES`, `ELEMENTWISE`, ...) are views of the table,
+so that a primitive that a user registers is in them at once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from jaxlrp.graph import layout, ranges, refine, spreads
 from jaxlrp.graph.ir import Eqn
 
+_NONE: AbstractSet[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a primitive means.
+
+    Attributes:
+      families: the sets of names below that it is in.
+      bounds: bounds of its exact outputs from those of its operands; None if nothing is known.
+      ulps: by how many units in the last place a result may be off.
+      layout: where the axes of its operands lie in its output; None if anything may vary.
+      chooses: positions of operands that say which elements are taken, or where they go.
+      choices: positions of outputs that are places, not values.
+      pairs: each output is made of the operand in its place alone.
+      parts: what it gives is a part of its operand, or in another order.
+    """
+
+    families: frozenset[str] = frozenset()
+    bounds: ranges.Transfer | None = None
+    ulps: float = 0.0
+    layout: layout.Layouts | None = None
+    chooses: AbstractSet[int] | range = _NONE
+    choices: AbstractSet[int] | range = _NONE
+    pairs: bool = False
+    parts: bool = False
+
+
+_TABLE: dict[str, Row] = {}
+_UNKNOWN = Row()
+
+
+def row(name: str) -> Row:
+    """The row of a primitive; an empty one if nothing is known of it."""
+    return _TABLE.get(name, _UNKNOWN)
+
+
+class Family(AbstractSet[str]):
+    """The names in a family, or in one of several: a view of the table."""
+
+    def __init__(self, *parts: str | AbstractSet[str]):
+        self._parts = parts
+
+    def __contains__(self, name: object) -> bool:
+        families = _TABLE[name].families if isinstance(name, str) and name in _TABLE else _NONE
+        return any(p in families if isinstance(p, str) else name in p for p in self._parts)
+
+    def _names(self) -> frozenset[str]:
+        others = (p for p in self._parts if not isinstance(p, str))
+        return frozenset(itertools.chain((n for n in _TABLE if n in self), *others))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __or__(self, other: AbstractSet[Any]) -> Family:
+        return Family(self, other)
+
+    __ror__ = __or__
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @classmethod
+    def _from_iterable(cls, it: Any) -> frozenset[str]:  # what - and & give
+        return frozenset(it)
+
+
 # Each output element is one input element, a constant, or nothing: relevance only moves.
-MOVES = frozenset(
-    """reshape transpose squeeze expand_dims broadcast_in_dim broadcast slice dynamic_slice gather
-    rev pad concatenate split unstack stack tile copy copy_p dynamic_update_slice scatter device_put
-    sharding_constraint optimization_barrier name reduce_precision convert_element_type
-    mesh_cast reshard layout_constraint pvary pcast vary_unreduced_cast""".split()
-)
+MOVES = Family("move")
 # Views that change the shape of a value but neither select nor repeat its elements.
-VIEWS = frozenset("reshape transpose squeeze expand_dims copy copy_p convert_element_type".split())
+VIEWS = Family("view")
 # One value passes through, nothing else happens.
-COPIES = frozenset(
-    """copy copy_p convert_element_type reduce_precision name optimization_barrier
-    sharding_constraint device_put mesh_cast reshard layout_constraint pvary pcast""".split()
-)
+COPIES = Family("copy")
 # Linear maps with fixed coefficients; relevance follows their transpose.
-FIXED_LINEAR = frozenset(
-    """cumsum fft real imag complex conj reduce_window_sum reduce_sum scatter-add
-    scatter_add psum psum_invariant all_gather all_gather_invariant all_gather_reduced ppermute
-    all_to_all reduce_scatter unreduced_psum unreduced_reduce_scatter select_and_scatter_add
-    select_and_gather_add""".split()
-)
+FIXED_LINEAR = Family("linear")
 # Sums over devices; what a device has before is a part of a sum.
-DEVICE_SUMS = frozenset("psum psum_invariant reduce_scatter".split())
+DEVICE_SUMS = Family("device sum")
 # What changes where a value lies, or for which devices it is known to be the same.
-DEVICE_MOVES = frozenset("pvary pcast".split())
-UNARY = frozenset(
+DEVICE_MOVES = Family("device move")
+UNARY = Family("unary")
+BINARY = Family("binary")
+ELEMENTWISE = Family("unary", "binary", "choice", "copy")
+COMPARISONS = Family("comparison")
+AFFINE = Family("affine")
+ADDITIONS = Family("addition")
+# The largest (or smallest) of several elements: relevance goes to the winner.
+REDUCE_WINNERS = Family("reduce winner")
+WINDOW_WINNERS = Family("window winner")
+RUNNING_WINNERS = Family("running winner")
+SCATTER_WINNERS = Family("scatter winner")
+SORTS = Family("sort")
+REDUCTIONS = Family("reduction")
+# What is drawn at random is as good as a parameter.
+RANDOM = Family("random")
+# Linear in each of two operands: with one of them static, the heart of a linear layer.
+LINEAR_CORES = Family("core")
+# Of integers that carry a value they keep the bits, not the value.
+BITS = Family("bits")
+
+
+def _rows(names: str, *families: str, **facts: Any) -> None:
+    for name in names.split():
+        before = _TABLE.get(name, Row())
+        _TABLE[name] = dataclasses.replace(
+            before, families=before.families | frozenset(families), **facts
+        )
+
+
+_AFTER_FIRST, _AFTER_SECOND = range(1, 1 << 16), range(2, 1 << 16)
+_FLAT = {"layout": layout.elementwise}
+
+# -- moves ---------------------------------------------------------------------------------------
+
+_rows("reshape", "move", "view", bounds=spreads.first, layout=layout.reshaped)
+_rows("squeeze expand_dims", "move", "view", bounds=spreads.first, layout=layout.reshaped)
+_rows("transpose", "move", "view", bounds=spreads.first, layout=layout.transposed)
+_rows("broadcast_in_dim", "move", bounds=spreads.first, layout=layout.broadcast)
+_rows("broadcast tile stack unstack", "move", bounds=spreads.kept)
+_rows("copy copy_p convert_element_type", "move", "view", "copy", bounds=spreads.first, **_FLAT)
+_rows("convert_element_type", bounds=ranges.cast, ulps=ranges.ROUNDED)
+_rows("reduce_precision", "move", "copy", bounds=ranges.reduced_precision, **_FLAT)
+_rows(
+    """name optimization_barrier sharding_constraint device_put mesh_cast reshard
+    layout_constraint""",
+    "move",
+    "copy",
+    bounds=spreads.one_by_one,
+    pairs=True,
+    **_FLAT,
+)
+_rows("pvary pcast", "move", "copy", "device move", bounds=spreads.one_by_one, pairs=True, **_FLAT)
+_rows("vary_unreduced_cast", "move", bounds=spreads.one_by_one, pairs=True, **_FLAT)
+_rows("slice", "move", bounds=spreads.first, layout=layout.selected, parts=True)
+_rows("rev", "move", bounds=spreads.first, layout=layout.elementwise, parts=True)
+_rows("split", "move", bounds=spreads.first, layout=layout.moving_along("axis"), parts=True)
+_rows(
+    "concatenate",
+    "move",
+    bounds=spreads.kept,
+    layout=layout.moving_along("dimension"),
+    parts=True,
+)
+_rows("pad", "move", bounds=spreads.kept, layout=layout.padded, parts=True)
+_rows(
+    "dynamic_slice",
+    "move",
+    bounds=spreads.first,
+    layout=layout.selected,
+    chooses=_AFTER_FIRST,
+    parts=True,
+)
+_rows(
+    "dynamic_update_slice",
+    "move",
+    bounds=spreads.with_updates(1),
+    layout=layout.updated,
+    chooses=_AFTER_SECOND,
+)
+_rows(
+    "gather",
+    "move",
+    bounds=spreads.gathered,
+    layout=layout.gathered,
+    chooses=_AFTER_FIRST,
+    parts=True,
+)
+_rows("scatter", "move", bounds=spreads.with_updates(2), chooses={1})
+_rows("stop_gradient", bounds=spreads.first, **_FLAT)
+
+# -- element by element --------------------------------------------------------------------------
+
+_rows(
     """abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma
     erf erf_inv erfc exp exp2 expm1 floor integer_pow is_finite lgamma log log1p logistic neg not
-    round rsqrt sign sin sinh sqrt square tan tanh""".split()
+    round rsqrt sign sin sinh sqrt square tan tanh""",
+    "unary",
+    **_FLAT,
 )
-BINARY = frozenset(
+_rows(
     """add add_any sub mul div rem max min pow atan2 nextafter
-    eq ne gt ge lt le and or xor""".split()
+    eq ne gt ge lt le and or xor""",
+    "binary",
+    **_FLAT,
 )
-ELEMENTWISE = UNARY | BINARY | frozenset({"select_n", "clamp"}) | COPIES
-COMPARISONS = frozenset("eq ne gt ge lt le".split())
-AFFINE = frozenset("add add_any sub mul div neg".split())
-ADDITIONS = frozenset("add add_any sub".split())
-# The largest (or smallest) of several elements: relevance goes to the winner.
-REDUCE_WINNERS = frozenset("reduce_max reduce_min".split())
-WINDOW_WINNERS = frozenset("reduce_window_max reduce_window_min".split())
-RUNNING_WINNERS = frozenset("cummax cummin".split())
-SCATTER_WINNERS = frozenset({"scatter-max", "scatter-min", "scatter_max", "scatter_min"})
-SORTS = frozenset("sort top_k approx_top_k".split())
-REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_window_sum".split())
-# What is drawn at random is as good as a parameter.
-RANDOM = frozenset(
+_rows("select_n", "choice", bounds=refine.select, chooses={0}, **_FLAT)
+_rows("clamp", "choice", bounds=ranges.of(ranges.clamped), **_FLAT)
+_rows("eq ne gt ge lt le", "comparison", bounds=ranges.comparison, chooses={0, 1})
+_rows("add add_any", "affine", "addition", bounds=ranges.of(ranges.plus), ulps=ranges.ROUNDED)
+_rows(
+    "sub",
+    "affine",
+    "addition",
+    bounds=ranges.of(lambda a, b: ranges.plus(a, ranges.negative(b))),
+    ulps=ranges.ROUNDED,
+)
+_rows("neg", "affine", bounds=ranges.of(ranges.negative))
+_rows("mul", "affine", bounds=ranges.times, ulps=ranges.ROUNDED)
+_rows("div", "affine", bounds=ranges.quotient, ulps=ranges.ROUNDED)
+_rows("rem", bounds=ranges.remainder)
+_rows("max", bounds=ranges.of(lambda a, b: (max(a[0], b[0]), max(a[1], b[1]))))
+_rows("min", bounds=ranges.of(lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))))
+_rows("abs", bounds=ranges.magnitude)
+_rows("square", bounds=ranges.of(ranges.even(lambda x: x * x)), ulps=ranges.ROUNDED)
+_rows("sign", bounds=ranges.of(ranges.monotone(lambda x: float((x > 0) - (x < 0)))))
+_rows("floor", bounds=ranges.to_whole(math.floor))
+_rows("ceil", bounds=ranges.to_whole(math.ceil))
+_rows("round", bounds=ranges.rounded)
+_rows("sqrt", bounds=ranges.of(ranges.monotone(math.sqrt, ranges.POSITIVE)), ulps=2.0)
+_rows("and or xor not", "bits")
+_rows(
+    """shift_left shift_right_logical shift_right_arithmetic population_count clz
+    bitcast_convert_type""",
+    "bits",
+    **_FLAT,
+)
+
+_FUNCTIONS: dict[str, Callable[..., ranges.Interval]] = {
+    "exp": ranges.monotone(ranges.exp),
+    "exp2": ranges.monotone(lambda x: 2.0**x if x < 1000.0 else math.inf),
+    "expm1": ranges.monotone(math.expm1),
+    "log": ranges.monotone(ranges.log, ranges.POSITIVE),
+    "log1p": ranges.monotone(lambda x: -math.inf if x <= -1.0 else math.log1p(x), (-1.0, math.inf)),
+    "tanh": ranges.monotone(math.tanh),
+    "logistic": ranges.monotone(ranges.logistic),
+    "erf": ranges.monotone(math.erf),
+    "erfc": ranges.monotone(lambda x: math.erfc(x) if x < 3.0 else 0.0),
+    "cbrt": ranges.monotone(ranges.cbrt),
+    "rsqrt": ranges.rsqrt,
+    "atan": ranges.monotone(math.atan),
+    "asinh": ranges.monotone(math.asinh),
+    "sinh": ranges.monotone(math.sinh),
+    "cosh": lambda a: (1.0, math.inf),
+    "acos": lambda a: (0.0, math.pi),
+    "acosh": lambda a: ranges.POSITIVE,
+    "atan2": ranges.angle,
+}
+for _name, _function in _FUNCTIONS.items():
+    _rows(_name, bounds=ranges.of(_function), ulps=ranges.APPROXIMATE)
+_rows("sin", bounds=ranges.wave(math.sin), ulps=ranges.APPROXIMATE)
+_rows("cos", bounds=ranges.wave(math.cos), ulps=ranges.APPROXIMATE)
+_rows("pow", bounds=ranges.power, ulps=ranges.APPROXIMATE)
+_rows("integer_pow", bounds=ranges.integer_power, ulps=ranges.APPROXIMATE)
+
+# -- linear maps ---------------------------------------------------------------------------------
+
+_rows("dot_general", "core", bounds=spreads.sums(spreads.contracted, (0, 1)))
+_rows("dot_general", layout=layout.contracted)
+_rows("conv_general_dilated", "core", bounds=spreads.sums(spreads.of_kernel, (0, 1)))
+_rows("conv_general_dilated", layout=layout.convolved)
+_rows("ragged_dot_general", "core", bounds=spreads.keeps_sign, chooses={2})
+_rows("cumsum", "linear", bounds=spreads.sums(spreads.along_axis))
+_rows("cumsum", layout=layout.moving_along("axis"))
+_rows("reduce_sum", "linear", "reduction", bounds=spreads.sums(spreads.over_axes))
+_rows("reduce_sum", layout=layout.reduced)
+_rows("reduce_window_sum", "linear", "reduction", bounds=spreads.sums(spreads.in_window))
+_rows("reduce_window_sum", layout=layout.windows)
+_rows("scatter-add scatter_add", "linear", bounds=spreads.scattered_sum, chooses={1})
+_rows("fft complex conj triangular_solve custom_linear_solve", "linear")
+_rows("real imag complex conj", "linear", **_FLAT)
+_rows("psum psum_invariant", "linear", "device sum", bounds=spreads.sums(spreads.unknown_count))
+_rows("psum psum_invariant", **_FLAT)
+_rows("reduce_scatter", "linear", "device sum", bounds=spreads.sums(spreads.unknown_count))
+_rows("unreduced_psum unreduced_reduce_scatter", "linear")
+_rows(
+    "all_gather all_gather_invariant all_gather_reduced ppermute all_to_all",
+    "linear",
+    bounds=spreads.first,
+)
+_rows("select_and_scatter_add", "linear", bounds=spreads.keeps_sign)
+_rows("select_and_gather_add", "linear", bounds=spreads.first)
+
+# -- winners, orders, counts ---------------------------------------------------------------------
+
+_INF = math.inf
+_rows("reduce_max", "reduce winner", "reduction", bounds=spreads.reduced_winner(-_INF))
+_rows("reduce_min", "reduce winner", "reduction", bounds=spreads.reduced_winner(_INF))
+_rows("reduce_max reduce_min", layout=layout.reduced)
+_rows("reduce_window_max", "window winner", bounds=spreads.window_winner(-_INF))
+_rows("reduce_window_min", "window winner", bounds=spreads.window_winner(_INF))
+_rows("reduce_window_max reduce_window_min", layout=layout.windows)
+_rows("cummax cummin", "running winner", bounds=spreads.first, layout=layout.elementwise)
+_rows(
+    "scatter-max scatter-min scatter_max scatter_min",
+    "scatter winner",
+    bounds=spreads.with_updates(2),
+    chooses={1},
+)
+_rows("pmax pmin", bounds=spreads.first, **_FLAT)
+_rows(
+    "sort",
+    "sort",
+    bounds=spreads.one_by_one,
+    layout=layout.elementwise,
+    pairs=True,
+    parts=True,
+)
+_rows(
+    "top_k",
+    "sort",
+    bounds=spreads.best_of("axis"),
+    layout=layout.moving_along("axis"),
+    choices={1},
+    parts=True,
+)
+_rows(
+    "approx_top_k",
+    "sort",
+    bounds=spreads.best_of("reduction_dimension"),
+    layout=layout.moving_along("reduction_dimension"),
+    choices={1},
+    parts=True,
+)
+_rows("argmax argmin", bounds=spreads.position_in("axes"), layout=layout.reduced, choices={0})
+_rows("reduce_and reduce_or reduce_xor", layout=layout.reduced)
+_rows("iota", bounds=spreads.counted, layout=layout.counted)
+_rows("reduce_prod", bounds=spreads.products(), ulps=ranges.ROUNDED, layout=layout.reduced)
+_rows("cumprod", bounds=spreads.products(), ulps=ranges.ROUNDED)
+_rows("cumprod cumlogsumexp", layout=layout.moving_along("axis"))
+_rows("scatter-mul scatter_mul", bounds=spreads.products((0, 2)), ulps=ranges.ROUNDED, chooses={1})
+_rows("lu", choices={1, 2})
+_rows(
     """random_bits random_seed random_wrap random_unwrap random_split random_fold_in random_gamma
-    threefry2x32 rng_bit_generator rng_uniform""".split()
+    threefry2x32 rng_bit_generator rng_uniform""",
+    "random",
 )
-LINEAR_CORES = frozenset("dot_general conv_general_dilated".split())
 
 
 def is_view(eqn: Eqn) -> bool:
@@ -62,3 +351,27 @@ def is_view(eqn: Eqn) -> bool:
     if eqn.name == "broadcast_in_dim":
         return eqn.out.size == eqn.inputs[0].size
     return eqn.name in VIEWS or eqn.name in COPIES
+
+
+def carrying(eqn: Eqn) -> list[int]:
+    """Positions of the operands whose values an equation carries on."""
+    chooses = row(eqn.name).chooses
+    return [i for i in range(len(eqn.inputs)) if i not in chooses]
+
+
+_changed: list[str] = []
+
+
+def changes() -> int:
+    """How often a row was changed: what was planned before is to be planned anew."""
+    return len(_changed)
+
+
+def enter(name: str, meaning: Row) -> None:
+    """Give a primitive another row."""
+    _TABLE[name] = meaning
+    _changed.append(name)
+
+
+def is_known(name: str) -> bool:
+    return name in _TABLE

@@ -27,6 +27,7 @@ from jaxlrp.graph.primitives import (
     FIXED_LINEAR,
     LINEAR_CORES,
     MOVES,
+    carrying,
 )
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
@@ -216,7 +217,8 @@ def feature_axes(group: Group) -> tuple[int, ...]:
     rank = group.outputs[0].ndim
     affine = group.affine
     core = affine.core if affine is not None else None
-    if affine is None or core is None or core.out.ndim != rank or core.name not in LINEAR_CORES:
+    known = core is not None and core.name in ("dot_general", "conv_general_dilated")
+    if affine is None or core is None or core.out.ndim != rank or not known:
         return (rank - 1,) if rank else ()
     if core.name == "conv_general_dilated":
         batch = core.params["dimension_numbers"].out_spec[0]
@@ -244,6 +246,8 @@ def _free_axes(core: Eqn, operand: int) -> tuple[int, ...]:
         single = operand == 0 and core.params["batch_group_count"] == 1
         return (core.params["dimension_numbers"].lhs_spec[0],) if single else ()
     kept = input_features(core, operand)
+    if not kept:  # nothing is known of its axes
+        return ()
     return tuple(i for i in range(core.inputs[operand].ndim) if i not in kept)
 
 
@@ -309,6 +313,14 @@ def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
     return jnp.broadcast_to(array, shape)
 
 
+def _is_weight(eqn: Eqn, position: int) -> bool:
+    """Whether an operand of a core is multiplied with the others, and does not say where."""
+    mixed = any(jnp.issubdtype(v.dtype, jnp.inexact) for v in eqn.inputs)
+    return position in carrying(eqn) and not (
+        mixed and jnp.issubdtype(eqn.inputs[position].dtype, jnp.integer)
+    )
+
+
 def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool) -> list[Any]:
     active = [v for v in eqn.inputs if v in env]
     static = [v for v in eqn.inputs if v not in env]
@@ -332,8 +344,11 @@ def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool
             env[active[0]]
             * weights(1 / evaluate.widen(jnp.asarray(evaluate.read(statics, static[0]))))
         ]
-    if name in ("dot_general", "conv_general_dilated"):
-        operands = [env[v] if v in env else factor(v) for v in eqn.inputs]
+    if name in LINEAR_CORES:
+        operands = [
+            env[v] if v in env else factor(v) if _is_weight(eqn, i) else evaluate.read(statics, v)
+            for i, v in enumerate(eqn.inputs)
+        ]
         return evaluate.apply(eqn, operands, wide=True)
     if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
         operands = [

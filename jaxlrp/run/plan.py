@@ -297,7 +297,9 @@ def _unsupported(eqn: Eqn, layer: Layer) -> str:
         f"Relevance must pass the primitive `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
         "for which no rule is known. If its derivative says what you want, add the line "
         f'`rules | {{"{eqn.name}": jaxlrp.Gradient()}}` (or Epsilon(0) if it is linear, Stop() if '
-        "nothing should pass) to the rule map; or stop_gradient its input."
+        "nothing should pass) to the rule map; or stop_gradient its input. If you know what it "
+        f'computes, say so once: `jaxlrp.register_primitive("{eqn.name}", ...)` with '
+        "`elementwise=True`, `moves=True`, `linear=True` or `like=` a primitive of JAX."
     )
 
 
