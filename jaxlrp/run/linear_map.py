@@ -384,12 +384,14 @@ class Split:
 
     def __call__(self, u: Any, v: Any = None) -> Any:
         """W+u + W-v."""
-        cell = self.parts(u, v).positive
-        return _zeros(self._layer.group) if cell is None else cell()
+        return self.value(self.parts(u, v).positive)
 
     def other(self, u: Any, v: Any = None) -> Any:
         """W-u + W+v."""
-        cell = self.parts(u, v).negative
+        return self.value(self.parts(u, v).negative)
+
+    def value(self, cell: Cell) -> Any:
+        """One of the sums, as an array."""
         return _zeros(self._layer.group) if cell is None else cell()
 
     def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:

@@ -231,17 +231,17 @@ class Contributions:
         if self._signed:
             up = jax.tree.map(lambda x: jnp.maximum(x, 0), self._x)
             down = jax.tree.map(lambda x: jnp.minimum(x, 0), self._x)
-            self._pair = up, down
+            self._parts = self._split.parts(up, down)
         else:
-            self._pair = self._x, None
+            self._parts = self._split.parts(self._x, None)
 
     @functools.cached_property
     def positive(self) -> Any:
-        return self._split(*self._pair)
+        return self._split.value(self._parts.positive)
 
     @functools.cached_property
     def negative(self) -> Any:
-        return self._split.other(*self._pair)
+        return self._split.value(self._parts.negative)
 
     def T(self, positive: Any = None, negative: Any = None) -> Any:
         if not self._signed:
