@@ -175,7 +175,10 @@ def linear_transpose(function: Any, like: Any, s: Any) -> Any:
     arrays = jax.tree.leaves((like, s))
     if not any(_varying(a) or _is_explicit(jax.typeof(a).sharding) for a in arrays):
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
-        return jax.linear_transpose(function, shapes)(s)[0]
+        try:
+            return jax.linear_transpose(function, shapes)(s)[0]
+        except NotImplementedError:
+            pass  # a scatter whose indices may repeat has a derivative, but no transpose
     # Types that say how arrays lie over devices come from an example.
     zeros = jax.tree.map(lambda a: typed_like(jax.numpy.zeros(a.shape, a.dtype), a), like)
     out, back = jax.vjp(function, zeros)

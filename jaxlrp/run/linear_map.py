@@ -581,6 +581,8 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
     """Whether an equation adds a constant to what it maps, or puts one beside it."""
     if eqn.name in ADDITIONS:
         return bool(static)
+    if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):
+        return True
     if eqn.name not in (MOVES | {"select_n"}) - COPIES:
         return False
     return any(jnp.issubdtype(v.dtype, jnp.floating) and not _is_written_zero(v) for v in static)
