@@ -47,9 +47,11 @@ def _has_inactive_term(bench: Workbench, eqn: Eqn) -> bool:
 
     That one is no bias: relevance passes the sum whole (a straight-through estimator).
     """
-    active = [v in bench.activity.active for v in eqn.inputs]
-    depends = [v in bench.activity.depends for v in eqn.inputs]
-    return eqn.name in ADDITIONS and sum(active) == 1 and all(depends)
+    if eqn.name not in ADDITIONS or not all(v in bench.activity.depends for v in eqn.inputs):
+        return False
+    inactive = [v for v in eqn.inputs if v not in bench.activity.active]
+    # A product with zero, the start of a recurrence, depends in name only.
+    return len(inactive) == 1 and bench.intervals.constant(inactive[0]) != 0.0
 
 
 def _absorbable(bench: Workbench, eqn: Eqn | None) -> bool:

@@ -186,12 +186,15 @@ def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
         alone = not bench.shared(statistic, {*(path or ()), eqn})
         if not alone and _claim_centred_last(bench, eqn, factor, source):
             return True
-        good = path is not None and bench.closed_but_for([*path, eqn], statistic, [eqn.out])
-        if not (good and _is_linear(bench, [*path, eqn], eqn.out, source, held)):
+        whole = None if path is None else [*path, eqn]
+        if whole is None or not (
+            bench.closed_but_for(whole, statistic, [eqn.out])
+            and _is_linear(bench, whole, eqn.out, source, held)
+        ):
             # Other layers read what stands between, or a gate stands there: only the division.
             statistic = _made_from(bench, factor, {source, scaled}) or []
-            path, source = [], scaled
-        _finish(bench, statistic, [*path, eqn], source, held)
+            whole, source = [eqn], scaled
+        _finish(bench, statistic, whole, source, held)
         return True
     return False
 
