@@ -354,7 +354,9 @@ class _Ones(_Weighted):
     def through(self, core: Eqn, operand: int, x: Any) -> Any:
         """A window sum over one channel, or a sum over contracted axes."""
         if core.name == "conv_general_dilated":
-            return window_count(core, x)
+            if operand == 0 and core.params["batch_group_count"] == 1:
+                return window_count(core, x)
+            return _product(core, operand, x, jnp.ones(core.inputs[1 - operand].shape, x.dtype))
         return contraction_count(core, operand, x)
 
 
