@@ -292,7 +292,10 @@ def _pull_back(
     else:
         zeros = {
             layer: jnp.zeros(
-                (*layer.iterations, *layer.shape), jnp.promote_types(layer.dtype, jnp.float32)
+                (*layer.iterations, *layer.shape),
+                traced.plan.number_dtype
+                if jnp.issubdtype(layer.dtype, jnp.integer)
+                else jnp.promote_types(layer.dtype, jnp.float32),
             )
             for layer in layers
         }

@@ -126,7 +126,7 @@ class LinearLayer:
         if affine.core is None:
             return self._slope(affine.post, None)
         core, operand = affine.core, affine.operand
-        kernel = evaluate.widen(jnp.asarray(evaluate.read(self.statics, core.inputs[1 - operand])))
+        kernel = evaluate.as_number(evaluate.read(self.statics, core.inputs[1 - operand]))
         after = self._slope(affine.post, output_features(core, operand))
         before = self._slope(affine.pre, input_features(core, operand))
         if core.name == "conv_general_dilated":
@@ -145,7 +145,7 @@ class LinearLayer:
             if eqn.name not in ("mul", "div"):
                 continue
             value = self.statics_of(eqn)[0]
-            scale = evaluate.widen(jnp.asarray(evaluate.read(self.statics, value)))
+            scale = evaluate.as_number(evaluate.read(self.statics, value))
             if features is not None and scale.ndim > 0:
                 scale = thin(scale, features)
             if eqn.name == "div":
@@ -169,10 +169,10 @@ class LinearLayer:
             scale = weights(jnp.asarray(1.0 if kernel is None else kernel))
             return _Map(lambda x: (x * scale).astype(x.dtype), self.like)
         changed, first = weights(kernel), affine.operand == 0
-        params = evaluate.widened_params(core.params)
 
         def function(x: Any) -> Any:
             x = _over_devices(affine.pre, x)
+            params = evaluate.widened_params(core.params, x.dtype)
             operands = (x, changed) if first else (changed, x)
             return _over_devices(affine.post, compat.bind(core.prim, params, operands)[0])
 
@@ -264,7 +264,7 @@ def bias_of(group: Group, statics: Env) -> Any:
         static = [v for v in eqn.inputs if v not in links]
         value = next((env[v] for v in active if v in env), None)
         if eqn.name in ADDITIONS and len(active) == 1:
-            term = evaluate.widen(jnp.asarray(evaluate.read(statics, static[0])))
+            term = evaluate.as_number(evaluate.read(statics, static[0]))
             if eqn.name == "sub":
                 first = eqn.inputs[0] is active[0]
                 zero = 0.0 if value is None else value
@@ -273,7 +273,7 @@ def bias_of(group: Group, statics: Env) -> Any:
                 env[eqn.out] = term if value is None else value + term
         elif value is None and eqn.name in MOVES and _adds_constant(eqn, static):
             operands = [
-                jnp.zeros(v.shape, evaluate.widen(jnp.zeros((), v.dtype)).dtype)
+                jnp.zeros(v.shape, evaluate.as_number(jnp.zeros((), v.dtype)).dtype)
                 if v in links
                 else evaluate.read(statics, v)
                 for v in eqn.inputs
@@ -295,7 +295,7 @@ def _adds_constant(eqn: Eqn, static: list[Value]) -> bool:
 
 def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
     if value in links:
-        return jnp.zeros(value.shape, evaluate.widen(jnp.zeros((), value.dtype)).dtype)
+        return jnp.zeros(value.shape, evaluate.as_number(jnp.zeros((), value.dtype)).dtype)
     return evaluate.read(statics, value)
 
 
@@ -326,7 +326,7 @@ def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool
     static = [v for v in eqn.inputs if v not in env]
 
     def factor(v: Value) -> Any:
-        return weights(evaluate.widen(jnp.asarray(evaluate.read(statics, v))))
+        return weights(evaluate.as_number(evaluate.read(statics, v)))
 
     name = eqn.name
     if name in ADDITIONS:
@@ -342,7 +342,7 @@ def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool
     if name == "div" and eqn.inputs[0] in env and len(active) == 1:
         return [
             env[active[0]]
-            * weights(1 / evaluate.widen(jnp.asarray(evaluate.read(statics, static[0]))))
+            * weights(1 / evaluate.as_number(evaluate.read(statics, static[0])))
         ]
     if name in LINEAR_CORES:
         operands = [

@@ -13,6 +13,7 @@ from jaxlrp import compat
 from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
 from jaxlrp.graph import control
 from jaxlrp.graph import names as naming
+from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Facts, Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.recognise import Recognised, recognise
@@ -111,6 +112,12 @@ class Plan:
         self.layers: tuple[Layer, ...] = tuple(layers)
         self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
+        floats = (v.dtype for v in self.activity.reached if is_inexact(v))
+        real = (d for d in floats if not jnp.issubdtype(d, jnp.complexfloating))
+        # As what integers that carry a value take part in relevance.
+        self.number_dtype = jnp.dtype(jnp.float32)
+        for dtype in real:
+            self.number_dtype = jnp.promote_types(self.number_dtype, dtype)
         self.low_precision = any(
             evaluate.is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
         )
