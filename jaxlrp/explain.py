@@ -292,10 +292,7 @@ def _pull_back(
     else:
         zeros = {
             layer: jnp.zeros(
-                (*layer.iterations, *layer.shape),
-                traced.plan.number_dtype
-                if jnp.issubdtype(layer.dtype, jnp.integer)
-                else jnp.promote_types(layer.dtype, jnp.float32),
+                (*layer.iterations, *layer.shape), traced.plan.relevance_dtype(layer.dtype)
             )
             for layer in layers
         }

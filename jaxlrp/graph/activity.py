@@ -55,9 +55,7 @@ class _Forward(Flow[Dependence]):
         return found
 
     def join(self, a: Dependence, b: Dependence) -> Dependence:
-        return Dependence(
-            a.depends or b.depends, a.active or b.active, a.integers or b.integers
-        )
+        return Dependence(a.depends or b.depends, a.active or b.active, a.integers or b.integers)
 
     def chosen(self, fact: Dependence, index: Dependence) -> Dependence:
         return fact._replace(
@@ -69,9 +67,9 @@ class Activity:
     """Facts about a graph and the bodies in it, given its explained inputs.
 
     `depends`: changes with the explained inputs, in any way (also through integers, booleans and
-    `stop_gradient`). `active`: can receive relevance: depends through values that are carried on. An
-    integer carries a value if it is made of an active number by a cast or by arithmetic; what
-    comes of a comparison, or is a place (argmax, the indices of a sort), only chooses.
+    `stop_gradient`). `active`: can receive relevance: depends through values that are carried
+    on. An integer carries a value if it is made of an active number by a cast or by arithmetic;
+    what comes of a comparison, or is a place (argmax, the indices of a sort), only chooses.
     `reached`: active, and read (directly or not) by an output that relevance starts from; at an
     explained value relevance stops, wherever in the graph it stands. Of a carry all three hold in
     every iteration if they hold in one.

@@ -91,6 +91,8 @@ def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
                 jnp.asarray(v, carried[0].dtype) if i in carrying(eqn) else v
                 for i, v in enumerate(values)
             ]
+        if values and hasattr(values[0], "dtype") and values[0].dtype != eqn.inputs[0].dtype:
+            params = compat.retyped(eqn.prim, params, values[0].dtype)
         if eqn.name == "reduce_precision":
             return [values[0]]
     return compat.bind(eqn.prim, params, values)

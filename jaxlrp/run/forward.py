@@ -154,9 +154,7 @@ class Carrier:
         """Outputs with the layer's mask and probe on the way back."""
         if layer in self.probes.masks:
             mask = self.probes.masks[layer]
-            outputs = tuple(
-                evaluate.on_number(lambda y: taps.masked(y, mask), y) for y in outputs
-            )
+            outputs = tuple(evaluate.on_number(lambda y: taps.masked(y, mask), y) for y in outputs)
         if layer in self.probes.relevance:
             probe = self.probes.relevance[layer]
             tapped = evaluate.on_number(lambda y: taps.tap(y, probe, layer.arriving), outputs[0])
@@ -216,7 +214,11 @@ class Carrier:
             return back, none, entries
 
         call.defvjp(call_forward, call_backward)
-        return call(inputs, list(statics.values()), account)
+        outputs = call(inputs, list(statics.values()), account)
+        return tuple(
+            y._replace(exact=compat.without_derivative(y.exact)) if isinstance(y, Counted) else y
+            for y in outputs
+        )
 
 
 def _is_plain(layer: Layer) -> bool:

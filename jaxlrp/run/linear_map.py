@@ -340,10 +340,7 @@ def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool
     if name == "mul" and len(active) == 1:
         return [env[active[0]] * factor(static[0])]
     if name == "div" and eqn.inputs[0] in env and len(active) == 1:
-        return [
-            env[active[0]]
-            * weights(1 / evaluate.as_number(evaluate.read(statics, static[0])))
-        ]
+        return [env[active[0]] * weights(1 / evaluate.as_number(evaluate.read(statics, static[0])))]
     if name in LINEAR_CORES:
         operands = [
             env[v] if v in env else factor(v) if _is_weight(eqn, i) else evaluate.read(statics, v)

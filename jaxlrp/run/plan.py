@@ -13,7 +13,6 @@ from jaxlrp import compat
 from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
 from jaxlrp.graph import control
 from jaxlrp.graph import names as naming
-from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Facts, Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.recognise import Recognised, recognise
@@ -112,15 +111,18 @@ class Plan:
         self.layers: tuple[Layer, ...] = tuple(layers)
         self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
-        floats = (v.dtype for v in self.activity.reached if is_inexact(v))
-        real = (d for d in floats if not jnp.issubdtype(d, jnp.complexfloating))
         # As what integers that carry a value take part in relevance.
-        self.number_dtype = jnp.dtype(jnp.float32)
-        for dtype in real:
-            self.number_dtype = jnp.promote_types(self.number_dtype, dtype)
+        wide = any(str(v.dtype) in ("float64", "complex128") for v in self.activity.reached)
+        self.number_dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
         self.low_precision = any(
             evaluate.is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
         )
+
+    def relevance_dtype(self, dtype: Any) -> Any:
+        """The type of the relevance of values of a type."""
+        if jnp.issubdtype(dtype, jnp.integer):
+            return self.number_dtype
+        return jnp.dtype(jnp.float32) if evaluate.is_low(dtype) else jnp.dtype(dtype)
 
     def count(self, kind: str) -> int:
         """How many layers of a kind there are."""
