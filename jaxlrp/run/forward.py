@@ -207,8 +207,8 @@ class Carrier:
         def call_backward(kept: Any, arrived: Any) -> Any:
             inputs, arrays, outputs, account = kept
             env = dict(zip(keys, arrays, strict=True))
-            numbers = [tuple(map(evaluate.number_of, xs)) for xs in (inputs, outputs, arrived)]
-            back, none, entries = _backward(layer, numbers[0], env, *numbers[1:], account)
+            x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
+            back, none, entries = _backward(layer, x, env, z, came, account)
             pairs = zip(inputs, back, strict=True)
             back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
             return back, none, entries

@@ -347,6 +347,10 @@ def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool
             for i, v in enumerate(eqn.inputs)
         ]
         return evaluate.apply(eqn, operands, wide=True)
+    if name in ("scatter-mul", "scatter_mul"):
+        operand, indices, scale = eqn.inputs
+        values = [env[operand], evaluate.read(statics, indices), factor(scale)]
+        return evaluate.apply(eqn, values, wide=True)
     if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
         operands = [
             env[v]
