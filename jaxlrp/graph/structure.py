@@ -96,8 +96,15 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
     active = bench.activity.active
     if name in LINEAR_CORES:
         return "matmul", "linear", "both operands depend on the input"
-    if name == "reduce_prod":
+    if name in ("reduce_prod", "cumprod"):
         return "product", "linear", "many factors"
+    if name in ("scatter-mul", "scatter_mul") and eqn.inputs[2] not in active:
+        kind = "affine" if bench.statics.parameters(eqn.inputs[2]) else "structural"
+        return kind, "linear", "scales some elements"
+    if name in ("triangular_solve", "custom_linear_solve"):
+        if any(v in active for v in eqn.inputs[: _n_coefficients(eqn)]):
+            return "unsupported", "linear", ""
+        return "structural", "linear", "a linear map with static coefficients"
     if name in _WINNERS:
         return "max_pool", "move", ""
     if name in SORTS:
@@ -108,8 +115,11 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
         return "structural", "move", "relevance goes to the case that was taken"
     if name in FIXED_LINEAR:
         return "structural", "linear", "a fixed linear map"
-    if name == "triangular_solve" and eqn.inputs[0] not in active:
-        return "structural", "linear", "a linear map with static coefficients"
     if name in ("mul", "div", "add", "sub") and len(bench.activity.active_inputs(eqn)) == 1:
         return "affine", "linear", "the input is broadcast"
     return "unsupported", "linear", ""
+
+
+def _n_coefficients(eqn: Eqn) -> int:
+    """How many operands of a solver are coefficients of its equations."""
+    return 1 if eqn.name == "triangular_solve" else sum(eqn.params["const_lengths"])
