@@ -256,6 +256,30 @@ def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[
     return list(out) if primitive.multiple_results else [out]
 
 
+def without_derivative(x: Any) -> Any:
+    """`x` as a constant for derivatives; of integers too, whose cotangents scans do not slice."""
+    cut = getattr(jex_primitives, "stop_gradient_p", None)
+    return jax.lax.stop_gradient(x) if cut is None else cut.bind(x)
+
+
+_UPDATES = {
+    "scatter-add": jax.lax.add,
+    "scatter-mul": jax.lax.mul,
+    "scatter-max": jax.lax.max,
+    "scatter-min": jax.lax.min,
+}
+
+
+def retyped(primitive: Any, params: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """Parameters of an equation for operands of another type than it was traced with."""
+    if params.get("update_jaxpr") is None or primitive.name not in _UPDATES:
+        return params
+    scalar = jax.ShapeDtypeStruct((), dtype)
+    made = jax.make_jaxpr(_UPDATES[primitive.name])(scalar, scalar)
+    closed = isinstance(params["update_jaxpr"], ClosedJaxpr)
+    return {**params, "update_jaxpr": made if closed else made.jaxpr}
+
+
 def is_primitive(obj: Any) -> bool:
     """Whether an object is a JAX primitive (`lax.dot_general_p`)."""
     return isinstance(obj, Primitive)

@@ -296,7 +296,7 @@ def _pull_back(
     else:
         zeros = {
             layer: jnp.zeros(
-                (*layer.iterations, *layer.shape), jnp.promote_types(layer.dtype, jnp.float32)
+                (*layer.iterations, *layer.shape), traced.plan.relevance_dtype(layer.dtype)
             )
             for layer in layers
         }

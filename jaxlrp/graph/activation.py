@@ -13,7 +13,14 @@ import math
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import affine_operand, is_literal, is_literal_shift
-from jaxlrp.graph.primitives import ADDITIONS, COMPARISONS, COPIES, ELEMENTWISE
+from jaxlrp.graph.primitives import (
+    ADDITIONS,
+    COMPARISONS,
+    COPIES,
+    ELEMENTWISE,
+    makes_integers,
+    rounds,
+)
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6
@@ -33,6 +40,8 @@ def find(bench: Workbench) -> None:
 
 
 def _nonlinear(bench: Workbench, eqn: Eqn) -> bool:
+    if makes_integers(eqn):
+        return True
     if eqn.name in COPIES or affine_operand(bench, eqn) is not None:
         return False
     if eqn.name in ADDITIONS:
@@ -161,7 +170,7 @@ def _is_identity_above_zero(
     bench: Workbench, eqns: list[Eqn], source: Value, output: Value
 ) -> bool:
     """f(x) = x for x > 0: piecewise linear, with no corner other than 0, and right at points."""
-    if not all(e.name in _PIECEWISE_LINEAR for e in eqns):
+    if not all(e.name in _PIECEWISE_LINEAR and not rounds(e) for e in eqns):
         return False
     inside = {v for e in eqns for v in e.outputs} | {source}
     if any(

@@ -13,10 +13,14 @@ from jaxlrp.graph.primitives import carrying, row
 
 
 class Dependence(NamedTuple):
-    """How a value follows from the explained ones."""
+    """How a value follows from the explained ones.
+
+    `integers`: without being carried on, through integers that this equation makes.
+    """
 
     depends: bool = False
     active: bool = False
+    integers: Eqn | None = None
 
 
 _STATIC = Dependence()
@@ -40,23 +44,32 @@ class _Forward(Flow[Dependence]):
         found = []
         for place, value in enumerate(eqn.outputs):
             comes = place in carries if meaning.pairs else bool(carries)
-            active = comes and is_inexact(value) and place not in meaning.choices
-            given = value in self._explained
-            found.append(Dependence(True, active or given))
+            active = comes and is_number(value) and place not in meaning.choices
+            active = active or value in self._explained
+            made = next((d.integers for d in operands if d.integers is not None), None)
+            if is_integer(value):
+                made = made or eqn
+            elif active:
+                made = None
+            found.append(Dependence(True, active, made))
         return found
 
     def join(self, a: Dependence, b: Dependence) -> Dependence:
-        return Dependence(a.depends or b.depends, a.active or b.active)
+        return Dependence(a.depends or b.depends, a.active or b.active, a.integers or b.integers)
 
     def chosen(self, fact: Dependence, index: Dependence) -> Dependence:
-        return Dependence(fact.depends or index.depends, fact.active)
+        return fact._replace(
+            depends=fact.depends or index.depends, integers=fact.integers or index.integers
+        )
 
 
 class Activity:
     """Facts about a graph and the bodies in it, given its explained inputs.
 
     `depends`: changes with the explained inputs, in any way (also through integers, booleans and
-    `stop_gradient`). `active`: can receive relevance: depends through floating values alone.
+    `stop_gradient`). `active`: can receive relevance: depends through values that are carried
+    on. An integer carries a value if it is made of an active number by a cast or by arithmetic;
+    what comes of a comparison, or is a place (argmax, the indices of a sort), only chooses.
     `reached`: active, and read (directly or not) by an output that relevance starts from; at an
     explained value relevance stops, wherever in the graph it stands. Of a carry all three hold in
     every iteration if they hold in one.
@@ -68,6 +81,7 @@ class Activity:
         solve(graph.eqns, _Forward(self.explained), facts)
         self.depends: set[Value] = {v for v, d in facts.items() if d.depends}
         self.active: set[Value] = {v for v, d in facts.items() if d.active}
+        self._integers = {v: d.integers for v, d in facts.items() if d.integers is not None}
         self.reached: set[Value] = {v for v in outputs if v in self.active}
         spread_back(graph, self.reached, self._comes_from, self.active)
 
@@ -82,6 +96,10 @@ class Activity:
             return list(dict.fromkeys(v for v in eqn.inputs if v in self.active))
         values = (eqn.inputs[i] for i in carrying(eqn))
         return list(dict.fromkeys(v for v in values if v in self.active))
+
+    def integers(self, value: Value) -> Eqn | None:
+        """The equation that makes the integers through which a value depends on the input."""
+        return self._integers.get(value)
 
     def is_reached(self, eqn: Eqn) -> bool:
         """Whether relevance arrives at the equation and has somewhere to go."""
@@ -100,6 +118,16 @@ def _is_zero(value: Value) -> bool:
             return False
         value = eqn.inputs[0]
     return isinstance(value, Literal) and bool(value.val == 0)
+
+
+def is_integer(value: Value) -> bool:
+    dtype = getattr(value.aval, "dtype", None)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.integer))
+
+
+def is_number(value: Value) -> bool:
+    """Whether a value may carry relevance: floating, complex or integer, but no truth value."""
+    return is_inexact(value) or is_integer(value)
 
 
 def is_inexact(value: Value) -> bool:

@@ -206,7 +206,7 @@ def absorb_affine_after(
     bench: Workbench,
     start: Value,
     literal_shifts: bool = True,
-    sums: frozenset[str] | None = None,
+    sums: AbstractSet[str] | None = None,
 ) -> list[Eqn]:
     """The region of scales and shifts after a value; moves count if one of these follows.
 

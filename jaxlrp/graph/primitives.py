@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxlrp.graph import layout, ranges, refine, spreads
 from jaxlrp.graph.ir import Eqn
 
@@ -346,8 +348,22 @@ _rows(
 )
 
 
+def rounds(eqn: Eqn) -> bool:
+    """Whether an equation is a cast to a type that cannot hold the number."""
+    if eqn.name == "convert_element_type":
+        return not refine.holds_exactly(eqn.inputs[0].dtype, eqn.out.dtype)
+    return eqn.name == "reduce_precision"
+
+
+def makes_integers(eqn: Eqn) -> bool:
+    """Whether an equation is a cast that cuts off fractions."""
+    return rounds(eqn) and jnp.issubdtype(eqn.out.dtype, jnp.integer)
+
+
 def is_view(eqn: Eqn) -> bool:
     """Whether an equation changes the shape of a value, but neither selects nor repeats."""
+    if makes_integers(eqn):
+        return False
     if eqn.name == "broadcast_in_dim":
         return eqn.out.size == eqn.inputs[0].size
     return eqn.name in VIEWS or eqn.name in COPIES

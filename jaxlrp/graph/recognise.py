@@ -12,6 +12,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Region, Value
 from jaxlrp.graph.repeats import Repeats
 
 _FINDERS = (
+    structure.claim_integers,
     softmax.find,
     softmax.prove_shares,
     norm.find,
@@ -19,6 +20,7 @@ _FINDERS = (
     linear.find,
     linear.fold,
     activation.find,
+    structure.find_carried_sums,
     activation.find_pairs,
     structure.find,
 )
@@ -86,6 +88,7 @@ def recognise(
     for one in around:
         softmax.find_masks(one)
         gates.find(one)
+        structure.note_integers(one)
     inside: dict[Group | None, list[Group]] = {}
     for one, group in around.items():
         inside.setdefault(group, []).extend(sorted(one.groups, key=_last))

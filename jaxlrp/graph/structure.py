@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
 from jaxlrp.graph.primitives import (
+    ADDITIONS,
+    BITS,
     FIXED_LINEAR,
     LINEAR_CORES,
     MOVES,
@@ -13,6 +16,7 @@ from jaxlrp.graph.primitives import (
     SCATTER_WINNERS,
     SORTS,
     WINDOW_WINNERS,
+    rounds,
 )
 
 _WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
@@ -29,9 +33,56 @@ def control_flow(bench: Workbench) -> list[Group]:
     return found
 
 
+def claim_integers(bench: Workbench) -> None:
+    """Claim what is done to integers that carry a value and is not linear: no fold may hold it.
+
+    Divisions round; operations on bits keep no value, and have no rule.
+    """
+    for eqn in bench.graph.eqns:
+        if not bench.is_open(eqn) or not is_integer(eqn.inputs[0]):
+            continue
+        active = bench.activity.active_inputs(eqn)
+        outputs = [v for v in eqn.outputs if v in bench.activity.active]
+        if eqn.name in BITS:
+            note = "keeps bits, not values"
+            bench.claim(Group("unsupported", [eqn], active, outputs, eqn, note=note))
+        elif eqn.name in ("div", "rem") and eqn.inputs[0] in active and len(active) == 1:
+            bench.claim(Group("activation", [eqn], active, outputs, eqn, note="rounds"))
+
+
+def find_carried_sums(bench: Workbench) -> None:
+    """Sums with a term that depends on the input without being active: no bias, and nobody's share.
+
+    All relevance goes to the active term. So a straight-through `x + stop_gradient(q(x) - x)`
+    passes that of the rounded number whole.
+    """
+    for eqn in bench.eqns:
+        if eqn.name not in ADDITIONS or not bench.is_open(eqn):
+            continue
+        active = bench.activity.active_inputs(eqn)
+        others = [v for v in eqn.inputs if v not in active and v in bench.activity.depends]
+        if len(active) == 1 and others and active[0].shape == eqn.out.shape:
+            group = Group("activation", [eqn], active, [eqn.out], eqn, zero_at_zero=False)
+            group.note = "passes all: the other term depends on the input without being active"
+            bench.claim(group)
+
+
+def note_integers(bench: Workbench) -> None:
+    """Say where a layer reads what depends on the input through integers that only choose."""
+    for group in bench.groups:
+        makers = (bench.activity.integers(v) for v in group.statics)
+        eqn = next((m for m in makers if m is not None), None)
+        if eqn is not None:
+            note = f"depends on the input through integers at {eqn.source}"
+            group.note = f"{group.note}; {note}" if group.note else note
+
+
 def find(bench: Workbench) -> None:
     for eqn in bench.eqns:
-        if bench.is_open(eqn):
+        if bench.is_open(eqn) and rounds(eqn):
+            active = bench.activity.active_inputs(eqn)
+            bench.claim(Group("activation", [eqn], active, [eqn.out], eqn, note="rounds"))
+        elif bench.is_open(eqn):
             kind, transport, note = _kind(bench, eqn)
             active = bench.activity.active_inputs(eqn)
             outputs = [v for v in eqn.outputs if v in bench.activity.active]
@@ -45,8 +96,15 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
     active = bench.activity.active
     if name in LINEAR_CORES:
         return "matmul", "linear", "both operands depend on the input"
-    if name == "reduce_prod":
+    if name in ("reduce_prod", "cumprod"):
         return "product", "linear", "many factors"
+    if name in ("scatter-mul", "scatter_mul") and eqn.inputs[2] not in active:
+        kind = "affine" if bench.statics.parameters(eqn.inputs[2]) else "structural"
+        return kind, "linear", "scales some elements"
+    if name in ("triangular_solve", "custom_linear_solve"):
+        if any(v in active for v in eqn.inputs[: _n_coefficients(eqn)]):
+            return "unsupported", "linear", ""
+        return "structural", "linear", "a linear map with static coefficients"
     if name in _WINNERS:
         return "max_pool", "move", ""
     if name in SORTS:
@@ -57,8 +115,11 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
         return "structural", "move", "relevance goes to the case that was taken"
     if name in FIXED_LINEAR:
         return "structural", "linear", "a fixed linear map"
-    if name == "triangular_solve" and eqn.inputs[0] not in active:
-        return "structural", "linear", "a linear map with static coefficients"
     if name in ("mul", "div", "add", "sub") and len(bench.activity.active_inputs(eqn)) == 1:
         return "affine", "linear", "the input is broadcast"
     return "unsupported", "linear", ""
+
+
+def _n_coefficients(eqn: Eqn) -> int:
+    """How many operands of a solver are coefficients of its equations."""
+    return 1 if eqn.name == "triangular_solve" else sum(eqn.params["const_lengths"])

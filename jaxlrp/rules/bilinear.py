@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
@@ -17,14 +16,15 @@ class Uniform(Rule):
     """Half of the relevance to each factor of a product.
 
     R_a = a * vjp_a(R / 2z), likewise for b, with z = a b (elementwise or a matrix product). A
-    divisor counts as the factor 1/b. Of a product over an axis each of the n factors gets 1/n.
+    divisor counts as the factor 1/b. Of a product of n factors (over an axis, or up to an
+    element) each gets 1/n.
     Source: Achtibat et al. 2024, proposition 3.3.
     """
 
     fits: ClassVar[frozenset[str] | None] = frozenset({"matmul", "product"})
 
     def propagate(self, layer: Any) -> Any:
-        back = jax.tree.map(lambda c: c / layer.factors, layer.vjp(layer.over(layer.z)))
+        back = layer.vjp(layer.over(layer.z, share=1 / layer.factors))
         if layer.reciprocal is None:
             return back
         # d(a/b)/db has the sign of -a/b; as a factor 1/b the divisor has a positive share.

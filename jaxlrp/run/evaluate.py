@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.primitives import carrying
 
 Env = dict[Value, Any]
+
+
+class Counted(NamedTuple):
+    """An integer that carries a value: exact, and as a float with which relevance travels."""
+
+    number: Any
+    exact: Any
+
+
+def number_of(x: Any) -> Any:
+    """An active value as a float."""
+    return x.number if isinstance(x, Counted) else x
+
+
+def exact_of(x: Any) -> Any:
+    """A value as the traced program has it."""
+    return x.exact if isinstance(x, Counted) else x
+
+
+def on_number(function: Callable[[Any], Any], x: Any) -> Any:
+    """A function whose way back concerns relevance, applied to what carries it."""
+    return x._replace(number=function(x.number)) if isinstance(x, Counted) else function(x)
 
 
 @jax.custom_vjp
@@ -54,6 +77,16 @@ def widen(x: Any) -> Any:
     return x.astype(jnp.float32) if dtype is not None and is_low(dtype) else x
 
 
+def as_number(x: Any) -> Any:
+    """A static factor or term beside active values: floating, float32 at least."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) if _is_integer(x.dtype) else widen(x)
+
+
+def _is_integer(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.integer))
+
+
 def read(env: Env, value: Value) -> Any:
     if value in env:
         return env[value]
@@ -67,7 +100,15 @@ def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
     params = eqn.params
     if wide:
         values = [_widen_operand(v, a) for v, a in zip(values, eqn.inputs, strict=True)]
-        params = widened_params(params)
+        carried = [v for v, a in zip(values, eqn.inputs, strict=True) if _is_carried(v, a)]
+        params = widened_params(params, carried[0].dtype if carried else None)
+        if carried:
+            values = [
+                jnp.asarray(v, carried[0].dtype) if i in carrying(eqn) else v
+                for i, v in enumerate(values)
+            ]
+        if values and hasattr(values[0], "dtype") and values[0].dtype != eqn.inputs[0].dtype:
+            params = compat.retyped(eqn.prim, params, values[0].dtype)
         if eqn.name == "reduce_precision":
             return [values[0]]
     return compat.bind(eqn.prim, params, values)
@@ -78,12 +119,21 @@ def _widen_operand(v: Any, value: Value) -> Any:
     return jnp.asarray(v).astype(jnp.float32) if dtype is not None and is_low(dtype) else v
 
 
-def widened_params(params: dict[str, Any]) -> dict[str, Any]:
-    changed = {
-        key: jnp.dtype(jnp.float32)
-        for key in ("new_dtype", "preferred_element_type", "dtype")
-        if params.get(key) is not None and is_low(params[key])
-    }
+def _is_carried(v: Any, value: Value) -> bool:
+    """Whether an integer of the program is a float here."""
+    dtype = getattr(v, "dtype", None)
+    return dtype is not None and _is_integer(value.dtype) and not _is_integer(dtype)
+
+
+def widened_params(params: dict[str, Any], number: Any = None) -> dict[str, Any]:
+    """Parameters for float32 at least; for `number` where integers of the program are floats."""
+    changed = {}
+    for key in ("new_dtype", "preferred_element_type", "dtype"):
+        dtype = params.get(key)
+        if dtype is not None and is_low(dtype):
+            changed[key] = jnp.dtype(jnp.float32)
+        elif dtype is not None and number is not None and _is_integer(dtype):
+            changed[key] = jnp.dtype(number)
     return {**params, **changed} if changed else params
 
 

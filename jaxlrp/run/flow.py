@@ -40,7 +40,7 @@ def _enter(carrier: Carrier, outside: Value, inside: Value, array: Any) -> Any:
         return carrier.hold(array, outside)
     array = carrier.raise_(array, inside)
     if plan.edges.get(outside) == "relevance" and plan.edges.get(inside) == "density":
-        return taps.as_relevance(array)
+        return evaluate.on_number(taps.as_relevance, array)
     return array
 
 
@@ -51,7 +51,7 @@ def _leave(carrier: Carrier, inside: Value, outside: Value, array: Any) -> Any:
         return carrier.lower(array, inside)
     array = carrier.raise_(array, outside)
     if plan.edges.get(inside) == "relevance" and plan.edges.get(outside) != "relevance":
-        return taps.as_relevance(array)
+        return evaluate.on_number(taps.as_relevance, array)
     return array
 
 
@@ -96,7 +96,9 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
         for n, (outside, (_, inside)) in enumerate(zip(eqn.inputs[first:last], back, strict=True)):
             if inside in carrier.plan.activity.reached and outside not in active:
                 arriving = carrier.plan.edges.get(inside, "density")
-                start[n] = taps.lost(start[n], account, arriving)
+                start[n] = evaluate.on_number(
+                    lambda x, a=account, w=arriving: taps.lost(x, a, w), start[n]
+                )
     probes = _inside(carrier, layer)
     free = {v: env[v] for v in control.free_values(eqn)}
     watched = list(probes.relevance)
@@ -158,7 +160,8 @@ _RUNNERS = {"scan": _scan, "cond": _cond, "shard_map": _shard_map}
 
 def _typed(array: Any, value: Value) -> Any:
     """An array, also where the program has a Python number."""
-    return array if hasattr(array, "aval") else jnp.asarray(array, value.dtype)
+    ready = hasattr(array, "aval") or isinstance(array, evaluate.Counted)
+    return array if ready else jnp.asarray(array, value.dtype)
 
 
 def _carried(carrier: Carrier, pair: tuple[Value, Value], array: Any) -> Any:

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
+from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.rules.base import times
 from jaxlrp.rules.elementary import Follow
 from jaxlrp.run import evaluate, flow, regions, shut, taps
-from jaxlrp.run.evaluate import Env
+from jaxlrp.run.evaluate import Counted, Env
 from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.probes import Probes
 from jaxlrp.run.schedule import Step, schedule
@@ -33,7 +34,7 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
     for value in plan.explained:
         env[value] = carrier.raise_(env[value], value)
     carrier.run_graph(plan.graph, env, outputs)
-    return [evaluate.read(env, v) for v in outputs]
+    return [evaluate.exact_of(evaluate.read(env, v)) for v in outputs]
 
 
 def seeded(plan: Plan, value: Value, array: Any) -> Any:
@@ -65,7 +66,8 @@ class Carrier:
     """How layers are run: with which probes, and in which precision relevance travels.
 
     In a low-precision network active values travel as float32 arrays that hold the rounded
-    numbers, so that what comes back is float32 too.
+    numbers, so that what comes back is float32 too. An integer that carries a value travels as a
+    pair: exact, and as a float with which relevance comes back.
     """
 
     def __init__(self, plan: Plan, probes: Probes, calls: regions.Calls | None = None):
@@ -80,9 +82,16 @@ class Carrier:
         return Carrier(self.plan, probes, self.calls)
 
     def raise_(self, array: Any, value: Value) -> Any:
+        if isinstance(array, Counted):
+            return array
+        if is_integer(value) and value in self.plan.activity.reached:
+            array = jnp.asarray(array)
+            return Counted(array.astype(self.plan.number_dtype), array)
         return evaluate.widen(array) if value in self._raised else array
 
     def lower(self, array: Any, value: Value) -> Any:
+        if isinstance(array, Counted):
+            return array.exact
         if value in self._raised and evaluate.is_low(value.dtype):
             return evaluate.hold(array).astype(value.dtype)
         return array
@@ -90,7 +99,7 @@ class Carrier:
     def hold(self, array: Any, value: Value) -> Any:
         """The array in its own precision, as a constant for what relevance does not cross."""
         if value in self.plan.activity.active:
-            array = evaluate.hold(array)
+            array = evaluate.hold(evaluate.exact_of(array))
         return self.lower(array, value)
 
     def run_graph(self, graph: Graph, env: Env, outputs: Sequence[Value]) -> None:
@@ -120,7 +129,9 @@ class Carrier:
         inputs = tuple(self._convert(evaluate.read(env, v), v, layer) for v in group.inputs)
         statics = {v: self.lower(evaluate.read(env, v), v) for v in group.statics}
         account = self.probes.accounts.get(layer)
-        if account is None and not self.plan.low_precision and _is_plain(layer):
+        counted = any(is_integer(v) for v in (*group.inputs, *group.outputs))
+        exact = not (self.plan.low_precision or counted)
+        if account is None and exact and _is_plain(layer):
             outputs = self._plain(group, inputs, statics)
         elif (relu := self._fusable(layer)) is not None:
             (output,) = self._ruled(layer, inputs, statics, None, relu)
@@ -152,16 +163,17 @@ class Carrier:
         """Outputs with the layer's mask and probe on the way back."""
         if layer in self.probes.masks:
             mask = self.probes.masks[layer]
-            outputs = tuple(taps.masked(y, mask) for y in outputs)
+            outputs = tuple(evaluate.on_number(lambda y: taps.masked(y, mask), y) for y in outputs)
         if layer in self.probes.relevance:
-            tapped = taps.tap(outputs[0], self.probes.relevance[layer], layer.arriving)
+            probe = self.probes.relevance[layer]
+            tapped = evaluate.on_number(lambda y: taps.tap(y, probe, layer.arriving), outputs[0])
             outputs = (tapped, *outputs[1:])
         return outputs
 
     def _convert(self, array: Any, value: Value, layer: Layer) -> Any:
         """Make what a layer sends back fit the edge: density becomes relevance where asked."""
         if self.plan.edges.get(value) == "relevance" and layer.carries == "density":
-            return taps.as_relevance(array)
+            return evaluate.on_number(taps.as_relevance, array)
         return array
 
     def _ruled(
@@ -204,10 +216,18 @@ class Carrier:
         def call_backward(kept: Any, arrived: Any) -> Any:
             inputs, arrays, outputs, account = kept
             env = dict(zip(keys, arrays, strict=True))
-            return _backward(layer, inputs, env, outputs, arrived, account)
+            x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
+            back, none, entries = _backward(layer, x, env, z, came, account)
+            pairs = zip(inputs, back, strict=True)
+            back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
+            return back, none, entries
 
         call.defvjp(call_forward, call_backward)
-        return call(inputs, list(statics.values()), account)
+        outputs = call(inputs, list(statics.values()), account)
+        return tuple(
+            y._replace(exact=compat.without_derivative(y.exact)) if isinstance(y, Counted) else y
+            for y in outputs
+        )
 
 
 def _is_plain(layer: Layer) -> bool:

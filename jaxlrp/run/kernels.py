@@ -86,7 +86,7 @@ def window_count(core: Eqn, x: Any) -> Any:
         ones_shape[axis] = kernel_shape[axis]
     (out,) = compat.bind(
         core.prim,
-        evaluate.widened_params(core.params),
+        evaluate.widened_params(core.params, x.dtype),
         (summed, jnp.ones(ones_shape, x.dtype)),
     )
     return jnp.repeat(out, kernel_shape[numbers.rhs_spec[0]] // groups, axis=numbers.out_spec[1])

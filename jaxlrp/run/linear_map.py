@@ -174,7 +174,7 @@ class LinearLayer:
     def kernel(self, core: Eqn, operand: int) -> Any:
         """The kernel of a contraction or convolution, in its own layout; scales folded in."""
         weights = core.inputs[_weight_position(core, operand)]
-        kernel = evaluate.widen(jnp.asarray(evaluate.read(self.statics, weights)))
+        kernel = evaluate.as_number(evaluate.read(self.statics, weights))
         affine = self.affine
         if not self.folds or affine is None:
             return kernel
@@ -191,7 +191,8 @@ class LinearLayer:
             places[i] if i in places else evaluate.read(self.statics, v)
             for i, v in enumerate(core.inputs)
         ]
-        return compat.bind(core.prim, evaluate.widened_params(core.params), operands)[0]
+        params = evaluate.widened_params(core.params, x.dtype)
+        return compat.bind(core.prim, params, operands)[0]
 
     def _slope(self, chain: list[Eqn], features: frozenset[int]) -> Any:
         """Product of the scales of a chain, of size 1 along all but the feature axes."""
@@ -203,7 +204,7 @@ class LinearLayer:
             if eqn.name not in ("mul", "div"):
                 continue
             value = self.statics_of(eqn)[0]
-            scale = evaluate.widen(jnp.asarray(evaluate.read(self.statics, value)))
+            scale = evaluate.as_number(evaluate.read(self.statics, value))
             if scale.ndim > 0:
                 scale = thin(scale, features)
             if eqn.name == "div":
@@ -249,6 +250,8 @@ class LinearLayer:
             return [how.scaled(env[active[0]], self._factor(eqn), self.sign(eqn))]
         if name in LINEAR_CORES and len(active) == 1:
             return [how.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
+        if name in ("scatter-mul", "scatter_mul"):
+            return [how.scaled(env[active[0]], self._scattered(eqn), None)]
         if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
             return how.moved(eqn, env)
         raise RuleError(
@@ -261,20 +264,31 @@ class LinearLayer:
         (value,) = self.statics_of(eqn)
 
         def read() -> Any:
-            factor = evaluate.widen(jnp.asarray(evaluate.read(self.statics, value)))
+            factor = evaluate.as_number(evaluate.read(self.statics, value))
             return 1 / factor if eqn.name == "div" else factor
+
+        return functools.cache(read)
+
+    def _scattered(self, eqn: Eqn) -> Callable[[], Any]:
+        """The factors of a scatter that multiplies, 1 where it leaves elements alone."""
+        _, indices, scale = eqn.inputs
+
+        def read() -> Any:
+            factors = evaluate.as_number(evaluate.read(self.statics, scale))
+            ones = jnp.ones(eqn.out.shape, factors.dtype)
+            return evaluate.apply(eqn, [ones, evaluate.read(self.statics, indices), factors])[0]
 
         return functools.cache(read)
 
     def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
         """An equation that moves or adds up elements, with zeros for what is static."""
         operands = []
-        for v in eqn.inputs:
+        for i, v in enumerate(eqn.inputs):
             if v in values:
                 operands.append(values[v])
                 continue
             static = evaluate.read(self.statics, v)
-            is_term = jnp.issubdtype(v.dtype, jnp.floating)
+            is_term = i in carrying(eqn) and v.dtype != bool
             operands.append(jnp.zeros_like(static) if is_term else static)
         return evaluate.apply(_filled_with_zeros(eqn), operands, wide=True)
 
@@ -356,8 +370,14 @@ class _Ones(_Weighted):
         if core.name == "conv_general_dilated":
             if operand == 0 and core.params["batch_group_count"] == 1:
                 return window_count(core, x)
-            return _product(core, operand, x, jnp.ones(core.inputs[1 - operand].shape, x.dtype))
+            return self._with_ones(core, operand, x)
+        if core.name != "dot_general":
+            return self._with_ones(core, operand, x)
         return contraction_count(core, operand, x)
+
+    def _with_ones(self, core: Eqn, operand: int, x: Any) -> Any:
+        kernel = core.inputs[_weight_position(core, operand)]
+        return self.layer.product(core, operand, x, jnp.ones(kernel.shape, x.dtype))
 
 
 def _weight_position(core: Eqn, operand: int) -> int:
@@ -626,7 +646,7 @@ def bias_of(group: Group, statics: Env) -> Any:
         static = [v for v in eqn.inputs if v not in links]
         value = next((env[v] for v in active if v in env), None)
         if eqn.name in ADDITIONS and len(active) == 1:
-            term = evaluate.widen(jnp.asarray(evaluate.read(statics, static[0])))
+            term = evaluate.as_number(evaluate.read(statics, static[0]))
             if eqn.name == "sub":
                 first = eqn.inputs[0] is active[0]
                 zero = 0.0 if value is None else value
@@ -644,7 +664,7 @@ def bias_of(group: Group, statics: Env) -> Any:
 
 def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
     if value in links:
-        return jnp.zeros(value.shape, evaluate.widen(jnp.zeros((), value.dtype)).dtype)
+        return jnp.zeros(value.shape, evaluate.as_number(jnp.zeros((), value.dtype)).dtype)
     return evaluate.read(statics, value)
 
 

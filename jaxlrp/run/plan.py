@@ -122,9 +122,18 @@ class Plan:
         self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
         self.seeds: dict[Value, str] = {}  # of outputs: what a seed is there
+        # As what integers that carry a value take part in relevance.
+        wide = any(str(v.dtype) in ("float64", "complex128") for v in self.activity.reached)
+        self.number_dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
         self.low_precision = any(
             evaluate.is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
         )
+
+    def relevance_dtype(self, dtype: Any) -> Any:
+        """The type of the relevance of values of a type."""
+        if jnp.issubdtype(dtype, jnp.integer):
+            return self.number_dtype
+        return jnp.dtype(jnp.float32) if evaluate.is_low(dtype) else jnp.dtype(dtype)
 
     def count(self, kind: str) -> int:
         """How many layers of a kind there are."""

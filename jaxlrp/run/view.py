@@ -48,10 +48,14 @@ class View:
         self.is_relu = group.is_relu
         self.transport = group.transport
         self.reciprocal = 1 if group.kind == "product" and group.main.name == "div" else None
-        self.factors = 2
+        self.factors: Any = 2
         if group.main.name == "reduce_prod":
             shape = group.inputs[0].shape
             self.factors = math.prod(shape[axis] for axis in group.main.params["axes"])
+        elif group.main.name == "cumprod":  # one more with every element
+            axis, reverse = group.main.params["axis"], group.main.params["reverse"]
+            counted = jax.lax.broadcasted_iota(output.dtype, output.shape, axis)
+            self.factors = output.shape[axis] - counted if reverse else 1 + counted
         self._contributions: Contributions | None = None
         self.bias_loss: list[Any] = []
         self.stabiliser_loss: list[Any] = []
@@ -211,9 +215,19 @@ class View:
         x = self.x
         if self._group.is_relu:
             return choose(self.z > 0, density, 0.0, density)
+        if jnp.iscomplexobj(x) or jnp.iscomplexobj(self.z):
+            return self._complex_secant(density)
         tiny = jnp.finfo(x.dtype).tiny
         small = jnp.abs(x) < tiny
         return choose(small, 0.0, density * self.z / choose(small, 1.0, x, x), density)
+
+    def _complex_secant(self, density: Any) -> Any:
+        """Of x the density with Re(c x) = R: of modulus R / |x|, turned against x."""
+        x, relevance = self.x, jnp.real(density * self.z)
+        size = jnp.real(x * jnp.conj(x))
+        small = size < jnp.finfo(size.dtype).tiny
+        share = choose(small, 0.0, relevance / choose(small, 1.0, size, size), size)
+        return share * jnp.conj(x)
 
     def route(self, arrived: Any) -> Any:
         if self._group.main.name in WINDOW_WINNERS:

@@ -1,0 +1,329 @@
+"""Integers that carry a value or choose, casts and roundings, detached terms in sums."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxlrp as lrp
+from tests.compare import assert_close
+
+E0 = lrp.Epsilon(0.0)
+RULES = [
+    E0,
+    lrp.Epsilon(0.1),
+    lrp.ZPlus(),
+    lrp.Gamma(0.3),
+    lrp.AlphaBeta(),
+    lrp.Flat(),
+    lrp.WSquare(),
+    lrp.ZBox(-3.0, 3.0),
+    lrp.Epsilon(0.1, bias="distribute"),
+]
+rng = np.random.default_rng(0)
+WHOLE = jnp.asarray(rng.integers(-100, 100, (4, 3)), jnp.int8)
+BIAS = jnp.asarray(rng.integers(-300, 300, (3,)), jnp.int32)
+X = jnp.asarray(rng.normal(size=(2, 4)) * 3)
+S = 0.05
+relu = jax.nn.relu
+
+
+def quantised(x):
+    return jnp.clip(jnp.round(x / S), -127, 127).astype(jnp.int8)
+
+
+def product_of_integers(x):
+    z = lax.dot(quantised(x), WHOLE, preferred_element_type=jnp.int32) + BIAS
+    return z.astype(x.dtype) * S
+
+
+def product_of_floats(x):
+    q = jnp.clip(jnp.round(x / S), -127, 127)
+    return (q @ WHOLE.astype(x.dtype) + BIAS.astype(x.dtype)) * S
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_an_integer_product_is_a_dense_layer(rule):
+    rules = {"dense": rule}
+    kinds = [y.kind for y in lrp.plan(product_of_integers, rules)(X).layers]
+    assert kinds.count("dense") == 1
+    assert_close(
+        lrp.explain(product_of_integers, rules)(X), lrp.explain(product_of_floats, rules)(X)
+    )
+
+
+def test_relevance_is_that_of_the_layer_at_the_rounded_number():
+    w = WHOLE.astype(X.dtype)
+    rounded = S * jnp.round(X / S)
+    expected = rounded * (jnp.ones((2, 3)) @ w.T)
+
+    def fn(x):
+        q = jnp.round(x / lax.stop_gradient(jnp.full((), S))).astype(jnp.int32)
+        return lax.dot(q, WHOLE.astype(jnp.int32)).astype(x.dtype) * S
+
+    assert_close(lrp.explain(fn, E0)(X), expected)
+
+
+def test_sums_above_24_bits_are_exact(x32):
+    w = jnp.asarray([[9176263, -3], [5, 7654321]], jnp.int32)
+    x = jnp.asarray([3.2, 5.9], jnp.float32)
+
+    def fn(x):
+        z = lax.dot(x.astype(jnp.int32), w)
+        return jnp.stack([lax.rem(z, 1000).astype(x.dtype), (z & 0).astype(x.dtype)])[0]
+
+    def kept(x):
+        return lax.rem(lax.dot(x.astype(jnp.int32), w), 1000).astype(x.dtype)
+
+    value, R = lrp.value_and_relevance(kept, E0)(x)
+    assert value.tolist() == kept(x).tolist() == fn(x).tolist()
+    assert value.tolist() == [(3 * 9176263 + 25) % 1000, (-9 + 5 * 7654321) % 1000]
+    assert np.isfinite(R).all()
+
+
+def wrapped(how):
+    def scanned(x):
+        def step(c, w):
+            return lax.dot(c, w), c.astype(jnp.int16)
+
+        w = jnp.broadcast_to(WHOLE.astype(jnp.int32)[:3], (2, 3, 3))
+        z, ys = lax.scan(step, quantised(x)[:, :3].astype(jnp.int32), w)
+        return z.astype(x.dtype) * 1e-3 + ys.sum(0).astype(x.dtype)
+
+    def unrolled(x):
+        q = quantised(x)[:, :3].astype(jnp.int32)
+        w = WHOLE.astype(jnp.int32)[:3]
+        first = lax.dot(q, w)
+        ys = jnp.stack([q.astype(jnp.int16), first.astype(jnp.int16)])
+        return lax.dot(first, w).astype(x.dtype) * 1e-3 + ys.sum(0).astype(x.dtype)
+
+    def branched(x):
+        q = quantised(x)
+        q = lax.cond(x[0, 0] > 1e9, lambda q: q * 2, lambda q: q + 0, q)
+        z = lax.dot(q, WHOLE, preferred_element_type=jnp.int32) + BIAS
+        return z.astype(x.dtype) * S
+
+    return {
+        "jit": (jax.jit(product_of_integers), product_of_floats),
+        "remat": (jax.checkpoint(product_of_integers), product_of_floats),
+        "vmap": (jax.vmap(product_of_integers), product_of_floats),
+        "cond": (branched, product_of_floats),
+        "scan": (scanned, unrolled),
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["jit", "remat", "vmap", "cond", "scan"])
+def test_integers_through_calls_and_loops(how):
+    fn, expected = wrapped(how)
+    for rule in (E0, lrp.ZPlus(epsilon=0.0)):
+        R = lrp.explain(fn, rule)(X)
+        assert_close(R, lrp.explain(expected, rule)(X))
+        assert_close(jax.jit(lrp.explain(fn, rule))(X), R)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda q: q[:, ::-1],
+        lambda q: jnp.concatenate([q, jnp.ones((2, 1), q.dtype)], 1)[:, 1:],
+        lambda q: jnp.pad(q, ((0, 0), (1, 0)), constant_values=2)[:, :4],
+        lambda q: jnp.take(q, jnp.array([0, 2, 2, 1]), 1),
+        lambda q: jnp.where(jnp.array([True, False, True, True]), q, 5),
+        lambda q: jnp.maximum(q, 0),
+        lambda q: jnp.max(q.reshape(2, 2, 2), 1).repeat(2, 1),
+        lambda q: jnp.cumsum(q, 1, dtype=q.dtype),
+        lambda q: q * q,
+        lambda q: q + q[:, ::-1],
+        lambda q: q * q[:, ::-1],
+        lambda q: jnp.sort(q, 1),
+        lambda q: lax.top_k(q, 4)[0],
+        lambda q: q.at[:, 1].add(3),
+        lambda q: q.at[0].set(1),
+        lambda q: lax.dynamic_slice(jnp.tile(q, (1, 2)), (0, 1), (2, 4)),
+        lambda q: -q * 3 - 4,
+        lambda q: jnp.abs(q),
+    ],
+)
+def test_integers_pass_relevance_as_floats_do(move):
+    """The same network with the rounded number as a float."""
+
+    def fn(x, dtype):
+        q = move(jnp.round(x / S).astype(dtype))
+        return q.astype(x.dtype) @ WHOLE.astype(x.dtype)
+
+    for rule in (E0, lrp.ZPlus()):
+        found = lrp.explain(lambda x: fn(x, jnp.int32), rule)(X)
+        assert_close(found, lrp.explain(lambda x: fn(x, x.dtype), rule)(X))
+
+
+def test_division_of_integers_rounds():
+    """What is left of 7 after // 2 has all relevance of it."""
+    R = lrp.explain(lambda x: lax.div(x.astype(jnp.int32), jnp.int32(2)).astype(x.dtype), E0)(
+        jnp.array([7.4, -3.0])
+    )
+    np.testing.assert_allclose(R, [3.0, -1.0])
+
+
+def test_probes_masks_and_accounts_of_integer_layers():
+    fn = product_of_integers
+    R, layers = lrp.explain(fn, E0, layers=["activation", "dense"])(X)
+    assert {str(v.dtype) for v in layers.values()} == {"float64"}
+    q = next(v for k, v in layers.items() if v.shape == (2, 4))
+    assert_close(q, R)
+    name = lrp.plan(fn, E0)(X).select("activation")[-1].name
+    mask = jnp.array([1.0, 0.0, 1.0, 0.0])
+    assert_close(lrp.explain(fn, E0)(X, condition={name: mask}), R * mask)
+    ledger = lrp.ledger(fn, E0)(X)
+    assert "nan" not in str(ledger)
+
+
+def test_a_value_that_is_an_argument_of_arithmetic_and_of_a_lookup():
+    table = jnp.asarray(rng.normal(size=(9, 2)))
+
+    def fn(x):
+        i = jnp.round(x).astype(jnp.int32)
+        return table[i] * i[:, None].astype(x.dtype)
+
+    x = jnp.array([2.2, 3.7])
+    found = lrp.plan(fn, E0)(x)
+    R = lrp.explain(fn, E0)(x)
+    assert_close(R, fn(x).sum(-1))
+    assert "through integers at test_integers.py" in " ".join(y.why for y in found.layers)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda x: jnp.argmax(x, -1),
+        lambda x: jnp.argsort(x, -1)[:, 0],
+        lambda x: lax.top_k(x, 2)[1][:, 1],
+        lambda x: jnp.clip(x[:, 0], 0, 3).astype(jnp.int32),
+        lambda x: jnp.searchsorted(jnp.arange(3.0), x[:, 0]),
+        lambda x: (x > 0).astype(jnp.int32).sum(-1) // 2,
+    ],
+)
+def test_what_chooses_is_static_and_the_plan_says_so(choose):
+    table = jnp.asarray(rng.normal(size=(5, 3)))
+
+    def fn(x, held):
+        i = lax.stop_gradient(choose(x)) if held else choose(x)
+        return x[:, :3] * table[i]
+
+    found = lrp.plan(lambda x: fn(x, False), E0)(X)
+    assert "depends on the input through integers at test_integers.py" in str(found) + " ".join(
+        y.why for y in found.layers
+    )
+    expected = X.at[:, 3].set(0) * jnp.pad(table[choose(X)], ((0, 0), (0, 1)))
+    assert_close(lrp.explain(lambda x: fn(x, False), E0)(X), expected)
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [
+        lambda i: i & 3,
+        lambda i: i | 1,
+        lambda i: i ^ 5,
+        lambda i: ~i,
+        lambda i: i << 1,
+        lambda i: i >> 1,
+        lambda i: lax.population_count(i),
+    ],
+)
+def test_bits_of_a_carried_value_are_an_error(bits):
+    def fn(x):
+        return bits(x.astype(jnp.int32)).astype(x.dtype) * 2.0
+
+    with pytest.raises(lrp.UnsupportedPrimitiveError, match="Relevance must pass"):
+        lrp.explain(fn, E0)(X)
+    # As an index they choose.
+    table = jnp.arange(8.0)
+    lrp.explain(lambda x: x * table[bits(x.astype(jnp.int32)) & 7], E0)(X)
+
+
+def test_bits_as_floats_are_an_error_too():
+    def fn(x):
+        i = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+        return lax.bitcast_convert_type(i + 1, jnp.float32)
+
+    with pytest.raises(lrp.UnsupportedPrimitiveError, match="bitcast_convert_type"):
+        lrp.explain(fn, E0)(X)
+
+
+# -- casts, roundings, straight through ----------------------------------------------------------
+
+H = jnp.array([0.6, 1.3])
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jnp.round(relu(x)),
+        lambda x: relu(x) + lax.stop_gradient(jnp.round(relu(x)) - relu(x)),
+        lambda x: (lambda h: h + lax.stop_gradient(jnp.round(h) - h))(relu(x)),
+        lambda x: (lambda h: lax.stop_gradient(jnp.round(h) - h) + h)(relu(x)),
+        lambda x: (lambda h: h - lax.stop_gradient(h - jnp.round(h)))(relu(x)),
+        lambda x: x + lax.stop_gradient(jnp.round(x) - x),
+        lambda x: jnp.round(x).astype(jnp.int8).astype(x.dtype),
+        lambda x: (x + 0.5).astype(jnp.int32).astype(x.dtype),
+    ],
+)
+def test_a_rounded_number_passes_all_relevance(fn):
+    R = lrp.explain(fn, E0)(H)
+    np.testing.assert_allclose(R, [1.0, 1.0], atol=1e-12)
+
+
+def test_a_round_after_a_layer():
+    w = jnp.asarray(rng.normal(size=(2, 3)))
+    v = jnp.asarray(rng.normal(size=(3, 2)))
+
+    def straight(x):
+        h = x @ w
+        return (h + lax.stop_gradient(jnp.round(3 * h) / 3 - h)) @ v
+
+    R = lrp.explain(straight, E0)(H)
+    assert_close(R, lrp.explain(lambda x: (jnp.round(3 * (x @ w)) / 3) @ v, E0)(H))
+    assert_close(R.sum(), straight(H).sum())
+
+
+def test_a_detached_term_takes_nothing():
+    """A codebook beside a skip: the sum hands its relevance to the active term, and says so."""
+    book = jnp.asarray(rng.normal(size=(5, 2)))
+
+    def fn(x):
+        nearest = book[jnp.argmin(((x - book) ** 2).sum(-1))]
+        return x + lax.stop_gradient(nearest)
+
+    assert_close(lrp.explain(fn, E0)(H), fn(H))
+    why = " ".join(y.why for y in lrp.plan(fn, E0)(H).layers)
+    assert "without being active" in why
+    assert "through integers at test_integers.py" in why
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8"])
+def test_a_cast_inside_conserves(dtype):
+    w = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    x = X.astype(jnp.float32)
+
+    def fn(x):
+        h = relu(x.astype(dtype).astype(jnp.float32) @ w)
+        return h.astype(dtype).astype(jnp.float32) @ w[:3]
+
+    value, R = lrp.value_and_relevance(fn, lrp.composites.lrp_zero())(x)
+    assert value.tolist() == fn(x).tolist()
+    np.testing.assert_allclose(R.sum(), value.sum(), rtol=1e-5)
+    rounded = x.astype(dtype).astype(jnp.float32)
+    if dtype != "int8":
+        assert_close(R, rounded * jax.grad(lambda x: (relu(x @ w) @ w[:3]).sum())(rounded), 0.1)
+
+
+def test_reduced_precision_passes_all_relevance():
+    def fn(x):
+        return lax.reduce_precision(x, 5, 3) * 2.0
+
+    assert_close(lrp.explain(fn, E0)(H), fn(H))
+
+
+def test_an_exact_cast_is_no_layer():
+    found = lrp.plan(lambda x: x.astype(jnp.float64) * 2.0, E0)(H.astype(jnp.float32))
+    assert all(y.kind == "structural" for y in found.layers)
