@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from jaxlrp.graph import ways
 from jaxlrp.graph.activity import is_inexact
