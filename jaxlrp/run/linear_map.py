@@ -35,7 +35,7 @@ from jaxlrp.graph.primitives import (
     carrying,
 )
 from jaxlrp.run import evaluate
-from jaxlrp.run.evaluate import Env
+from jaxlrp.run.evaluate import Env, is_low
 from jaxlrp.run.kernels import (
     contraction_count,
     scale_conv_kernel,
@@ -56,15 +56,22 @@ _IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
 class _Map:
     """A linear function of the layer's active inputs, with its transpose."""
 
-    def __init__(self, function: Callable[[Any], Any], like: Any):
+    def __init__(self, function: Callable[[Any], Any], layer: LinearLayer):
         self._function = function
-        self._like = like
+        self._layer = layer
 
     def __call__(self, x: Any) -> Any:
         return self._function(x)
 
     def T(self, s: Any) -> Any:
-        return compat.linear_transpose(self._function, self._like, s)
+        s = _in_dtype_of(self._layer.group, s)
+        return compat.linear_transpose(self._function, self._layer.like, s)
+
+
+def _in_dtype_of(group: Group, y: Any) -> Any:
+    """An array as the layer's output is: its scales may be of another precision."""
+    dtype = group.outputs[0].dtype
+    return y.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) and not is_low(dtype) else y
 
 
 def combination(signed: float, positive: float, negative: float, absolute: float) -> Weights:
@@ -115,7 +122,7 @@ class LinearLayer:
             def summed(x: Any) -> Any:
                 return sum((c * self.run(_listed(x), how) for c, how in terms), 0.0)
 
-            return _Map(summed, self.like)
+            return _Map(summed, self)
         # W = W+ + W- and |W| = W+ - W-
         plus, minus = signed + positive + absolute, signed + negative - absolute
         split = self.split()
@@ -125,7 +132,7 @@ class LinearLayer:
             cells = [(c, cell) for c, cell in ((plus, up), (minus, down)) if cell is not None]
             return sum((c * cell() for c, cell in cells if not _is_zero(c)), _zeros(self.group))
 
-        return _Map(function, self.like)
+        return _Map(function, self)
 
     def squares(self) -> _Map:
         return self._mapped(_Weighted(self, jnp.square, signs=False))
@@ -137,7 +144,7 @@ class LinearLayer:
         return Split(self)
 
     def _mapped(self, how: _Weighted) -> _Map:
-        return _Map(lambda x: self.run(_listed(x), how), self.like)
+        return _Map(lambda x: self.run(_listed(x), how), self)
 
     @functools.cached_property
     def one_kernel(self) -> bool:
@@ -226,7 +233,11 @@ class LinearLayer:
         env: dict[Value, Any] = dict(zip(self.group.inputs, xs, strict=True))
         for eqn in self.group.eqns:
             env.update(zip(eqn.outputs, self._step(eqn, env, how), strict=True))
-        return env[self.group.outputs[0]]
+        # Where the layer casts on its way, scales that are folded in have another precision.
+        return how.applied(self._as_output, env[self.group.outputs[0]])
+
+    def _as_output(self, y: Any) -> Any:
+        return _in_dtype_of(self.group, y)
 
     def _step(self, eqn: Eqn, env: dict[Value, Any], how: Any) -> Sequence[Any]:
         active = [v for v in eqn.inputs if v in env]
@@ -444,7 +455,8 @@ class Split:
         def function(pair: list[Any]) -> list[Any]:
             return [c() for c, ask in zip(sums(pair), asked) if ask and c is not None]
 
-        cotangents = [t for t, ask in zip((s, other), asked) if ask]
+        given = (None if t is None else _in_dtype_of(self._layer.group, t) for t in (s, other))
+        cotangents = [t for t, ask in zip(given, asked) if ask]
         if not cotangents:
             back = jax.tree.map(jnp.zeros_like, shapes)
         else:
