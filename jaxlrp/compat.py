@@ -132,12 +132,13 @@ def scan_settings(params: dict[str, Any]) -> dict[str, Any]:
 
 def shard_map(function: Any, params: dict[str, Any]) -> Any:
     """`function` under the mesh and the specifications of a `shard_map` equation."""
+    axes = "manual_axes" if "manual_axes" in params else "newly_manual_axes"  # 0.10.0, later
     return jax.shard_map(
         function,
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
         out_specs=tuple(params["out_specs"]),
-        axis_names=set(params["newly_manual_axes"]),
+        axis_names=set(params[axes]),
         check_vma=params["check_vma"],
     )
 
@@ -171,15 +172,18 @@ def sharded_like(x: Any, other: Any) -> Any:
 
 
 def linear_transpose(function: Any, like: Any, s: Any) -> Any:
-    """The transpose of a linear function of arrays like `like`, applied to `s`."""
+    """The transpose of a linear function of arrays like `like`, applied to `s`; both pytrees."""
     arrays = jax.tree.leaves((like, s))
     if not any(_varying(a) or _is_explicit(jax.typeof(a).sharding) for a in arrays):
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
-        return jax.linear_transpose(function, shapes)(s)[0]
+        try:
+            return jax.linear_transpose(function, shapes)(s)[0]
+        except NotImplementedError:
+            pass  # a scatter whose indices may repeat has a derivative, but no transpose
     # Types that say how arrays lie over devices come from an example.
     zeros = jax.tree.map(lambda a: typed_like(jax.numpy.zeros(a.shape, a.dtype), a), like)
     out, back = jax.vjp(function, zeros)
-    return back(typed_like(s, out))[0]
+    return back(jax.tree.map(typed_like, s, out))[0]
 
 
 def _is_explicit(sharding: Any) -> bool:

@@ -6,11 +6,13 @@ products of two active values, selections between them.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import affine_operand, is_literal_shift
+from jaxlrp.graph.linear import affine_operand, is_literal, is_literal_shift
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     COMPARISONS,
@@ -26,9 +28,12 @@ _PIECEWISE_LINEAR = COMPARISONS | COPIES | {"max", "min", "select_n"}
 
 
 def find(bench: Workbench) -> None:
+    linear: set[Eqn] = set()  # proven to end no activation
     for eqn in reversed(bench.eqns):
-        if bench.is_open(eqn) and eqn.name in ELEMENTWISE and len(eqn.outputs) == 1:
-            _claim_activation(bench, eqn)
+        if eqn in linear or not bench.is_open(eqn):
+            continue
+        if eqn.name in ELEMENTWISE and len(eqn.outputs) == 1:
+            linear.update(_claim_activation(bench, eqn))
     for eqn in bench.eqns:
         if bench.is_open(eqn) and affine_operand(bench, eqn) is not None:
             _claim_affine(bench, eqn)
@@ -40,79 +45,110 @@ def _nonlinear(bench: Workbench, eqn: Eqn) -> bool:
     if eqn.name in COPIES or affine_operand(bench, eqn) is not None:
         return False
     if eqn.name in ADDITIONS:
-        return False
+        return _has_inactive_term(bench, eqn)
     if eqn.name == "select_n":  # a static choice of elements is routing, not an activation
         return eqn.inputs[0] in bench.activity.depends
     return True
 
 
+def _has_inactive_term(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether a sum has one active term and one that depends on the input all the same.
+
+    That one is no bias: relevance passes the sum whole (a straight-through estimator).
+    """
+    if eqn.name not in ADDITIONS or not all(v in bench.activity.depends for v in eqn.inputs):
+        return False
+    inactive = [v for v in eqn.inputs if v not in bench.activity.active]
+    # A product with zero, the start of a recurrence, depends in name only.
+    return len(inactive) == 1 and bench.intervals.constant(inactive[0]) != 0.0
+
+
 def _absorbable(bench: Workbench, eqn: Eqn | None) -> bool:
     return (
         eqn is not None
-        and eqn.name in ELEMENTWISE
+        and (eqn.name in ELEMENTWISE or eqn.name == "stop_gradient")
+        and len(eqn.outputs) == 1
         and bench.free(eqn)
         and any(v in bench.activity.depends for v in eqn.inputs)
         # A static choice between elements moves relevance; it is nobody's activation.
         and not (eqn.name == "select_n" and eqn.inputs[0] not in bench.activity.depends)
+        and not _is_learned_shift(bench, eqn)
     )
 
 
-def _frontier(bench: Workbench, group: set[Eqn]) -> list[Value]:
-    inside = {v for e in group for v in e.outputs}
-    read = (v for e in group for v in e.inputs)
-    return list(dict.fromkeys(v for v in read if v in bench.activity.depends and v not in inside))
+def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
+    """Grow a group backwards from its last equation, and claim the largest with one source.
 
+    Equations are met latest first, so when one is met it is known whether all that read it are in
+    the group. Returns the equations that are shown to end no activation.
+    """
+    if affine_operand(bench, last) is not None and not is_literal(bench, last):
+        return []  # ends in a learned scale or shift: that is a layer of its own
+    activity = bench.activity
+    group: dict[Eqn, None] = {}
+    frontier: dict[Value, None] = {}  # dependent values that the group reads
+    sources: set[Value] = set()  # the active ones among them
+    stay: set[Value] = set()  # the active ones that will never be inside
+    heap: list[tuple[int, Eqn]] = []
+    best, curved = 0, False
+    source: Value | None = None
 
-def _active(bench: Workbench, values: list[Value]) -> list[Value]:
-    return [v for v in values if v in bench.activity.active]
+    def add(eqn: Eqn) -> None:
+        group[eqn] = None
+        for value in eqn.outputs:
+            frontier.pop(value, None)
+            sources.discard(value)
+        for value in dict.fromkeys(eqn.inputs):
+            if value in activity.depends and value not in frontier:
+                frontier[value] = None
+                maker = value.producer
+                if value in activity.active:
+                    sources.add(value)
+                if _absorbable(bench, maker) and value not in bench.outputs:
+                    assert maker is not None
+                    heapq.heappush(heap, (-maker.order, maker))
+                elif value in activity.active:
+                    stay.add(value)
 
-
-def _claim_activation(bench: Workbench, last: Eqn) -> None:
-    """Grow a group backwards from its last equation, and keep the largest with one source."""
-    if affine_operand(bench, last) is not None and not _literal(bench, last):
-        return  # ends in a learned scale or shift: that is a layer of its own
-    group = {last}
-    best: set[Eqn] | None = None
+    add(last)
     while True:
-        frontier = _frontier(bench, group)
-        sources = _active(bench, frontier)
-        same_shape = len(sources) == 1 and sources[0].shape == last.out.shape
-        if same_shape and any(_nonlinear(bench, e) for e in group):
-            best = set(group)
-        candidates = [v.producer for v in frontier if _absorbable(bench, v.producer)]
-        if len(sources) == 1 and _is_learned_affine(bench, sources[0].producer):
+        curved = curved or _nonlinear(bench, next(reversed(group)))
+        if curved and len(sources) == 1:
+            (only,) = sources
+            if only.shape == last.out.shape:
+                best, source = len(group), only
+        eqn = None
+        while heap and eqn is None and len(stay) < 2:
+            eqn = heapq.heappop(heap)[1]
+            value = eqn.out
             # A BatchNorm before the activation is a layer of its own.
-            candidates = [e for e in candidates if e is not sources[0].producer]
-        grown = [
-            e
-            for e in dict.fromkeys(candidates)
-            if e is not None
-            and all(u in group for u in bench.reached_uses(e.out))
-            and e.out not in bench.outputs
-            and (e.out in bench.activity.active or all(u in group for u in bench.graph.uses(e.out)))
-        ]
-        if not grown:
+            apart = sources == {value} and _is_learned_affine(bench, eqn)
+            readers = bench.reached_uses(value) if value in activity.active else ()
+            readers = readers or bench.graph.uses(value)
+            if apart or any(e not in group for e in readers):
+                if value in activity.active:
+                    stay.add(value)
+                eqn = None
+        if eqn is None:
             break
-        group.add(max(grown, key=lambda e: e.order))
-    if best is None:
-        return
-    source = _active(bench, _frontier(bench, best))[0]
-    if last.name in ADDITIONS and source in last.inputs:
-        return  # x + gelu(x): a sum of two branches
-    _finish(bench, sorted(best, key=lambda e: e.order), source, last)
+        add(eqn)
+    if source is None:
+        return list(group) if not curved and len(stay) < 2 else []
+    if last.name in ADDITIONS and source in last.inputs and not _has_inactive_term(bench, last):
+        return []  # x + gelu(x): a sum of two branches
+    eqns = sorted(itertools.islice(group, best), key=lambda e: e.order)
+    _finish(bench, eqns, source, last)
+    return []
 
 
-def _is_learned_affine(bench: Workbench, eqn: Eqn | None) -> bool:
-    return (
-        eqn is not None
-        and bench.free(eqn)
-        and affine_operand(bench, eqn) is not None
-        and not _literal(bench, eqn)
-    )
+def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:
+    return affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
 
 
-def _literal(bench: Workbench, eqn: Eqn) -> bool:
-    return eqn.name == "neg" or any(bench.intervals.constant(v) is not None for v in eqn.inputs)
+def _is_learned_shift(bench: Workbench, eqn: Eqn) -> bool:
+    """A sum with an array that is added: a bias, wherever it stands."""
+    shifts = eqn.name in ADDITIONS and bench.activity.is_reached(eqn)
+    return shifts and _is_learned_affine(bench, eqn)
 
 
 def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None:
@@ -120,6 +156,8 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
         return
     main = next(e for e in reversed(eqns) if _nonlinear(bench, e))
     group = Group("activation", eqns, [source], [last.out], main)
+    if any(_has_inactive_term(bench, e) for e in eqns):
+        group.note = "a term depends on the input without being active: relevance passes whole"
     low, high = bench.intervals.image(eqns, source, (0.0, 0.0), last.out)
     group.zero_at_zero = low >= -ZERO and high <= ZERO
     left = bench.intervals.image(eqns, source, (-math.inf, 0.0), last.out)
@@ -154,7 +192,7 @@ def _claim_affine(bench: Workbench, first: Eqn) -> None:
     assert position is not None
     source = first.inputs[position]
     number_scale = all(
-        e.name in COPIES or (_literal(bench, e) and not is_literal_shift(bench, e)) for e in chain
+        e.name in COPIES or (is_literal(bench, e) and not is_literal_shift(bench, e)) for e in chain
     )
     kind = "structural" if number_scale else "affine"
     affine = Affine(None, position, [], chain, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.axes import Statics
@@ -82,6 +82,8 @@ class Group:
     around: Group | None = None  # the control flow in whose body this group stands
     entry: Entry | None = None  # a value explained in place of an argument
     like: Group | None = None  # the group of an earlier call that this one was copied from
+    # norm: equations of its statistic through which relevance passes for other readers
+    borrowed: frozenset[Eqn] = frozenset()
 
     @property
     def statics(self) -> list[Value]:
@@ -184,8 +186,48 @@ class Workbench:
                 stack.extend(eqn.inputs)
         return sorted(found, key=lambda e: e.order)
 
+    def closed_but_for(
+        self, eqns: Sequence[Eqn], aside: Sequence[Eqn], outputs: Iterable[Value]
+    ) -> bool:
+        """As `closed`, where equations `aside` may read what is inside: no relevance comes there.
+
+        The shared ones among them may not: relevance comes to them from other readers.
+        """
+        own = set(eqns)
+        aside = [e for e in aside if e not in own]
+        shared = set(self.shared(aside, own))
+        held = set(aside) - shared
+        exits = set(outputs)
+        if any(e in self.claimed for e in own):
+            return False
+        for value in (v for e in own for v in e.outputs):
+            if value in exits or value not in self.activity.active:
+                continue
+            readers = self.reached_uses(value)
+            if value in self.outputs or any(e not in own and e not in held for e in readers):
+                return False
+        return True
+
+    def shared(self, eqns: Sequence[Eqn], own: set[Eqn]) -> list[Eqn]:
+        """Of some equations those that others read, beside `own` and what serves these alone."""
+        inside, found = set(own), []
+        for eqn in sorted(eqns, key=lambda e: -e.order):
+            readers = [e for v in eqn.outputs for e in self.reached_uses(v)]
+            seeded = any(v in self.outputs for v in eqn.outputs)
+            if seeded or eqn in self.claimed or any(e not in inside for e in readers):
+                found.append(eqn)
+            else:
+                inside.add(eqn)
+        return found
+
+    def kind_of(self, eqn: Eqn) -> str | None:
+        """The kind of the group that has claimed an equation, if one has."""
+        group = self.claimed.get(eqn)
+        return None if group is None else group.kind
+
     def claim(self, group: Group) -> Group:
         for eqn in group.eqns:
-            self.claimed[eqn] = group
+            if eqn not in group.borrowed:
+                self.claimed[eqn] = group
         self.groups.append(group)
         return group

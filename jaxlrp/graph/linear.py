@@ -8,9 +8,12 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
+from jaxlrp.graph import ways
+from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
@@ -20,6 +23,7 @@ from jaxlrp.graph.primitives import (
     DEVICE_SUMS,
     ELEMENTWISE,
     LINEAR_CORES,
+    MOVES,
     carrying,
     is_view,
 )
@@ -54,21 +58,49 @@ def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
 
 def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     source = eqn.inputs[operand]
+    before: list[Eqn] = []
     if eqn.name in _SUMS:
-        after = _divisors_after(bench, eqn.out)
-        is_pool = bool(after) or eqn.name == "reduce_window_sum"
-        kind = "avg_pool" if is_pool else "reduce"
+        weighted = _weighted(bench, eqn)
+        if weighted is not None:  # a contraction, written as multiply and sum
+            source, before = weighted
+            kind, after = "dense", absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
+        else:
+            after = _divisors_after(bench, eqn.out)
+            is_pool = bool(after) or eqn.name == "reduce_window_sum"
+            kind = "avg_pool" if is_pool else "reduce"
     elif not any(bench.statics.parameters(v) for v in eqn.inputs if v is not source):
         # No parameter goes into the weights: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
         after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
         kind = "conv" if eqn.name == "conv_general_dilated" else "dense"
-    output = after[-1].out if after else eqn.out
+    output = _last(after, eqn.out)
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
     folds = folds and _folds(bench, after, eqn.out, output_features(eqn, operand))
-    affine = Affine(eqn, operand, [], after, folds)
-    return bench.claim(Group(kind, [eqn, *after], [source], [output], eqn, affine))
+    affine = Affine(eqn, operand, before, after, folds)
+    return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], eqn, affine))
+
+
+def _last(chain: list[Eqn], start: Value) -> Value:
+    return chain[-1].out if chain else start
+
+
+def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn]] | None:
+    """The region before a sum over axes along which learned factors differ, and its source."""
+    if total.name != "reduce_sum":
+        return None
+    source, eqns = _region_before(bench, total, 0)
+
+    def is_kernel(eqn: Eqn) -> bool:
+        if eqn.name not in ("mul", "div"):
+            return False
+        static = next(v for v in eqn.inputs if v not in bench.activity.active)
+        learned = any(is_inexact(p) for p in bench.statics.parameters(static))
+        return learned and bool(bench.statics.varying_axes(static))
+
+    if not eqns or not any(map(is_kernel, eqns)):
+        return None
+    return source, eqns
 
 
 def output_features(core: Eqn, operand: int) -> frozenset[int]:
@@ -132,11 +164,30 @@ def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
     return active[0]
 
 
+def is_literal(bench: Workbench, eqn: Eqn) -> bool:
+    """A scale or shift by numbers that are written in the program, not learned."""
+    static = [v for v in eqn.inputs if v not in bench.activity.depends]
+    return eqn.name == "neg" or any(not bench.statics.parameters(v) for v in static)
+
+
 def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
-    """A shift by one number that is written in the program, not learned (and is not 0)."""
-    return eqn.name in ADDITIONS and any(
-        bench.intervals.constant(v) not in (None, 0.0) for v in eqn.inputs
-    )
+    """A shift by numbers that are written in the program, not learned (and are not 0)."""
+    if eqn.name not in ADDITIONS or not is_literal(bench, eqn):
+        return False
+    static = (v for v in eqn.inputs if v not in bench.activity.depends)
+    return all(bench.intervals.constant(v) != 0.0 for v in static)
+
+
+def is_negation(bench: Workbench, eqn: Eqn) -> bool:
+    """A change of sign that is written in the program: it belongs to what reads it."""
+    if eqn.name == "neg":
+        return True
+    if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):
+        return False
+    (static,) = (v for v in eqn.inputs if v not in bench.activity.depends)
+    if eqn.name == "sub":
+        return bench.intervals.constant(static) == 0.0 and eqn.inputs[0] is static
+    return eqn.name in ("mul", "div") and bench.intervals[static][1] < 0.0
 
 
 def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
@@ -156,20 +207,24 @@ def absorb_affine_after(
     bench: Workbench,
     start: Value,
     literal_shifts: bool = True,
-    sums: AbstractSet[str] = frozenset(),
+    sums: AbstractSet[str] | None = None,
 ) -> list[Eqn]:
-    """The chain of scales and shifts after a value; views count if an affine equation follows.
+    """The region of scales and shifts after a value; moves count if one of these follows.
 
-    `sums` are further equations that belong to the chain.
+    With `sums`, after the core of a linear layer: moves may be of any sort, and these further
+    equations belong to the region.
     """
 
     def belongs(eqn: Eqn) -> bool:
         if affine_operand(bench, eqn) is None:
-            return eqn.name in sums
+            return sums is not None and eqn.name in sums
+        if is_negation(bench, eqn):
+            return False
         shift = is_literal_shift(bench, eqn)
         return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
-    return _chain_after(bench, start, belongs)
+    passes = is_view if sums is None else functools.partial(is_move, bench)
+    return _region_after(bench, start, belongs, passes)
 
 
 def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
@@ -181,65 +236,122 @@ def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
         static = (v for v in eqn.inputs if v not in bench.activity.active)
         return not any(bench.statics.parameters(v) for v in static)
 
-    return _chain_after(bench, start, divides)
+    return _region_after(bench, start, divides, is_view)
 
 
-def _chain_after(bench: Workbench, start: Value, belongs: Callable[[Eqn], bool]) -> list[Eqn]:
-    """Equations that belong to a chain after a value, and the views between them."""
-    chain: list[Eqn] = []
-    committed = 0
-    value = start
-    while (eqn := bench.sole_use(value)) is not None and bench.is_open(eqn):
-        if len(eqn.outputs) != 1:
+def is_move(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation moves, selects or repeats elements by static positions and masks."""
+    if eqn.bodies or not (eqn.name in MOVES or eqn.name in COPIES or eqn.name == "select_n"):
+        return False
+    if eqn.name == "select_n" and sum(v in bench.activity.active for v in eqn.inputs) != 1:
+        return False
+    depends = bench.activity.depends
+    return all(v not in depends or v in bench.activity.active for v in eqn.inputs)
+
+
+def _region_after(
+    bench: Workbench,
+    start: Value,
+    belongs: Callable[[Eqn], bool],
+    passes: Callable[[Eqn], bool],
+) -> list[Eqn]:
+    """Equations after a value that belong to it, and the moves between them.
+
+    They may part (a split) and meet again (a concatenation), but one value comes out.
+    """
+    eqns: list[Eqn] = []
+    kept, pending = 0, False
+    frontier = {start: None}
+    while not any(v in bench.outputs for v in frontier):
+        uses = {e for v in frontier for e in bench.reached_uses(v)}
+        eqn = min(uses, key=lambda e: e.order, default=None)
+        if eqn is None or not bench.is_open(eqn):
             break
         ours = belongs(eqn)
-        if not ours and not is_view(eqn):
+        if not ours and not passes(eqn) and not is_negation(bench, eqn):
             break
-        chain.append(eqn)
-        committed = len(chain) if ours else committed
-        value = eqn.out
-    return chain[:committed]
+        if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
+            break
+        eqns.append(eqn)
+        pending = pending or ours
+        inside = set(eqns)
+        for value in [v for v in eqn.inputs if v in frontier]:
+            if all(e in inside for e in bench.reached_uses(value)):
+                frontier.pop(value, None)
+        frontier.update(dict.fromkeys(v for v in eqn.outputs if v in bench.activity.reached))
+        if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
+            kept, pending = len(eqns), False
+    return eqns[:kept]
+
+
+def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, list[Eqn]]:
+    """The source and the equations of the scales, shifts and moves before a core's operand."""
+    start = core.inputs[operand]
+    inside: list[Eqn] = []  # latest first
+    group = {core}
+    frontier: dict[Value, None] = {start: None}
+    best: tuple[Value, int] = (start, 0)
+    pending = False
+    while True:
+        value = max(
+            frontier, key=lambda v: -1 if v.producer is None else v.producer.order, default=None
+        )
+        if value is None or value in bench.activity.explained:
+            break
+        eqn = value.producer
+        if eqn is None or not bench.is_open(eqn) or value in bench.outputs:
+            break
+        scales = affine_operand(bench, eqn) is not None
+        if not scales and not is_move(bench, eqn):
+            break
+        made = [v for v in eqn.outputs if v in bench.activity.reached]
+        if any(v in bench.outputs or v not in frontier for v in made):
+            break
+        if any(e not in group for v in made for e in bench.reached_uses(v)):
+            break
+        inside.append(eqn)
+        group.add(eqn)
+        for v in made:
+            frontier.pop(v, None)
+        frontier.update(dict.fromkeys(bench.activity.active_inputs(eqn)))
+        pending = pending or scales or _brings_zeros(bench, eqn)
+        if len(frontier) == 1:
+            (only,) = frontier
+            if pending or only in bench.activity.explained:
+                best, pending = (only, len(inside)), False
+    source, n = best
+    eqns = sorted(inside[:n], key=lambda e: e.order)
+    return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
+
+
+def _brings_zeros(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether static elements come to stand beside the active ones: they are nobody's input."""
+    if eqn.name == "select_n" or eqn.name in ("pad", "scatter", "dynamic_update_slice"):
+        return True
+    return eqn.name == "concatenate" and any(v not in bench.activity.active for v in eqn.inputs)
 
 
 def _fold_before(bench: Workbench, group: Group) -> None:
-    """Fold the scales and shifts of the core's input into it."""
+    """Fold the scales, shifts and moves of the core's input into it."""
     assert group.affine is not None and group.affine.core is not None
     core, operand = group.affine.core, group.affine.operand
-    value, chain, committed = core.inputs[operand], [], 0
-    while (eqn := value.producer) is not None and bench.is_open(eqn):
-        if bench.sole_use(value) is None or len(eqn.outputs) != 1:
-            break
-        position = affine_operand(bench, eqn)
-        if position is not None:
-            chain.append(eqn)
-            committed = len(chain)
-        elif is_view(eqn):
-            position = 0
-            chain.append(eqn)
-        else:
-            break
-        value = eqn.inputs[position]
-    before = chain[:committed][::-1]
+    source, before = _region_before(bench, core, operand)
     if not before or not _worth_folding(bench, before):
         return
-    first = before[0]
-    active = next(v for v in first.inputs if v in bench.activity.active)
     group.affine.pre = before
     group.affine.folds = group.affine.folds and _folds(
         bench, before, core.inputs[operand], input_features(core, operand)
     )
     group.eqns = before + group.eqns
-    group.inputs = [active]
+    group.inputs = [source]
     for eqn in before:
         bench.claimed[eqn] = group
 
 
 def _worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:
     """Not the tail of an activation (0.5 * x * (1 + erf x) written with its scale last)."""
-    first = chain[0]
-    position = affine_operand(bench, first)
-    assert position is not None
-    maker = first.inputs[position].producer
+    (first,) = bench.activity.active_inputs(chain[0])[:1]
+    maker = first.producer
     scales_by_number = all(
         e.name not in AFFINE
         or e.name == "neg"

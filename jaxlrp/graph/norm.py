@@ -34,22 +34,31 @@ def _factor_positions(bench: Workbench, eqn: Eqn) -> list[int]:
 
 
 def _divides(bench: Workbench, factor: Value) -> bool:
-    """Whether a factor ends in a reciprocal, up to moves and static factors."""
+    """Whether a factor ends in a reciprocal, up to moves, roots, powers and static factors."""
     while True:
         eqn = factor.producer
         if eqn is None:
             return False
         dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-        if eqn.name in ("rsqrt", "pow"):
+        if eqn.name == "rsqrt" or (eqn.name == "integer_pow" and eqn.params["y"] < 0):
             return True
-        if eqn.name == "integer_pow":
-            return eqn.params["y"] < 0
+        if eqn.name == "pow" and eqn.inputs[1] not in bench.activity.depends:
+            return bench.intervals[eqn.inputs[1]][1] < 0 or not _is_number(bench, eqn.inputs[1])
         if eqn.name == "div" and eqn.inputs[0] not in bench.activity.depends:
             return True
-        passes = eqn.name in MOVES | COPIES | {"mul", "div", "min", "max", "stop_gradient"}
-        if not passes or len(dependent) != 1:
+        if eqn.name not in MOVES | COPIES | _KEEPS_FORM or len(dependent) != 1:
             return False
         factor = dependent[0]
+
+
+# What a divisor may go through and still be one.
+_KEEPS_FORM = frozenset(
+    "mul div neg min max stop_gradient sqrt cbrt square abs integer_pow".split()
+)
+
+
+def _is_number(bench: Workbench, value: Value) -> bool:
+    return bench.intervals.constant(value) is not None
 
 
 def _allowed(eqn: Eqn) -> bool:
@@ -62,26 +71,47 @@ def _is_reduction(bench: Workbench, eqn: Eqn) -> bool:
     return eqn.name in _REDUCERS
 
 
+def _made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn] | None:
+    """The equations from some values to one that depends on nothing else.
+
+    Another layer may hold some of them too: a statistic is read, and relevance does not cross it.
+    """
+    found: set[Eqn] = set()
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        if v in sources or v not in bench.activity.depends:
+            continue
+        eqn = v.producer
+        if eqn is None or not _allowed(eqn) or bench.kind_of(eqn) not in (None, "norm"):
+            return None
+        if eqn not in found:
+            found.add(eqn)
+            stack.extend(eqn.inputs)
+    return sorted(found, key=lambda e: e.order)
+
+
 def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) -> list[Eqn] | None:
     """The equations from `source` to a statistic of it that is constant along some axes."""
-    eqns = bench.slice_back(value, {source}, _allowed)
+    eqns = _made_from(bench, value, {source})
     if not eqns or not any(_is_reduction(bench, e) for e in eqns):
         return None
     if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):
         return None  # weights between: a statistic of another layer's output
     # Without crossing a reduction the source must not be seen at all.
-    stack = [value]
+    stack, seen = [value], set()
     while stack:
         v = stack.pop()
         if v is source:
             return None
         eqn = v.producer
-        if eqn is None or v not in bench.activity.depends:
+        if v in seen or eqn is None or v not in bench.activity.depends:
             continue
+        seen.add(v)
         if not _is_reduction(bench, eqn):
             stack.extend(eqn.inputs)
     thin = value
-    while thin.producer is not None and thin.producer.name in MOVES | COPIES | {"mul"}:
+    while thin.producer is not None and thin.producer.name in MOVES | ELEMENTWISE:
         dependent = [v for v in thin.producer.inputs if v in bench.activity.depends]
         if len(dependent) != 1:
             break
@@ -92,29 +122,44 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
 def _sources(bench: Workbench, scaled: Value) -> list[Value]:
     """Values that the factor may be a statistic of, the likeliest first.
 
-    Centring belongs to the norm, so what stands before it comes first; then the scaled value
-    itself; then what it is a view of.
+    Those of which the scaled value is made by moves, factors and centring. Centring belongs to the
+    norm, so what stands before it comes first.
     """
     centred: list[Value] = []
-    value = scaled
-    while (eqn := value.producer) is not None and eqn not in bench.claimed:
-        active = bench.activity.active_inputs(eqn)
-        if eqn.name == "sub" and eqn.inputs[0] in bench.activity.active:
-            before, mean = eqn.inputs
-            views = _views_before(bench, before)
-            if mean in bench.activity.depends:
-                views = [v for v in views if _is_statistic(bench, mean, v, scaled)]
-                centred = views + centred
-                if not views:
-                    break
-            elif bench.intervals.constant(mean) == 0.0:
-                centred = centred + views  # a mean that is not subtracted
-            value = before
-        elif eqn.name in MOVES | COPIES | {"mul", "div"} and len(active) == 1:
-            value = active[0]
-        else:
-            break
-    return list(dict.fromkeys(centred + _views_before(bench, scaled)))
+    others: list[Value] = []
+    stack = [scaled]
+    while stack:
+        value = stack.pop(0)
+        if value in others or value not in bench.activity.active:
+            continue
+        others.append(value)
+        eqn = value.producer
+        if eqn is None or not bench.free(eqn):
+            continue
+        if eqn.name in ADDITIONS and len(eqn.inputs) == 2:
+            before = _before_centring(bench, eqn, scaled)
+            centred = before + centred
+            stack.extend(before)
+        elif eqn.name in MOVES | COPIES | {"neg"} or eqn.name == "mul":
+            stack.extend(eqn.inputs)
+        elif eqn.name == "div":
+            stack.append(eqn.inputs[0])
+    return list(dict.fromkeys(centred + others))
+
+
+def _before_centring(bench: Workbench, eqn: Eqn, scaled: Value) -> list[Value]:
+    """What `x - mean(x)` is made of: x, and what x is a view of; nothing if it is no centring."""
+    for value, mean in (eqn.inputs, eqn.inputs[::-1]):
+        if value not in bench.activity.active:
+            continue
+        views = _views_before(bench, value)
+        if mean in bench.activity.depends:
+            found = [v for v in views if _is_statistic(bench, mean, v, scaled)]
+        else:  # a mean that is not subtracted
+            found = views if bench.intervals.constant(mean) == 0.0 else []
+        if found:
+            return found
+    return []
 
 
 def _views_before(bench: Workbench, value: Value) -> list[Value]:
@@ -137,20 +182,43 @@ def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
         if statistic is None or aligned(scaled, source, factor, source) is False:
             continue
         path = bench.slice_back(scaled, {source}, _allowed)
-        if path is None:
-            continue
-        eqns = sorted({*statistic, *path, eqn}, key=lambda e: e.order)
-        if bench.closed(eqns, [eqn.out]):
-            after = absorb_affine_after(bench, eqn.out, literal_shifts=False)
-            output = after[-1].out if after else eqn.out
-            group = Group("norm", eqns + after, [source], [output], eqn)
-            group.detached = ((eqn, position),)
-            group.affine = Affine(None, position, [], after, False)
-            bench.claim(group)
+        held = ((eqn, position),)
+        alone = not bench.shared(statistic, {*(path or ()), eqn})
+        if not alone and _claim_centred_last(bench, eqn, factor, source):
             return True
-        if _claim_centred_last(bench, eqn, factor, source):
-            return True
+        whole = None if path is None else [*path, eqn]
+        if whole is None or not (
+            bench.closed_but_for(whole, statistic, [eqn.out])
+            and _is_linear(bench, whole, eqn.out, source, held)
+        ):
+            # Other layers read what stands between, or a gate stands there: only the division.
+            statistic = _made_from(bench, factor, {source, scaled}) or []
+            whole, source = [eqn], scaled
+        _finish(bench, statistic, whole, source, held)
+        return True
     return False
+
+
+def _finish(
+    bench: Workbench,
+    statistic: list[Eqn],
+    path: list[Eqn],
+    source: Value,
+    detached: tuple[tuple[Eqn, int], ...],
+    main: Eqn | None = None,
+) -> None:
+    """Claim a norm: a path from `source`, with what it divides by held, and the scale after it."""
+    last = path[-1]
+    own = set(path)
+    statistic = [e for e in statistic if e not in own]
+    after = absorb_affine_after(bench, last.out, literal_shifts=False)
+    output = after[-1].out if after else last.out
+    eqns = sorted({*statistic, *path}, key=lambda e: e.order)
+    group = Group("norm", eqns + after, [source], [output], main or last, detached=detached)
+    if main is None:
+        group.affine = Affine(None, detached[-1][1], [], after, False)
+    group.borrowed = frozenset(bench.shared(statistic, own | set(after)))
+    bench.claim(group)
 
 
 def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value) -> bool:
@@ -171,12 +239,78 @@ def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value
         )
         if not _is_linear(bench, eqns, output, source, detached):
             continue
-        after = absorb_affine_after(bench, output, literal_shifts=False)
-        output = after[-1].out if after else output
-        group = Group("norm", [*eqns, *after], [source], [output], eqn, detached=detached)
-        bench.claim(group)
+        _finish(bench, [], eqns, source, detached, main=eqn)
         return True
     return False
+
+
+def find_undone(bench: Workbench) -> None:
+    """Products with what a norm divided by, of what was made from its output: `f(x / s) * s`.
+
+    What is held where it divides is held there too: otherwise it would take half of the relevance
+    that it only hands through.
+    """
+    norms: dict[Value, list[Group]] = {}
+    for group in bench.groups:
+        if group.kind == "norm":
+            for eqn, position in group.detached:
+                norms.setdefault(_base(bench, eqn.inputs[position]), []).append(group)
+    if not norms:
+        return
+    made: dict[Group, set[Value]] = {}
+    for eqn in bench.eqns:
+        if eqn.name not in ("mul", "div") or not bench.is_open(eqn):
+            continue
+        for position in (1,) if eqn.name == "div" else (0, 1):
+            factor, scaled = eqn.inputs[position], eqn.inputs[1 - position]
+            if factor not in bench.activity.depends or scaled not in bench.activity.active:
+                continue
+            for group in norms.get(_base(bench, factor), ()):
+                if group not in made:
+                    made[group] = _made_after(bench, group.outputs)
+                if scaled in made[group] and factor not in made[group]:
+                    statistic = _exclusive(bench, factor, eqn)
+                    _finish(bench, statistic, [eqn], scaled, ((eqn, position),))
+                    break
+            if eqn in bench.claimed:
+                break
+
+
+def _made_after(bench: Workbench, values: list[Value]) -> set[Value]:
+    """Everything that depends on some values."""
+    made = set(values)
+    for eqn in bench.graph.eqns:
+        if not made.isdisjoint(eqn.inputs):
+            made.update(eqn.outputs)
+    return made
+
+
+def _exclusive(bench: Workbench, factor: Value, reader: Eqn) -> list[Eqn]:
+    """The open equations that make a factor for one reader alone."""
+    found: list[Eqn] = []
+    stack, group = [factor], {reader}
+    while stack:
+        value = stack.pop()
+        eqn = value.producer
+        if eqn is None or not bench.is_open(eqn) or eqn in group or eqn.bodies:
+            continue
+        if value in bench.outputs or any(e not in group for e in bench.reached_uses(value)):
+            continue
+        group.add(eqn)
+        found.append(eqn)
+        stack.extend(eqn.inputs)
+    return found
+
+
+def _base(bench: Workbench, value: Value) -> Value:
+    """What a factor is a moved, scaled or reciprocal form, a root or a power of."""
+    while (eqn := value.producer) is not None:
+        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+        keeps = eqn.name in MOVES | COPIES | _KEEPS_FORM | {"rsqrt", "pow"}
+        if not keeps or len(dependent) != 1 or eqn.name == "abs":
+            break
+        value = dependent[0]
+    return value
 
 
 def _root(bench: Workbench, value: Value) -> Value:

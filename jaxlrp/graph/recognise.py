@@ -16,10 +16,10 @@ _FINDERS = (
     softmax.find,
     softmax.prove_shares,
     norm.find,
+    norm.find_undone,
     linear.find,
     linear.fold,
     activation.find,
-    structure.find_carried_sums,
     activation.find_pairs,
     structure.find,
 )

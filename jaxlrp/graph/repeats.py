@@ -55,6 +55,7 @@ class _Copy:
             detached=tuple((eqn[e], i) for e, i in group.detached),
             logits=None if group.logits is None else value[group.logits],
             like=group,
+            borrowed=frozenset(eqn[e] for e in group.borrowed),
         )
 
 
@@ -106,7 +107,7 @@ class Repeats:
             if region is None or any(self._first.get(e) is not region for e in group.eqns):
                 continue
             for image in (copy.image(group) for copy in self._copies[region]):
-                if all(map(self._bench.free, image.eqns)):
+                if all(self._bench.free(e) or e in image.borrowed for e in image.eqns):
                     self._bench.claim(image)
         self._done = len(self._bench.groups)
 

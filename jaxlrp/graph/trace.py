@@ -10,6 +10,7 @@ import jax
 
 from jaxlrp import compat
 from jaxlrp.graph import control
+from jaxlrp.graph.canonical import canonical
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.spelling import spelled_out
 
@@ -26,7 +27,7 @@ def trace(
     `n_module` arguments are leaves of the function itself.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*avals)
-    graph = build(closed, paths)
+    graph = canonical(build(closed, paths))
     for value in graph.inputs[:n_module]:
         value.of_module = True
     return graph, [array for _, array in graph.consts], out_shape

@@ -32,6 +32,40 @@ class LinearMap(Protocol):
         ...
 
 
+class SplitMap(Protocol):
+    """A layer's linear part with W+ and W- apart, for pairs of inputs u and v.
+
+    Each result is a sum of products of its own, never a difference, so a sum of one sign has that
+    sign and is accurate however small it is beside the other.
+    """
+
+    def __call__(self, u: Any, v: Any = None) -> Any:
+        """W+u + W-v; without v two products become one."""
+        ...
+
+    def other(self, u: Any, v: Any = None) -> Any:
+        """W-u + W+v."""
+        ...
+
+    def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:
+        """What `s` at W+u + W-v and `other` at W-u + W+v send back to u and v.
+
+        A pair; without `both` what is sent to u alone.
+        """
+        ...
+
+
+class Contributions(Protocol):
+    """The contributions x_i w_ij of a layer's inputs to its outputs, by their sign; no bias."""
+
+    positive: Any  # their positive parts' sum, x+W+ + x-W-
+    negative: Any  # their negative parts' sum, x-W+ + x+W-
+
+    def T(self, positive: Any = None, negative: Any = None) -> Any:
+        """The density at the input: each contribution's weight times what came to its sum."""
+        ...
+
+
 class LayerView(Protocol):
     """What a rule sees of one layer while relevance passes it.
 
@@ -42,7 +76,8 @@ class LayerView(Protocol):
     x: Any  # value of the active input(s)
     z: Any  # value of the layer's output, of the true network, before any later activation
     bias: Any  # what the layer adds: its output for a zero input; broadcasts against `z`
-    nonnegative: bool  # x >= 0 is proven
+    linear: Any  # xW, `z` without the bias: no difference, but a product of its own
+    nonnegative: bool  # x >= 0 is proven, and the layer has no scale whose sign is open
     reciprocal: int | None  # products: position of an input that divides
     factors: int  # products: how many
     gate: int | None  # products: position of the gate among the inputs, if the graph shows one
@@ -79,6 +114,14 @@ class LayerView(Protocol):
         absolute: float = 0.0,
     ) -> LinearMap:
         """The linear part with weights signed*W + positive*W+ + negative*W- + absolute*|W|."""
+        ...
+
+    def contributions(self) -> Contributions:
+        """Positive and negative contributions, each summed up by products of its own."""
+        ...
+
+    def split(self) -> SplitMap:
+        """The linear part with W+ and W- apart."""
         ...
 
     def squares(self) -> LinearMap:

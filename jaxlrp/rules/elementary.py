@@ -112,7 +112,7 @@ class Detach(Rule):
 
     def propagate(self, layer: Any) -> Any:
         if self.bias == "ignore":
-            return layer.vjp(layer.over(layer.z - layer.bias))
+            return layer.vjp(layer.over(layer.linear))
         return layer.vjp(layer.over(layer.z, bias=layer.bias))
 
 

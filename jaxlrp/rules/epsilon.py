@@ -30,8 +30,7 @@ class Epsilon(LinearRule):
         return zero and self.bias == "absorb"
 
     def propagate(self, layer: Any) -> Any:
-        bias = self.kept(layer.bias)
-        z = layer.z if self.bias != "ignore" else layer.z - layer.bias
+        z, bias = (layer.linear, 0.0) if self.bias == "ignore" else (layer.z, layer.bias)
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon
         s = layer.over(z, bias=bias, epsilon=epsilon)
         back = layer.map(signed=1).T(s)

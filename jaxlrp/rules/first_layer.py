@@ -48,13 +48,14 @@ class ZBox(LinearRule):
         return hash((type(self), self.epsilon, self.bias))
 
     def propagate(self, layer: Any) -> Any:
-        # With W- = W - W+ two products each way do: W(x - h) + W+(h - l).
-        low, high = layer.constant(self.low), layer.constant(self.high)
-        signed, positive = layer.map(signed=1), layer.map(positive=1)
-        z = (layer.z - layer.bias) - signed(high) + positive(high - low)
+        # (x - l)W+ + (x - h)W-: xW - lW+ - hW- would be a difference of large numbers.
+        above = layer.x - layer.constant(self.low)
+        below = layer.x - layer.constant(self.high)
+        split = layer.split()
+        z = split(above, below)
         s = layer.over(z, epsilon=self.epsilon)
-        back = (layer.x - high) * signed.T(s) + (high - low) * positive.T(s)
-        return self.settle(layer, back, s * z)
+        up, down = split.T(s)
+        return self.settle(layer, above * up + below * down, s * z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class WSquare(LinearRule):
     def propagate(self, layer: Any) -> Any:
         squares = layer.squares()
         z = squares(layer.constant(1.0))
-        bias = self.kept(layer.bias**2)
+        bias = 0.0 if self.bias == "ignore" else layer.bias**2
         s = layer.over(z + bias, bias=bias, epsilon=self.epsilon)
         return self.settle(layer, squares.T(s), s * z)
 

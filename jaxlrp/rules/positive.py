@@ -13,36 +13,12 @@ from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import LinearRule, check_number, choose
 
 
-def contributions(layer: Any, both: bool = True) -> tuple[Any, Any]:
-    """Positive and negative contributions p = x+W+ + x-W- and q = xW - p, without the bias.
-
-    For x >= 0 one product, p = xW+. Otherwise a = |x||W| gives p = (xW + a)/2. What is a
-    difference of sums and below their rounding is no contribution: it is set to 0, so that an
-    output with contributions of one sign alone does not divide by noise. q is None unless `both`.
-    """
-    if layer.nonnegative:
-        p = layer.map(positive=1)(layer.x)
-        if not both:
-            return p, None
-        q = layer.z - layer.bias - p
-        return p, choose(q >= -_noise(p - q), 0.0, q, q)
-    linear = layer.z - layer.bias
-    a = layer.map(absolute=1)(jax.tree.map(jnp.abs, layer.x))
-    p, q = (linear + a) / 2, (linear - a) / 2
-    return choose(p <= _noise(a), 0.0, p, p), choose(q >= -_noise(a), 0.0, q, q)
-
-
-def _noise(a: Any) -> Any:
-    """Rounding of a sum whose terms have the magnitudes that add up to `a`."""
-    return float(32 * jnp.finfo(a.dtype).eps) * a
-
-
 def positive_part(b: Any) -> Any:
-    return jnp.maximum(b, 0.0)
+    return b if isinstance(b, float) and b == 0 else jnp.maximum(b, 0.0)
 
 
 def negative_part(b: Any) -> Any:
-    return jnp.minimum(b, 0.0)
+    return b if isinstance(b, float) and b == 0 else jnp.minimum(b, 0.0)
 
 
 def combine(x: Any, along: Any, across: Any) -> Any:
@@ -76,27 +52,15 @@ class AlphaBeta(LinearRule):
                 )
 
     def propagate(self, layer: Any) -> Any:
-        only_positive = isinstance(self.beta, (int, float)) and self.beta == 0
-        p, q = contributions(layer, both=not only_positive)
-        bias_p = self.kept(positive_part(layer.bias))
+        found = layer.contributions()
+        bias = 0.0 if self.bias == "ignore" else layer.bias
+        p, bias_p = found.positive, positive_part(bias)
         sp = layer.over(p + bias_p, bias=bias_p, share=self.alpha, epsilon=self.epsilon)
-        sq = None
-        if not only_positive:
-            bias_q = self.kept(negative_part(layer.bias))
-            sq = layer.over(q + bias_q, bias=bias_q, share=-self.beta, epsilon=self.epsilon)
-        kept = sp * p if sq is None else sp * p + sq * q
-        return self.settle(layer, self._back(layer, sp, sq), kept)
-
-    @staticmethod
-    def _back(layer: Any, sp: Any, sq: Any) -> Any:
-        if layer.nonnegative:
-            back = layer.map(positive=1).T(sp)
-            if sq is None:
-                return back
-            return jax.tree.map(jnp.add, back, layer.map(negative=1).T(sq))
-        along = layer.map(signed=0.5).T(sp if sq is None else sp + sq)
-        across = layer.map(absolute=0.5).T(sp if sq is None else sp - sq)
-        return combine(layer.x, along, across)
+        if isinstance(self.beta, (int, float)) and self.beta == 0:
+            return self.settle(layer, found.T(sp), sp * p)
+        q, bias_q = found.negative, negative_part(bias)
+        sq = layer.over(q + bias_q, bias=bias_q, share=-self.beta, epsilon=self.epsilon)
+        return self.settle(layer, found.T(sp, sq), sp * p + sq * q)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,20 +97,34 @@ class Gamma(LinearRule):
         check_number(self, "gamma", self.gamma)
 
     def propagate(self, layer: Any) -> Any:
-        g = self.gamma
-        p, q = contributions(layer, both=layer.sign_split)
-        linear = layer.z - layer.bias
+        g, ignore = self.gamma, self.bias == "ignore"
+        linear = layer.linear if ignore else layer.z - layer.bias
+        p, q = self._contributions(layer, linear)
         upper = layer.z >= 0
-        favoured = choose(upper, p, q, p) if layer.sign_split else p
-        bias_part = positive_part(layer.bias)
+        favoured, favoured_bias = p, positive_part(layer.bias)
         if layer.sign_split:
-            bias_part = choose(upper, bias_part, negative_part(layer.bias), p)
-        bias = self.kept(layer.bias + g * bias_part)
+            favoured = choose(upper, p, q, p)
+            favoured_bias = choose(upper, favoured_bias, negative_part(layer.bias), p)
+        bias = 0.0 if ignore else layer.bias + g * favoured_bias
         z = linear + g * favoured
         s = layer.over(z + bias, bias=bias, epsilon=self.epsilon)
         if not layer.sign_split:
             s = choose(upper, s, 0.0, s)
         return self.settle(layer, self._back(layer, s, upper), s * z)
+
+    @staticmethod
+    def _contributions(layer: Any, linear: Any) -> tuple[Any, Any]:
+        """Positive and negative contributions p and q, from one product and a difference.
+
+        The difference is rounded in units of a = |x||W|. Of the two the one that counts is added
+        1 + gamma times, with the bias of its sign, to an output of its sign: that denominator is
+        of the size of a or is not needed, so up to gamma = 100 the rounding does no harm.
+        """
+        if layer.nonnegative:
+            p = layer.map(positive=1)(layer.x)
+            return p, linear - p
+        a = layer.map(absolute=1)(jax.tree.map(jnp.abs, layer.x))
+        return (linear + a) / 2, (linear - a) / 2
 
     def _back(self, layer: Any, s: Any, upper: Any) -> Any:
         g = self.gamma

@@ -1,23 +1,28 @@
 """The linear part of a layer as a map whose weights can be replaced by functions of them.
 
-Where every scale around the core varies along the kernel's own axes, scales fold into the kernel,
-and any combination of W, W+, W- and |W| costs one product (`_KernelMap`). Otherwise the layer's
-own equations run with absolute or squared static factors (`_ProgramMap`): exact for scales that
-depend on position too, because each input reaches each output along one way; W+ = (W + |W|)/2
-then costs two.
+The weight of an input in an output is the product of the factors on the one way between them:
+scales before the core, an entry of the kernel, scales behind the core. The layer's own equations
+run with these factors replaced and with static terms left out, so zeros that a pad or a
+concatenation brings are nobody's input. Where every scale varies along the kernel's own axes, the
+scales fold into the kernel and any combination of W, W+, W- and |W| costs one product. Otherwise
+W+ and W- are told apart on the way (`Split`): each value is a pair, and a negative factor swaps it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.errors import RuleError
+from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.linear import input_features, output_features
 from jaxlrp.graph.primitives import (
     ADDITIONS,
@@ -41,6 +46,12 @@ from jaxlrp.run.kernels import (
 
 Weights = Callable[[Any], Any]
 _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
+# Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.
+_IDENTITIES = frozenset({"optimization_barrier", "name", "reduce_precision"})
+_SCALES = frozenset({"mul", "div", "neg"})
+_SCALED_PLACES = frozenset({"scatter-mul", "scatter_mul"})
+_KERNELS = frozenset({"dot_general", "conv_general_dilated"})  # cores whose axes are known
+_IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
 
 
 class _Map:
@@ -67,7 +78,7 @@ def combination(signed: float, positive: float, negative: float, absolute: float
             (negative, lambda: jnp.minimum(w, 0)),
             (absolute, lambda: jnp.abs(w)),
         ]
-        terms = [c * part() for c, part in parts if not _is_zero(c)]
+        terms = [part() if _is_one(c) else c * part() for c, part in parts if not _is_zero(c)]
         return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(w)
 
     return weights
@@ -77,6 +88,10 @@ def _is_zero(c: Any) -> bool:
     return isinstance(c, (int, float)) and c == 0
 
 
+def _is_one(c: Any) -> bool:
+    return isinstance(c, (int, float)) and c == 1
+
+
 class LinearLayer:
     """A linear group with the arrays that it reads, ready to be mapped."""
 
@@ -84,69 +99,114 @@ class LinearLayer:
         self.group = group
         self.statics = statics
         self.like = x
+        self.affine = group.affine
+        self.links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
+        self.folds = self.affine is not None and self.affine.core is not None and self.affine.folds
 
     def map(self, signed: float, positive: float, negative: float, absolute: float) -> _Map:
-        if self._has_kernel:
-            return self._with_kernel(combination(signed, positive, negative, absolute))
-        # W+ = (W + |W|)/2, W- = (W - |W|)/2: two runs of the layer's own equations.
-        plain = signed + (positive + negative) / 2
-        magnitude = absolute + (positive - negative) / 2
+        if self.one_kernel:
+            return self._mapped(_Weighted(self, combination(signed, positive, negative, absolute)))
+        if _is_zero(positive) and _is_zero(negative):
+            terms = [
+                (signed, _Weighted(self, lambda w: w)),
+                (absolute, _Weighted(self, jnp.abs)),
+            ]
+            terms = [(c, how) for c, how in terms if not _is_zero(c)]
+
+            def summed(x: Any) -> Any:
+                return sum((c * self.run(_listed(x), how) for c, how in terms), 0.0)
+
+            return _Map(summed, self.like)
+        # W = W+ + W- and |W| = W+ - W-
+        plus, minus = signed + positive + absolute, signed + negative - absolute
+        split = self.split()
 
         def function(x: Any) -> Any:
-            total = 0.0
-            if not _is_zero(plain):
-                total = total + plain * self._program(x, lambda w: w, signs=True)
-            if not _is_zero(magnitude):
-                total = total + magnitude * self._program(x, jnp.abs)
-            return total
+            up, down = split.parts(x, None)
+            cells = [(c, cell) for c, cell in ((plus, up), (minus, down)) if cell is not None]
+            return sum((c * cell() for c, cell in cells if not _is_zero(c)), _zeros(self.group))
 
         return _Map(function, self.like)
 
     def squares(self) -> _Map:
-        if self._has_kernel:
-            return self._with_kernel(jnp.square)
-        return _Map(lambda x: self._program(x, jnp.square), self.like)
+        return self._mapped(_Weighted(self, jnp.square, signs=False))
 
     def ones(self) -> _Map:
-        if self._has_kernel:
-            return _Map(self._with_ones, self.like)
-        return _Map(lambda x: self._program(x, jnp.ones_like), self.like)
+        return self._mapped(_Ones(self))
+
+    def split(self) -> Split:
+        return Split(self)
+
+    def _mapped(self, how: _Weighted) -> _Map:
+        return _Map(lambda x: self.run(_listed(x), how), self.like)
+
+    @functools.cached_property
+    def one_kernel(self) -> bool:
+        """Whether W+ costs one product: every factor but the kernel's is folded or positive."""
+        affine = self.affine
+        if affine is None or affine.core is None or affine.core.name not in LINEAR_CORES:
+            return False
+        return self.folds or all(self._is_positive(e) for e in self.group.eqns if e != affine.core)
+
+    @property
+    def keeps_signs(self) -> bool:
+        """Whether W+ of this layer needs one product, and not one for each sign of a scale."""
+        return all(self.is_folded(e) or self.sign(e) is not None for e in self.group.eqns)
+
+    def _is_positive(self, eqn: Eqn) -> bool:
+        return self.sign(eqn) == 1
+
+    def sign(self, eqn: Eqn) -> int | None:
+        """The sign of the factor of an equation; None where it may vary."""
+        if eqn.name == "neg":
+            return -1
+        if eqn.name == "sub":
+            return 1 if eqn.inputs[0] in self.links else -1
+        if eqn.name in ("mul", "div"):
+            static = self.statics_of(eqn)
+            return sign_of(static[0]) if static else None
+        return 1
+
+    def is_folded(self, eqn: Eqn) -> bool:
+        return self.folds and eqn.name in ("mul", "div", "neg", "sub")
 
     # -- scales folded into the kernel ------------------------------------------------------
 
-    @property
-    def _has_kernel(self) -> bool:
-        affine = self.group.affine
-        return affine is not None and affine.folds
-
-    def kernel(self) -> Any:
-        """The effective kernel, in the core's own layout; a scale alone if there is no core."""
-        affine = self.group.affine
-        assert affine is not None
-        if affine.core is None:
-            return self._slope(affine.post, None)
-        core, operand = affine.core, affine.operand
-        kernel = evaluate.as_number(evaluate.read(self.statics, core.inputs[1 - operand]))
+    def kernel(self, core: Eqn, operand: int) -> Any:
+        """The kernel of a contraction or convolution, in its own layout; scales folded in."""
+        weights = core.inputs[_weight_position(core, operand)]
+        kernel = evaluate.as_number(evaluate.read(self.statics, weights))
+        affine = self.affine
+        if not self.folds or affine is None:
+            return kernel
         after = self._slope(affine.post, output_features(core, operand))
         before = self._slope(affine.pre, input_features(core, operand))
         if core.name == "conv_general_dilated":
             return scale_conv_kernel(core, kernel, before, after)
         return scale_dot_kernel(core, operand, kernel, before, after)
 
-    def _slope(self, chain: list[Eqn], features: frozenset[int] | None) -> Any:
+    def product(self, core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
+        """The core applied to its active operand, with another kernel."""
+        places = {operand: x, _weight_position(core, operand): kernel}
+        operands = [
+            places[i] if i in places else evaluate.read(self.statics, v)
+            for i, v in enumerate(core.inputs)
+        ]
+        params = evaluate.widened_params(core.params, x.dtype)
+        return compat.bind(core.prim, params, operands)[0]
+
+    def _slope(self, chain: list[Eqn], features: frozenset[int]) -> Any:
         """Product of the scales of a chain, of size 1 along all but the feature axes."""
         slope: Any = None
         sign = 1
         for eqn in chain:
-            if eqn.name == "neg":
-                sign = -sign
-            if eqn.name == "sub" and eqn.inputs[0] in self.statics_of(eqn):
+            if eqn.name == "neg" or (eqn.name == "sub" and self.sign(eqn) == -1):
                 sign = -sign
             if eqn.name not in ("mul", "div"):
                 continue
             value = self.statics_of(eqn)[0]
             scale = evaluate.as_number(evaluate.read(self.statics, value))
-            if features is not None and scale.ndim > 0:
+            if scale.ndim > 0:
                 scale = thin(scale, features)
             if eqn.name == "div":
                 slope = 1 / scale if slope is None else slope / scale
@@ -157,59 +217,327 @@ class LinearLayer:
         return slope if sign == 1 else -slope
 
     def statics_of(self, eqn: Eqn) -> list[Value]:
-        """Operands of a chain's equation that are no link of the chain."""
-        links = {v for e in self.group.eqns for v in e.outputs} | set(self.group.inputs)
-        return [v for v in eqn.inputs if v not in links]
-
-    def _with_kernel(self, weights: Weights) -> _Map:
-        affine = self.group.affine
-        assert affine is not None
-        core, kernel = affine.core, self.kernel()
-        if core is None:
-            scale = weights(jnp.asarray(1.0 if kernel is None else kernel))
-            return _Map(lambda x: (x * scale).astype(x.dtype), self.like)
-        changed, first = weights(kernel), affine.operand == 0
-
-        def function(x: Any) -> Any:
-            x = _over_devices(affine.pre, x)
-            params = evaluate.widened_params(core.params, x.dtype)
-            operands = (x, changed) if first else (changed, x)
-            return _over_devices(affine.post, compat.bind(core.prim, params, operands)[0])
-
-        return _Map(function, self.like)
-
-    def _with_ones(self, x: Any) -> Any:
-        """Counts and spreads: a window sum over one channel, or a sum over contracted axes."""
-        affine = self.group.affine
-        assert affine is not None
-        core = affine.core
-        if core is None:
-            return x * jnp.ones((), x.dtype)
-        x = _over_devices(affine.pre, x)
-        if core.name == "conv_general_dilated":
-            count = window_count(core, x)
-        else:
-            count = contraction_count(core, affine.operand, x)
-        return _over_devices(affine.post, count)
+        """Operands of an equation that are no link of the layer."""
+        return [v for v in eqn.inputs if v not in self.links]
 
     # -- the layer's own equations ----------------------------------------------------------
 
-    def _program(self, x: Any, weights: Weights, signs: bool = False) -> Any:
-        """Run the group with static factors replaced and static terms left out."""
-        xs = x if isinstance(x, tuple) else (x,)
-        env: Env = dict(zip(self.group.inputs, xs, strict=True))
+    def run(self, xs: Sequence[Any], how: Any) -> Any:
+        """Run the layer's equations on values of the kind that `how` knows."""
+        env: dict[Value, Any] = dict(zip(self.group.inputs, xs, strict=True))
         for eqn in self.group.eqns:
-            outs = _linear_step(eqn, env, self.statics, weights, signs)
-            env.update(zip(eqn.outputs, outs, strict=True))
+            env.update(zip(eqn.outputs, self._step(eqn, env, how), strict=True))
         return env[self.group.outputs[0]]
 
+    def _step(self, eqn: Eqn, env: dict[Value, Any], how: Any) -> Sequence[Any]:
+        active = [v for v in eqn.inputs if v in env]
+        name = eqn.name
+        if self.is_folded(eqn):
+            return [env[active[0]]]
+        if name in ADDITIONS:
+            terms = [
+                how.negated(env[v]) if name == "sub" and i == 1 else env[v]
+                for i, v in enumerate(eqn.inputs)
+                if v in env
+            ]
+            if len(terms) == 2:
+                return [how.added(*terms)]
+            return [how.applied(lambda x: _widened_to(x, active[0], eqn.out), terms[0])]
+        if name == "neg":
+            return [how.negated(env[active[0]])]
+        if name in _IDENTITIES and len(eqn.inputs) == 1:
+            return [env[active[0]]]
+        if len(active) == 1 and (name == "mul" or (name == "div" and eqn.inputs[0] in env)):
+            return [how.scaled(env[active[0]], self._factor(eqn), self.sign(eqn))]
+        if name in _SCALED_PLACES and active == [eqn.inputs[0]]:
+            return [how.scaled(env[active[0]], self._scale_of_places(eqn), None)]
+        if name in LINEAR_CORES and len(active) == 1:
+            return [how.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
+        if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
+            return how.moved(eqn, env)
+        raise RuleError(
+            f"The rule needs the weights of `{name}` ({eqn.source}), which have none that can be "
+            "split by sign; give this layer Epsilon, Gradient, Pass or Stop."
+        )
 
-def _over_devices(chain: list[Eqn], x: Any) -> Any:
-    """What a chain does over devices: sums, and marks of where a value is the same."""
-    for eqn in chain:
-        if eqn.name in DEVICE_SUMS | DEVICE_MOVES:
-            (x,) = compat.bind(eqn.prim, eqn.params, (x,))
-    return x
+    def _factor(self, eqn: Eqn) -> Callable[[], Any]:
+        """The factor of a scale, read when it is asked for."""
+        (value,) = self.statics_of(eqn)
+
+        def read() -> Any:
+            factor = evaluate.as_number(evaluate.read(self.statics, value))
+            return 1 / factor if eqn.name == "div" else factor
+
+        return functools.cache(read)
+
+    def _scale_of_places(self, eqn: Eqn) -> Callable[[], Any]:
+        """The factors of a scatter that multiplies, 1 where it does not reach."""
+        operand, places, factors = eqn.inputs
+
+        def read() -> Any:
+            found = evaluate.as_number(evaluate.read(self.statics, factors))
+            ones = jnp.ones(operand.shape, found.dtype)
+            operands = [ones, evaluate.read(self.statics, places), found]
+            return evaluate.apply(eqn, operands, wide=True)[0]
+
+        return functools.cache(read)
+
+    def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
+        """An equation that moves or adds up elements, with zeros for what is static."""
+        operands = []
+        terms = carrying(eqn)
+        for i, v in enumerate(eqn.inputs):
+            if v in values:
+                operands.append(values[v])
+                continue
+            static = evaluate.read(self.statics, v)
+            operands.append(jnp.zeros_like(static) if i in terms else static)
+        return evaluate.apply(_filled_with_zeros(eqn), operands, wide=True)
+
+
+def _filled_with_zeros(eqn: Eqn) -> Eqn:
+    """A gather that fills what lies outside with zeros: that is a static term."""
+    if eqn.name != "gather" or eqn.params["fill_value"] == 0:
+        return eqn
+    params = compat.Params(eqn.name, {**eqn.params, "fill_value": 0})
+    return Eqn(eqn.prim, params, eqn.inputs, eqn.outputs, eqn.scope, eqn.source_info, eqn.region)
+
+
+def _widened_to(x: Any, value: Value, out: Value) -> Any:
+    """A term of a sum in the sum's shape; a thin array (see `constant`) stays thin."""
+    whole = x.shape == value.shape and value.shape != out.shape
+    return jnp.broadcast_to(x, out.shape) if whole else x
+
+
+def _listed(x: Any) -> tuple[Any, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _zeros(group: Group) -> Any:
+    out = group.outputs[0]
+    return jnp.zeros(out.shape, evaluate.as_number(jnp.zeros((), out.dtype)).dtype)
+
+
+def sign_of(value: Value) -> int | None:
+    """The sign of a number that is written in the program; None for anything else."""
+    while not isinstance(value, Literal):
+        eqn = value.producer
+        if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:
+            return None
+        value = eqn.inputs[0]
+    return None if value.val == 0 or value.val != value.val else (1 if value.val > 0 else -1)
+
+
+class _Weighted:
+    """Runs with every factor replaced by a function of it; without `signs` none is negative."""
+
+    def __init__(self, layer: LinearLayer, weights: Weights, signs: bool = True):
+        self.layer = layer
+        self.weights = weights
+        self.signs = signs and weights is not jnp.abs
+
+    def negated(self, x: Any) -> Any:
+        return -x if self.signs else x
+
+    def added(self, x: Any, y: Any) -> Any:
+        return x + y
+
+    def applied(self, function: Callable[[Any], Any], x: Any) -> Any:
+        return function(x)
+
+    def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
+        # A combination of W, W+ and W- is asked of the kernel, where no scale is negative.
+        if self.layer.one_kernel and self.signs:
+            return x * factor()
+        return x * self.weights(factor())
+
+    def through(self, core: Eqn, operand: int, x: Any) -> Any:
+        return self.layer.product(core, operand, x, self.weights(self.layer.kernel(core, operand)))
+
+    def moved(self, eqn: Eqn, env: dict[Value, Any]) -> list[Any]:
+        return self.layer.move(eqn, env)
+
+
+class _Ones(_Weighted):
+    """Every factor 1: counts, and spreads evenly."""
+
+    def __init__(self, layer: LinearLayer):
+        super().__init__(layer, jnp.ones_like, signs=False)
+
+    def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
+        return x
+
+    def through(self, core: Eqn, operand: int, x: Any) -> Any:
+        """A window sum over one channel, or a sum over contracted axes."""
+        if core.name == "conv_general_dilated":
+            return window_count(core, x)
+        if core.name not in _KERNELS:
+            return super().through(core, operand, x)
+        return contraction_count(core, operand, x)
+
+
+def _weight_position(core: Eqn, operand: int) -> int:
+    """Where a core has its kernel: what else it reads says where elements go."""
+    return next(i for i in carrying(core) if i != operand)
+
+
+# -- W+ and W- apart -------------------------------------------------------------------------
+
+# An array that is computed when it is asked for, once; None is zero.
+Cell = Callable[[], Any] | None
+
+
+class Parts(NamedTuple):
+    """What positive contributions sum up to, and what negative ones do."""
+
+    positive: Cell
+    negative: Cell
+
+
+class Split:
+    """The linear part with W+ and W- apart: of u and v the sums W+u + W-v and W-u + W+v.
+
+    With u = x+ and v = x- these are the positive and the negative contributions. Each is a sum of
+    products; nothing is subtracted. A product that nothing asks for is not computed.
+    """
+
+    def __init__(self, layer: LinearLayer):
+        self._layer = layer
+
+    def parts(self, u: Any, v: Any) -> Parts:
+        """Both sums, computed when asked for. `v` may be None: there is none."""
+        layer = self._layer
+        us = _listed(u)
+        vs = _listed(v) if v is not None else (None,) * len(us)
+        starts = [Parts(_given(a), _given(b)) for a, b in zip(us, vs, strict=True)]
+        return layer.run(starts, _Signs(layer))
+
+    def __call__(self, u: Any, v: Any = None) -> Any:
+        """W+u + W-v."""
+        return self.value(self.parts(u, v).positive)
+
+    def other(self, u: Any, v: Any = None) -> Any:
+        """W-u + W+v."""
+        return self.value(self.parts(u, v).negative)
+
+    def value(self, cell: Cell) -> Any:
+        """One of the sums, as an array."""
+        return _zeros(self._layer.group) if cell is None else cell()
+
+    def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:
+        """The transposed maps: what `s` at W+u + W-v and `other` at W-u + W+v send to u and v.
+
+        Either may be None. Without `both` to u alone.
+        """
+        like = self._layer.like
+        shapes = [like, like] if both else [like]
+
+        def sums(pair: list[Any]) -> Parts:
+            return self.parts(pair[0], pair[1] if both else None)
+
+        asked = [c is not None and t is not None for c, t in zip(sums(shapes), (s, other))]
+
+        def function(pair: list[Any]) -> list[Any]:
+            return [c() for c, ask in zip(sums(pair), asked) if ask and c is not None]
+
+        cotangents = [t for t, ask in zip((s, other), asked) if ask]
+        if not cotangents:
+            back = jax.tree.map(jnp.zeros_like, shapes)
+        else:
+            back = compat.linear_transpose(function, shapes, cotangents)
+        return tuple(back) if both else back[0]
+
+
+def _given(x: Any) -> Cell:
+    return None if x is None else lambda: x
+
+
+def _cell(make: Callable[[], Any]) -> Cell:
+    return functools.cache(make)
+
+
+def _sum(*terms: Cell) -> Cell:
+    found = [t for t in terms if t is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    return _cell(lambda: functools.reduce(operator.add, (t() for t in found)))
+
+
+def _then(function: Callable[[Any], Any], x: Cell) -> Cell:
+    return None if x is None else _cell(lambda: function(x()))
+
+
+class _Signs:
+    """Runs on pairs: a positive factor keeps the two apart, a negative one swaps them."""
+
+    def __init__(self, layer: LinearLayer):
+        self.layer = layer
+
+    def negated(self, x: Parts) -> Parts:
+        return Parts(_then(operator.neg, x.negative), _then(operator.neg, x.positive))
+
+    def added(self, x: Parts, y: Parts) -> Parts:
+        return Parts(_sum(x.positive, y.positive), _sum(x.negative, y.negative))
+
+    def applied(self, function: Callable[[Any], Any], x: Parts) -> Parts:
+        return Parts(_then(function, x.positive), _then(function, x.negative))
+
+    def scaled(self, x: Parts, factor: Callable[[], Any], sign: int | None) -> Parts:
+        if sign is not None:
+            by = self.applied(lambda y: y * factor(), x)
+            return by if sign > 0 else Parts(by.negative, by.positive)
+
+        def up(y: Any) -> Any:
+            return y * jnp.maximum(factor(), 0)
+
+        def down(y: Any) -> Any:
+            return y * jnp.minimum(factor(), 0)
+
+        return self._crossed(x, up, down)
+
+    @staticmethod
+    def _crossed(x: Parts, up: Callable[[Any], Any], down: Callable[[Any], Any]) -> Parts:
+        return Parts(
+            _sum(_then(up, x.positive), _then(down, x.negative)),
+            _sum(_then(down, x.positive), _then(up, x.negative)),
+        )
+
+    def through(self, core: Eqn, operand: int, x: Parts) -> Parts:
+        kernel = functools.cache(lambda: self.layer.kernel(core, operand))
+        positive = functools.cache(lambda: jnp.maximum(kernel(), 0))
+        negative = functools.cache(lambda: jnp.minimum(kernel(), 0))
+        return self._crossed(
+            x,
+            lambda y: self.layer.product(core, operand, y, positive()),
+            lambda y: self.layer.product(core, operand, y, negative()),
+        )
+
+    def moved(self, eqn: Eqn, env: dict[Value, Parts]) -> list[Parts]:
+        found = [
+            self._half(eqn, {v: env[v][side] for v in eqn.inputs if v in env}) for side in (0, 1)
+        ]
+        return [Parts(*pair) for pair in zip(*found, strict=True)]
+
+    def _half(self, eqn: Eqn, cells: dict[Value, Cell]) -> list[Cell]:
+        given = {v: cell for v, cell in cells.items() if cell is not None}
+        if not given:
+            return [None] * len(eqn.outputs)
+
+        def moved() -> list[Any]:
+            values = {v: cell() for v, cell in given.items()}
+            dtype = next(iter(values.values())).dtype
+            zeros = {v: jnp.zeros(v.shape, dtype) for v in cells if v not in given}
+            return self.layer.move(eqn, {**values, **zeros})
+
+        outputs = functools.cache(moved)
+
+        def output(index: int) -> Cell:
+            return lambda: outputs()[index]
+
+        return [output(i) for i in range(len(eqn.outputs))]
+
+
+# -- what else is asked of a layer ------------------------------------------------------------
 
 
 def feature_axes(group: Group) -> tuple[int, ...]:
@@ -217,14 +545,36 @@ def feature_axes(group: Group) -> tuple[int, ...]:
     rank = group.outputs[0].ndim
     affine = group.affine
     core = affine.core if affine is not None else None
-    known = core is not None and core.name in ("dot_general", "conv_general_dilated")
-    if affine is None or core is None or core.out.ndim != rank or not known:
-        return (rank - 1,) if rank else ()
+    last = (rank - 1,) if rank else ()
+    if affine is None or core is None or core.name not in _KERNELS:
+        return last
     if core.name == "conv_general_dilated":
         batch = core.params["dimension_numbers"].out_spec[0]
-        return tuple(i for i in range(rank) if i != batch)
-    batch_axes = range(len(core.params["dimension_numbers"][1][0]))
-    return tuple(sorted(output_features(core, affine.operand) - set(batch_axes)))
+        axes = frozenset(i for i in range(core.out.ndim) if i != batch)
+    else:
+        batch_axes = range(len(core.params["dimension_numbers"][1][0]))
+        axes = output_features(core, affine.operand) - set(batch_axes)
+    for eqn in affine.post:
+        carried = _carried_axes(eqn, axes)
+        if carried is None:
+            return last
+        axes = carried
+    return tuple(sorted(axes))
+
+
+def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
+    """Where an equation leaves axes of its input; None if they are mixed with others."""
+    source = next((v for v in eqn.inputs if v.ndim), None)
+    if source is None:
+        return None
+    if eqn.name == "transpose":
+        return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
+    if eqn.name == "broadcast_in_dim":
+        return frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
+    if eqn.name in ("reshape", "squeeze", "expand_dims"):
+        places = unit_reshape(source.shape, eqn.out.shape)
+        return None if places is None else frozenset(places[i] for i in axes if i in places)
+    return axes if eqn.out.ndim == source.ndim else None
 
 
 def constant(group: Group, x: Any, value: Any) -> Any:
@@ -232,8 +582,10 @@ def constant(group: Group, x: Any, value: Any) -> Any:
     shape = list(x.shape)
     affine = group.affine
     core = affine.core if affine is not None else None
-    whole = any(eqn.name == "reduce_scatter" for eqn in group.eqns)  # it splits an axis
-    if affine is not None and core is not None and affine.folds and not affine.pre and not whole:
+    # What splits an axis over devices, or moves elements, needs the whole shape.
+    others = {e.name for e in group.eqns if e is not core}
+    in_place = others <= _IN_PLACE - {"reduce_scatter"}
+    if affine is not None and core is not None and affine.folds and in_place:
         given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
         for axis in _free_axes(core, affine.operand):
             shape[axis] = given[axis]
@@ -245,10 +597,37 @@ def _free_axes(core: Eqn, operand: int) -> tuple[int, ...]:
     if core.name == "conv_general_dilated":
         single = operand == 0 and core.params["batch_group_count"] == 1
         return (core.params["dimension_numbers"].lhs_spec[0],) if single else ()
-    kept = input_features(core, operand)
-    if not kept:  # nothing is known of its axes
+    if core.name not in _KERNELS:
         return ()
+    kept = input_features(core, operand)
     return tuple(i for i in range(core.inputs[operand].ndim) if i not in kept)
+
+
+def has_bias(group: Group) -> bool:
+    """Whether a layer may add something: a shift, or a constant that it moves in."""
+    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
+    return any(_brings(eqn, [v for v in eqn.inputs if v not in links]) for eqn in group.eqns)
+
+
+def _brings(eqn: Eqn, static: list[Value]) -> bool:
+    """Whether an equation adds a constant to what it maps, or puts one beside it."""
+    if eqn.name in ADDITIONS:
+        return bool(static)
+    if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):
+        return True
+    if eqn.name not in (MOVES | {"select_n"}) - COPIES:
+        return False
+    terms = (eqn.inputs[i] for i in carrying(eqn))
+    return any(v in static and not _is_written_zero(v) for v in terms)
+
+
+def _is_written_zero(value: Value) -> bool:
+    while not isinstance(value, Literal):
+        eqn = value.producer
+        if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:
+            return False
+        value = eqn.inputs[0]
+    return bool(value.val == 0)
 
 
 def bias_of(group: Group, statics: Env) -> Any:
@@ -271,26 +650,13 @@ def bias_of(group: Group, statics: Env) -> Any:
                 env[eqn.out] = zero - term if first else term - zero
             else:
                 env[eqn.out] = term if value is None else value + term
-        elif value is None and eqn.name in MOVES and _adds_constant(eqn, static):
-            operands = [
-                jnp.zeros(v.shape, evaluate.as_number(jnp.zeros((), v.dtype)).dtype)
-                if v in links
-                else evaluate.read(statics, v)
-                for v in eqn.inputs
-            ]
-            env[eqn.out] = evaluate.apply(eqn, operands, wide=True)[0]
-        elif value is not None:
+        elif value is not None or _brings(eqn, static):
             operands = [
                 _fill(env[v], v, eqn) if v in env else _static_or_zero(v, links, statics)
                 for v in eqn.inputs
             ]
-            env[eqn.out] = evaluate.apply(eqn, operands, wide=True)[0]
+            env.update(zip(eqn.outputs, evaluate.apply(eqn, operands, wide=True), strict=True))
     return env.get(group.outputs[0], 0.0)
-
-
-def _adds_constant(eqn: Eqn, static: list[Value]) -> bool:
-    floats = [v for v in static if jnp.issubdtype(v.dtype, jnp.floating)]
-    return eqn.name not in COPIES and bool(floats)
 
 
 def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
@@ -301,7 +667,7 @@ def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
 
 def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
     """Give a thin array its full shape, but for the batch axes that the core lets be 1."""
-    if eqn.name in ("add", "sub", "mul", "div", "neg") or eqn.name in COPIES:
+    if eqn.name in ADDITIONS | _SCALES or eqn.name in COPIES:
         return array
     shape = list(value.shape)
     batch: tuple[int, ...] = ()
@@ -311,57 +677,3 @@ def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
     for axis in batch:
         shape[axis] = array.shape[axis]
     return jnp.broadcast_to(array, shape)
-
-
-def _is_weight(eqn: Eqn, position: int) -> bool:
-    """Whether an operand of a core is multiplied with the others, and does not say where."""
-    mixed = any(jnp.issubdtype(v.dtype, jnp.inexact) for v in eqn.inputs)
-    return position in carrying(eqn) and not (
-        mixed and jnp.issubdtype(eqn.inputs[position].dtype, jnp.integer)
-    )
-
-
-def _linear_step(eqn: Eqn, env: Env, statics: Env, weights: Weights, signs: bool) -> list[Any]:
-    active = [v for v in eqn.inputs if v in env]
-    static = [v for v in eqn.inputs if v not in env]
-
-    def factor(v: Value) -> Any:
-        return weights(evaluate.as_number(evaluate.read(statics, v)))
-
-    name = eqn.name
-    if name in ADDITIONS:
-        if len(active) == 1:
-            x = jnp.broadcast_to(env[active[0]], eqn.out.shape)
-            return [-x if signs and name == "sub" and eqn.inputs[1] is active[0] else x]
-        a, b = (env[v] for v in eqn.inputs)
-        return [a - b if signs and name == "sub" else a + b]
-    if name == "neg":
-        return [-env[active[0]] if signs else env[active[0]]]
-    if name == "mul" and len(active) == 1:
-        return [env[active[0]] * factor(static[0])]
-    if name == "div" and eqn.inputs[0] in env and len(active) == 1:
-        return [env[active[0]] * weights(1 / evaluate.as_number(evaluate.read(statics, static[0])))]
-    if name in LINEAR_CORES:
-        operands = [
-            env[v] if v in env else factor(v) if _is_weight(eqn, i) else evaluate.read(statics, v)
-            for i, v in enumerate(eqn.inputs)
-        ]
-        return evaluate.apply(eqn, operands, wide=True)
-    if name in ("scatter-mul", "scatter_mul"):
-        operand, indices, scale = eqn.inputs
-        values = [env[operand], evaluate.read(statics, indices), factor(scale)]
-        return evaluate.apply(eqn, values, wide=True)
-    if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
-        operands = [
-            env[v]
-            if v in env
-            else jnp.zeros_like(evaluate.read(statics, v))
-            if jnp.issubdtype(v.dtype, jnp.floating)
-            else evaluate.read(statics, v)
-            for v in eqn.inputs
-        ]
-        return evaluate.apply(eqn, operands, wide=True)
-    raise RuleError(
-        f"The rule needs the weights of `{name}` ({eqn.source}), which have none that can be "
-        "split by sign; give this layer Epsilon, Gradient, Pass or Stop."
-    )

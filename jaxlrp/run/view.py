@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.rules.base import choose, safe_divide, stabilise, times
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.linear_map import LinearLayer, bias_of, constant, feature_axes
+from jaxlrp.run.linear_map import LinearLayer, Split, bias_of, constant, feature_axes, has_bias
 
 
 class View:
@@ -41,7 +42,7 @@ class View:
         self.arrived = arrived
         self.arriving = arriving
         self.carries = carries
-        self.nonnegative = nonnegative
+        self._proven = nonnegative
         self.sign_split = sign_split
         self.gate = group.gate
         self.transport = group.transport
@@ -54,12 +55,31 @@ class View:
             axis, reverse = group.main.params["axis"], group.main.params["reverse"]
             counted = jax.lax.broadcasted_iota(output.dtype, output.shape, axis)
             self.factors = output.shape[axis] - counted if reverse else 1 + counted
+        self._contributions: Contributions | None = None
         self.bias_loss: list[Any] = []
         self.stabiliser_loss: list[Any] = []
 
     @property
     def x(self) -> Any:
         return self._inputs[0] if len(self._inputs) == 1 else self._inputs
+
+    @property
+    def nonnegative(self) -> bool:
+        weights = self._group.affine is not None and self._group.kind != "norm"
+        return self._proven and (not weights or self._linear.keeps_signs)
+
+    @functools.cached_property
+    def linear(self) -> Any:
+        if self._group.kind == "norm":
+            return self._linear_inside()
+        if not has_bias(self._group):
+            return self.z
+        return self._linear.map(1.0, 0.0, 0.0, 0.0)(self.x)
+
+    def _linear_inside(self) -> Any:
+        """The output of a norm without what it adds, with the detached factors at their values."""
+        function = self._held()
+        return jax.jvp(function, self._inputs, self._inputs)[1]
 
     @functools.cached_property
     def bias(self) -> Any:
@@ -69,14 +89,21 @@ class View:
 
     def _shift_inside(self) -> Any:
         """The output for a zero input, with the detached factors at their values."""
+        return self._held()(*(jnp.zeros_like(x) for x in self._inputs))
+
+    def _held(self) -> Callable[..., Any]:
+        """The layer as a function of its inputs, with the detached factors at their values."""
         group = self._group
         env = {**self._statics, **dict(zip(group.inputs, self._inputs, strict=True))}
         evaluate.run(group.eqns, env, wide=True)
         held = {(e, i): evaluate.read(env, e.inputs[i]) for e, i in group.detached}
-        zeros = {v: jnp.zeros_like(x) for v, x in zip(group.inputs, self._inputs, strict=True)}
-        at_zero = {**self._statics, **zeros}
-        evaluate.run(group.eqns, at_zero, wide=True, given=held)
-        return at_zero[group.outputs[0]]
+
+        def function(*inputs: Any) -> Any:
+            given = {**self._statics, **dict(zip(group.inputs, inputs, strict=True))}
+            evaluate.run(group.eqns, given, wide=True, given=held)
+            return given[group.outputs[0]]
+
+        return function
 
     @functools.cached_property
     def relevance(self) -> Any:
@@ -148,6 +175,14 @@ class View:
             return _Scaled(self, signed)
         return self._linear.map(signed, positive, negative, absolute)
 
+    def split(self) -> Split:
+        return self._linear.split()
+
+    def contributions(self) -> Contributions:
+        if self._contributions is None:
+            self._contributions = Contributions(self)
+        return self._contributions
+
     def squares(self) -> Any:
         return self._linear.squares()
 
@@ -198,6 +233,35 @@ class View:
             return self.vjp(arrived)  # select-and-scatter: the first of equals
         back = winners.route(self._group.main, self._inputs, self._statics, self.z, arrived)
         return back[0] if len(back) == 1 else back
+
+
+class Contributions:
+    """Positive and negative contributions of a layer; see `jaxlrp.rules.base.Contributions`."""
+
+    def __init__(self, view: View):
+        self._x = view.x
+        self._split = view.split()
+        self._signed = not view._proven
+        if self._signed:
+            up = jax.tree.map(lambda x: jnp.maximum(x, 0), self._x)
+            down = jax.tree.map(lambda x: jnp.minimum(x, 0), self._x)
+            self._parts = self._split.parts(up, down)
+        else:
+            self._parts = self._split.parts(self._x, None)
+
+    @functools.cached_property
+    def positive(self) -> Any:
+        return self._split.value(self._parts.positive)
+
+    @functools.cached_property
+    def negative(self) -> Any:
+        return self._split.value(self._parts.negative)
+
+    def T(self, positive: Any = None, negative: Any = None) -> Any:
+        if not self._signed:
+            return self._split.T(positive, negative, both=False)
+        above, below = self._split.T(positive, negative)
+        return jax.tree.map(lambda x, a, b: choose(x < 0, b, a, a), self._x, above, below)
 
 
 class _Scaled:

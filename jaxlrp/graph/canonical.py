@@ -1,0 +1,123 @@
+"""A plainer graph of the same numbers: what was computed twice is one value, and detours are gone.
+
+Recognition compares values by identity, so two slices written alike must be one slice. Only exact
+rewrites are made: every value that is left is computed by the network's own equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+import numpy as np
+
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
+
+# Linear layers stay apart: different uses of one module have names and rules of their own.
+_MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
+
+
+def canonical(graph: Graph) -> Graph:
+    """The graph without common subexpressions, idle equations and choices between equals."""
+    return _Rewriter().graph(graph)
+
+
+class _Rewriter:
+    def __init__(self) -> None:
+        self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
+
+    def graph(self, graph: Graph) -> Graph:
+        seen: dict[Hashable, list[Eqn]] = {}
+        kept: list[Eqn] = []
+        for eqn in graph.eqns:
+            eqn.inputs = [self.of(v) for v in eqn.inputs]
+            if eqn.bodies:
+                eqn.bodies = tuple(self.body(body) for body in eqn.bodies)
+            elif (value := _idle(eqn)) is not None:
+                self.same[eqn.out] = value
+                continue
+            elif eqn.name in _MERGED:
+                alike = seen.setdefault(_key(eqn), [])
+                earlier = next((e for e in alike if _may_stand_for(e, eqn)), None)
+                if earlier is not None:
+                    self.same.update(zip(eqn.outputs, earlier.outputs, strict=True))
+                    continue
+                alike.append(eqn)
+            kept.append(eqn)
+        return Graph(graph.inputs, graph.consts, kept, [self.of(v) for v in graph.outputs])
+
+    def body(self, body: Graph) -> Graph:
+        inner = self.graph(body)
+        for value in inner.inputs:
+            if value.outer is not None:
+                value.outer = self.of(value.outer)
+        return inner
+
+    def of(self, value: Value) -> Value:
+        return self.same.get(value, value)
+
+
+def _key(eqn: Eqn) -> Hashable:
+    inputs = tuple(_literal_key(v) if isinstance(v, Literal) else v for v in eqn.inputs)
+    settings: Hashable = tuple(sorted(eqn.params.items(), key=lambda item: item[0]))
+    try:
+        hash(settings)
+    except TypeError:
+        settings = id(eqn.params)
+    return eqn.prim, settings, inputs
+
+
+def _literal_key(value: Literal) -> Hashable:
+    # By its bytes: NaN is NaN, and -0.0 is not 0.0.
+    return value.dtype, value.shape, np.asarray(value.val).tobytes()
+
+
+def _may_stand_for(earlier: Eqn, later: Eqn) -> bool:
+    """Whether one value may serve both: no rematerialised border, no other module between."""
+    short, long = sorted((earlier.scope, later.scope), key=len)
+    return long[: len(short)] == short and any(r is earlier.region for r in _open_to(later.region))
+
+
+def _open_to(region: Region | None) -> Iterator[Region | None]:
+    """A region and those around it, up to the border of one that is recomputed."""
+    while True:
+        yield region
+        if region is None or region.settings is not None:
+            return
+        region = region.parent
+
+
+def _idle(eqn: Eqn) -> Value | None:
+    """The operand that an equation returns as it is."""
+    first = eqn.inputs[0] if eqn.inputs else None
+    if first is None or isinstance(first, Literal) or len(eqn.outputs) != 1:
+        return None
+    if eqn.name == "select_n":
+        cases = eqn.inputs[1:]
+        alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
+        usable = not isinstance(cases[0], Literal) and cases[0].dtype == eqn.out.dtype
+        return cases[0] if alike and usable else None
+    if eqn.name == "neg" and first.producer is not None and first.producer.name == "neg":
+        inner = first.producer.inputs[0]
+        return None if isinstance(inner, Literal) else inner
+    if first.shape != eqn.out.shape or first.dtype != eqn.out.dtype:
+        return None
+    if eqn.name == "transpose":
+        return first if list(eqn.params["permutation"]) == list(range(first.ndim)) else None
+    if eqn.name == "slice":
+        return first  # of the same shape: all of it
+    if eqn.name in ("reshape", "squeeze", "expand_dims"):
+        return first if eqn.params.get("dimensions") is None or eqn.name != "reshape" else None
+    if eqn.name == "broadcast_in_dim":
+        return first
+    if eqn.name == "convert_element_type":
+        return first if eqn.params.get("sharding") is None else None
+    return None
+
+
+def _uncopied(value: Value) -> Value:
+    while value.producer is not None and value.producer.name in COPIES:
+        if value.dtype != value.producer.inputs[value.index].dtype:
+            break
+        value = value.producer.inputs[value.index]
+    return value

@@ -1,0 +1,114 @@
+"""Whether each input element of a linear region reaches each of its outputs along one way at most.
+
+Moves that repeat nothing keep it so. Otherwise the elements are numbered, the numbers moved, and
+looked for twice among those that the core adds up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxlrp.graph.ir import Eqn, Value
+
+# Beyond so many elements nothing is claimed: planning stays quick.
+_MOST = 4_000_000
+_Numbers = dict[Value, "np.ndarray | None"]
+
+
+def single(eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int) -> bool:
+    """Whether equations from `source` to a core's operand lead each element to an output once."""
+    links = {source} | {v for e in eqns for v in e.outputs}
+    if not any(_repeats(e, links) for e in eqns):
+        return True
+    if max(v.size for v in links) > _MOST:
+        return False
+    numbers: _Numbers = {source: np.arange(1, source.size + 1).reshape(source.shape)}
+    for eqn in eqns:
+        moved = _moved(eqn, numbers)
+        if moved is None:
+            return False
+        numbers.update(zip(eqn.outputs, moved, strict=True))
+    found = numbers.get(core.inputs[operand])
+    return found is not None and _met_once(found, core, operand)
+
+
+def _repeats(eqn: Eqn, links: set[Value]) -> bool:
+    active = [v for v in eqn.inputs if v in links]
+    if eqn.name in ("gather", "tile", "scatter", "dynamic_update_slice"):
+        return True
+    return len(active) > 1 or sum(v.size for v in eqn.outputs) > sum(v.size for v in eqn.inputs)
+
+
+def _met_once(numbers: np.ndarray, core: Eqn, operand: int) -> bool:
+    """Whether no number stands twice among the elements that one output adds up; 0 is no number."""
+    if core.name == "reduce_sum":
+        contracted = tuple(core.params["axes"])
+    elif core.name == "dot_general":
+        contracted = tuple(core.params["dimension_numbers"][0][operand])
+    else:  # windows overlap: nowhere twice
+        contracted = tuple(range(numbers.ndim))
+    kept = [i for i in range(numbers.ndim) if i not in contracted]
+    width = math.prod(numbers.shape[i] for i in contracted)
+    rows = np.transpose(numbers, (*kept, *contracted)).reshape(-1, width)
+    rows = np.sort(rows, axis=1)
+    return not bool(np.any((rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] != 0)))
+
+
+def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
+    """Where an equation puts numbered elements, with 0 for static ones; None if it is unknown."""
+    given = [numbers.get(v) for v in eqn.inputs]
+    active = [x for x in given if x is not None]
+    if len(active) == 0:
+        return None
+    x, params, name = active[0], eqn.params, eqn.name
+    if name == "concatenate":
+        pairs = zip(given, eqn.inputs, strict=True)
+        parts = [np.zeros(v.shape, int) if g is None else g for g, v in pairs]
+        return [np.concatenate(parts, params["dimension"])]
+    if len(active) > 1:
+        return None
+    if name == "broadcast_in_dim":
+        dims, shape = params["broadcast_dimensions"], params["shape"]
+        spread = [1] * len(shape)
+        for axis, dim in enumerate(dims):
+            spread[dim] = x.shape[axis]
+        return [np.broadcast_to(x.reshape(spread), shape)]
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return [x.reshape(eqn.out.shape)]
+    if name == "transpose":
+        return [np.transpose(x, params["permutation"])]
+    if name == "rev":
+        return [np.flip(x, params["dimensions"])]
+    if name == "slice":
+        strides = params["strides"] or (1,) * x.ndim
+        limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+        return [x[tuple(slice(*limit) for limit in limits)]]
+    if name == "split":
+        ends = np.cumsum(params["sizes"])[:-1]
+        return list(np.split(x, ends, params["axis"]))
+    if name == "pad":
+        return [_padded(x, params["padding_config"])]
+    if len(eqn.outputs) == 1 and np.broadcast_shapes(x.shape, eqn.out.shape) == eqn.out.shape:
+        # Scales, shifts, copies, choices by static masks: element for element.
+        return [np.broadcast_to(x, eqn.out.shape)] if name not in _OTHERS else None
+    return None
+
+
+_OTHERS = frozenset("gather scatter dynamic_slice dynamic_update_slice tile sort".split())
+
+
+def _padded(x: np.ndarray, config: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    for axis, (low, high, inner) in enumerate(config):
+        shape = list(x.shape)
+        shape[axis] = max(0, (x.shape[axis] - 1) * (inner + 1) + 1)
+        wide = np.zeros(shape, x.dtype)
+        wide[(slice(None),) * axis + (slice(None, None, inner + 1),)] = x
+        cut = (slice(None),) * axis
+        wide = wide[(*cut, slice(max(0, -low), wide.shape[axis] - max(0, -high)))]
+        width = [(0, 0)] * x.ndim
+        width[axis] = (max(0, low), max(0, high))
+        x = np.pad(wide, width)
+    return x
