@@ -75,7 +75,9 @@ class Call:
         env = self._env()
         env.update(zip(self.plan.explained, primals, strict=True))
         found = forward.run(self.plan, env, [*self.outputs, *self.aux], probes)
-        return found[: len(self.outputs)], found[len(self.outputs) :]
+        pairs = zip(self.outputs, found, strict=False)
+        values = [forward.seeded(self.plan, v, array) for v, array in pairs]
+        return values, found[len(self.outputs) :]
 
 
 def as_tuple(layers: Sequence[Any] | None) -> tuple[Any, ...] | None:

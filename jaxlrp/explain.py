@@ -215,7 +215,11 @@ def ledger(
         def account(arrays: list[Any], consts: list[Any], weights: list[Any]) -> Any:
             run = dataclasses.replace(traced, arrays=arrays, consts=consts)
             values, _, relevance, accounts = _pull_back(run, weights, every, accounts=True)
-            seeded = [jnp.sum(w * v) for w, v in zip(weights, values, strict=True)]
+            seeds = [
+                w if traced.plan.seeds.get(o) == "relevance" else w * v
+                for o, w, v in zip(traced.outputs, weights, values, strict=True)
+            ]
+            seeded = [jnp.sum(seed) for seed in seeds]
             arrived = sum((jnp.sum(r) for r in relevance), jnp.zeros(()))
             return [accounts[layer] for layer in every], sum(seeded, jnp.zeros(())), arrived
 

@@ -260,10 +260,11 @@ def _region_after(
     They may part (a split) and meet again (a concatenation), but one value comes out.
     """
     eqns: list[Eqn] = []
+    inside: set[Eqn] = set()
     kept, pending = 0, False
     frontier = {start: None}
     while not any(v in bench.outputs for v in frontier):
-        uses = {e for v in frontier for e in bench.reached_uses(v)}
+        uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
         if eqn is None or not bench.is_open(eqn):
             break
@@ -273,8 +274,8 @@ def _region_after(
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
             break
         eqns.append(eqn)
+        inside.add(eqn)
         pending = pending or ours
-        inside = set(eqns)
         for value in [v for v in eqn.inputs if v in frontier]:
             if all(e in inside for e in bench.reached_uses(value)):
                 frontier.pop(value, None)

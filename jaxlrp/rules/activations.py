@@ -1,4 +1,8 @@
-"""Rules that change how relevance passes an activation: the gradient-like methods."""
+"""Rules that change how relevance passes a ReLU: the gradient-like methods.
+
+They start from the weight of an output, 1 for the chosen class, as in the literature. They act on
+ReLUs; any other activation takes its derivative.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +19,35 @@ _ACTIVATION = frozenset({"activation"})
 
 @dataclasses.dataclass(frozen=True)
 class Deconvnet(Rule):
-    """R_i = max(R_j, 0), whether the unit was active or not.
+    """R_i = max(R_j, 0) at a ReLU, whether the unit was active or not.
 
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
     """
 
     carries: ClassVar[Carries] = "relevance"
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
+    from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: Any) -> Any:
+        if not layer.is_relu:
+            return layer.vjp(layer.relevance, detach=False)
         return jnp.maximum(layer.relevance, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidedBackprop(Rule):
-    """R_i = f'(x_i) max(R_j, 0): the gradient of the activation, on positive relevance alone.
+    """R_i = 1[x_i > 0] max(R_j, 0) at a ReLU: its gradient, of what is positive alone.
 
     Source: Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
     """
 
     carries: ClassVar[Carries] = "relevance"
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
+    from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: Any) -> Any:
-        return layer.vjp(jnp.maximum(layer.relevance, 0.0))
+        arrived = jnp.maximum(layer.relevance, 0.0) if layer.is_relu else layer.relevance
+        return layer.vjp(arrived, detach=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +61,12 @@ class BetaSmooth(Rule):
 
     carries: ClassVar[Carries] = "relevance"
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
+    from_weight: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number(self, "beta", self.beta)
 
     def propagate(self, layer: Any) -> Any:
+        if not layer.is_relu:
+            return layer.vjp(layer.relevance, detach=False)
         return jax.nn.sigmoid(self.beta * layer.x) * layer.relevance

@@ -80,6 +80,7 @@ class LayerView(Protocol):
     nonnegative: bool  # x >= 0 is proven, and the layer has no scale whose sign is open
     reciprocal: int | None  # products: position of an input that divides
     factors: int  # products: how many
+    is_relu: bool  # activations: it is max(x, 0), in whatever spelling
     gate: int | None  # products: position of the gate among the inputs, if the graph shows one
     sign_split: bool  # outputs z < 0 may carry relevance (False below a ReLU)
     arriving: str  # "density" or "relevance": which of the two came to the output
@@ -167,6 +168,14 @@ class Rule:
 
     carries: ClassVar[Carries] = "density"
     fits: ClassVar[frozenset[str] | None] = None  # None: any kind
+    # At an output that a layer with this rule makes, the seed is the weight, not weight x value.
+    from_weight: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "propagate" in cls.__dict__ and "plain" not in cls.__dict__:
+            # A rule that propagates in a way of its own is asked, whatever its base may skip.
+            type.__setattr__(cls, "plain", Rule.plain)
 
     def propagate(self, layer: Any) -> Any:
         """Density or relevance (see `carries`) at the layer's active input(s)."""

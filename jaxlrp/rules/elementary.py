@@ -23,6 +23,8 @@ class Pass(Rule):
     carries: ClassVar[Carries] = "relevance"
 
     def what_it_carries(self, arriving: Carries, layer: Any) -> Carries:
+        if type(self).propagate is not Pass.propagate:
+            return super().what_it_carries(arriving, layer)
         # f(x)/x carries a density through an activation with f(0) = 0 and loses nothing.
         return arriving if layer.kind == "activation" and layer.zero_at_zero else "relevance"
 
@@ -63,10 +65,13 @@ class Stop(Rule):
 class Gradient(Rule):
     """R_i = sum_j dz_j/dx_i R_j: the plain vector-Jacobian product on what arrives.
 
-    Not multiplied by the input and not conserving; the rule of the gradient-like composites.
+    Not multiplied by the input and not conserving; the rule of the gradient-like composites. At an
+    output that such a layer makes the seed is the weight, 1 for the chosen class. For a derivative
+    between rules that share relevance out see `Taylor`.
     """
 
     carries: ClassVar[Carries] = "relevance"
+    from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: Any) -> Any:
         return layer.vjp(layer.relevance, detach=False)

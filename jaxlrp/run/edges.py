@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 def decide(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
     """Density or relevance for every value, from the outputs back."""
+    decider = _Decider(plan)
     for value in outputs:
-        plan.edges[value] = seed
-    _Decider(plan).graph(plan.graph)
+        by_weight = seed == "density" and decider.starts_from_weight(value)
+        plan.seeds[value] = "relevance" if by_weight else seed
+    plan.edges.update(plan.seeds)
+    decider.graph(plan.graph)
 
 
 class _Decider:
@@ -28,13 +31,41 @@ class _Decider:
         self.plan = plan
         self.edges = plan.edges
         self.last = {_group(y).eqns[-1]: y for y in plan.layers}
+        self.makers = {v: y for y in plan.layers for v in _group(y).outputs}
         self.readers: dict[Value, list[Layer]] = {}
         for layer in plan.layers:
             for value in _group(layer).inputs:
                 self.readers.setdefault(value, []).append(layer)
-        self.uses = Counter(
-            v for g in control.graphs(plan.graph) for e in g.eqns for v in dict.fromkeys(e.inputs)
-        )
+        graphs = list(control.graphs(plan.graph))
+        self.uses = Counter(v for g in graphs for e in g.eqns for v in dict.fromkeys(e.inputs))
+        self.uses.update(v for g in graphs for v in g.outputs)  # aux too
+
+    def starts_from_weight(self, value: Value) -> bool:
+        """Whether the seed of an output is its weight: so say the rules of what makes it.
+
+        What only moves elements is looked through; of several makers all must say so.
+        """
+        stack, seen, found = [value], set(), False
+        while stack:
+            v = stack.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            layer = self.makers.get(v)
+            if layer is None:
+                return False
+            group = _group(layer)
+            if group.main.bodies:
+                bodies = group.main.bodies
+                pairs = [p for body in bodies for p in control.results(group.main, body)]
+                stack += [inside for inside, outside in pairs if outside is v]
+            elif layer.rule.carries == "same":
+                stack += group.inputs
+            elif not layer.rule.from_weight:
+                return False
+            else:
+                found = True
+        return found
 
     def graph(self, graph: Graph) -> None:
         for eqn in reversed(graph.eqns):

@@ -50,6 +50,22 @@ def hold(x: Any) -> Any:
 hold.defvjp(lambda x: (x, None), lambda _, arrived: (None,))
 
 
+def held(eqn: Eqn, values: Sequence[Any]) -> list[Any]:
+    """One equation that relevance does not cross.
+
+    As with `hold`, a derivative of what comes out is the true one. The derivative that carries
+    relevance never looks at the equation, which may have none.
+    """
+
+    @jax.custom_vjp
+    def call(values: list[Any]) -> list[Any]:
+        return apply(eqn, values)
+
+    nothing = (None,)
+    call.defvjp(lambda values: (apply(eqn, values), None), lambda _, arrived: nothing)
+    return call(list(values))
+
+
 def is_low(dtype: Any) -> bool:
     """Floating types narrower than 32 bits."""
     return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4

@@ -37,6 +37,16 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
     return [evaluate.exact_of(evaluate.read(env, v)) for v in outputs]
 
 
+def seeded(plan: Plan, value: Value, array: Any) -> Any:
+    """An output as relevance starts from it: what is a weight there, or a relevance, inside.
+
+    Where the output's edge carries relevance because something inside reads it too, its weight
+    becomes the relevance weight * value.
+    """
+    by_value = plan.seeds.get(value) == "density" and plan.edges.get(value) == "relevance"
+    return taps.as_relevance(array) if by_value else array
+
+
 def before(plan: Plan, env: Env) -> list[Any]:
     """The explained values of a plan, computed from the inputs and constants in `env`.
 
@@ -87,12 +97,9 @@ class Carrier:
         return array
 
     def hold(self, array: Any, value: Value) -> Any:
-        """The array in its own precision, as a constant for what relevance does not cross.
-
-        Not by `evaluate.hold`: what reads it may have no derivative at all.
-        """
+        """The array in its own precision, as a constant for what relevance does not cross."""
         if value in self.plan.activity.active:
-            array = jax.lax.stop_gradient(evaluate.exact_of(array))
+            array = evaluate.hold(evaluate.exact_of(array))
         return self.lower(array, value)
 
     def run_graph(self, graph: Graph, env: Env, outputs: Sequence[Value]) -> None:
@@ -102,9 +109,11 @@ class Carrier:
     def run_step(self, step: Step, env: Env) -> None:
         """Run a layer, or an equation that relevance does not cross."""
         if step.eqn is not None:
-            # Nothing asks for its derivative, and it may have none.
-            values = [self.hold(evaluate.read(env, v), v) for v in step.eqn.inputs]
-            outputs = evaluate.apply(step.eqn, values)
+            values = [self.lower(evaluate.read(env, v), v) for v in step.eqn.inputs]
+            if any(v in self.plan.activity.active for v in step.eqn.inputs):
+                outputs = evaluate.held(step.eqn, values)
+            else:
+                outputs = evaluate.apply(step.eqn, values)
             found = zip(step.eqn.outputs, outputs, strict=True)
             env.update((v, y) for v, y in found if v in step.writes)
         elif step.layer is not None:

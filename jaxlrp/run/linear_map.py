@@ -49,7 +49,6 @@ _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_sol
 # Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.
 _IDENTITIES = frozenset({"optimization_barrier", "name", "reduce_precision"})
 _SCALES = frozenset({"mul", "div", "neg"})
-_SCALED_PLACES = frozenset({"scatter-mul", "scatter_mul"})
 _KERNELS = frozenset({"dot_general", "conv_general_dilated"})  # cores whose axes are known
 _IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
 
@@ -249,10 +248,10 @@ class LinearLayer:
             return [env[active[0]]]
         if len(active) == 1 and (name == "mul" or (name == "div" and eqn.inputs[0] in env)):
             return [how.scaled(env[active[0]], self._factor(eqn), self.sign(eqn))]
-        if name in _SCALED_PLACES and active == [eqn.inputs[0]]:
-            return [how.scaled(env[active[0]], self._scale_of_places(eqn), None)]
         if name in LINEAR_CORES and len(active) == 1:
             return [how.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
+        if name in ("scatter-mul", "scatter_mul"):
+            return [how.scaled(env[active[0]], self._scattered(eqn), None)]
         if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
             return how.moved(eqn, env)
         raise RuleError(
@@ -270,28 +269,27 @@ class LinearLayer:
 
         return functools.cache(read)
 
-    def _scale_of_places(self, eqn: Eqn) -> Callable[[], Any]:
-        """The factors of a scatter that multiplies, 1 where it does not reach."""
-        operand, places, factors = eqn.inputs
+    def _scattered(self, eqn: Eqn) -> Callable[[], Any]:
+        """The factors of a scatter that multiplies, 1 where it leaves elements alone."""
+        _, indices, scale = eqn.inputs
 
         def read() -> Any:
-            found = evaluate.as_number(evaluate.read(self.statics, factors))
-            ones = jnp.ones(operand.shape, found.dtype)
-            operands = [ones, evaluate.read(self.statics, places), found]
-            return evaluate.apply(eqn, operands, wide=True)[0]
+            factors = evaluate.as_number(evaluate.read(self.statics, scale))
+            ones = jnp.ones(eqn.out.shape, factors.dtype)
+            return evaluate.apply(eqn, [ones, evaluate.read(self.statics, indices), factors])[0]
 
         return functools.cache(read)
 
     def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
         """An equation that moves or adds up elements, with zeros for what is static."""
         operands = []
-        terms = carrying(eqn)
         for i, v in enumerate(eqn.inputs):
             if v in values:
                 operands.append(values[v])
                 continue
             static = evaluate.read(self.statics, v)
-            operands.append(jnp.zeros_like(static) if i in terms else static)
+            is_term = i in carrying(eqn) and v.dtype != bool
+            operands.append(jnp.zeros_like(static) if is_term else static)
         return evaluate.apply(_filled_with_zeros(eqn), operands, wide=True)
 
 
@@ -315,7 +313,7 @@ def _listed(x: Any) -> tuple[Any, ...]:
 
 def _zeros(group: Group) -> Any:
     out = group.outputs[0]
-    return jnp.zeros(out.shape, evaluate.as_number(jnp.zeros((), out.dtype)).dtype)
+    return jnp.zeros(out.shape, evaluate.widen(jnp.zeros((), out.dtype)).dtype)
 
 
 def sign_of(value: Value) -> int | None:
@@ -370,10 +368,16 @@ class _Ones(_Weighted):
     def through(self, core: Eqn, operand: int, x: Any) -> Any:
         """A window sum over one channel, or a sum over contracted axes."""
         if core.name == "conv_general_dilated":
-            return window_count(core, x)
-        if core.name not in _KERNELS:
-            return super().through(core, operand, x)
+            if operand == 0 and core.params["batch_group_count"] == 1:
+                return window_count(core, x)
+            return self._with_ones(core, operand, x)
+        if core.name != "dot_general":
+            return self._with_ones(core, operand, x)
         return contraction_count(core, operand, x)
+
+    def _with_ones(self, core: Eqn, operand: int, x: Any) -> Any:
+        kernel = core.inputs[_weight_position(core, operand)]
+        return self.layer.product(core, operand, x, jnp.ones(kernel.shape, x.dtype))
 
 
 def _weight_position(core: Eqn, operand: int) -> int:
@@ -617,8 +621,7 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
         return True
     if eqn.name not in (MOVES | {"select_n"}) - COPIES:
         return False
-    terms = (eqn.inputs[i] for i in carrying(eqn))
-    return any(v in static and not _is_written_zero(v) for v in terms)
+    return any(jnp.issubdtype(v.dtype, jnp.floating) and not _is_written_zero(v) for v in static)
 
 
 def _is_written_zero(value: Value) -> bool:

@@ -17,7 +17,17 @@ from jaxlrp.graph.groups import Facts, Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.recognise import Recognised, recognise
 from jaxlrp.rulemap import RuleMap
-from jaxlrp.rules import Detach, Epsilon, Follow, Pass, Rule, Taylor, Uniform, WinnerTakesAll
+from jaxlrp.rules import (
+    Detach,
+    Epsilon,
+    Follow,
+    Gradient,
+    Pass,
+    Rule,
+    Taylor,
+    Uniform,
+    WinnerTakesAll,
+)
 from jaxlrp.rules.base import LinearRule
 from jaxlrp.run import edges, evaluate
 from jaxlrp.selectors import LayerGraph, is_broad, resolve
@@ -111,6 +121,7 @@ class Plan:
         self.layers: tuple[Layer, ...] = tuple(layers)
         self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
+        self.seeds: dict[Value, str] = {}  # of outputs: what a seed is there
         # As what integers that carry a value take part in relevance.
         wide = any(str(v.dtype) in ("float64", "complex128") for v in self.activity.reached)
         self.number_dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
@@ -267,13 +278,19 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
                 continue  # relevance stops there, or goes on inside: no rule is asked
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
+    gradients = {i for i, y in enumerate(plan.layers) if isinstance(y.rule, Gradient)}
+    gradients = gradients and gradients & _between_lrp(graph)
     for index, layer in enumerate(plan.layers):
         group = group_of(layer)
         if group.entry is not None or group.main.bodies:
             continue
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
+        if index not in ruled and _has_complex(layer) and isinstance(layer.rule, Epsilon):
+            layer.rule, layer.why = _MIXED, f"default for {layer.kind} with complex values"
         _check_fit(layer)
+        if index in gradients:
+            layer.why += "; no LRP rule, though LRP stands on both sides: see Taylor()"
         if group.note:
             layer.why += f"; {group.note}"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
@@ -281,6 +298,27 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
         undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
         if layer.kind in ("product", "matmul") and undecided:
             layer.why += ", so Uniform applies"
+
+
+def _between_lrp(graph: LayerGraph) -> frozenset[int]:
+    """Layers that relevance reaches from an LRP rule, and from which it goes on to another one."""
+    makers = [[i for found in positions for i in found] for positions in graph.makers]
+    shares = [i for i, y in enumerate(graph.layers) if _shares_out(y.rule)]
+
+    def beyond(onward: Sequence[Sequence[int]]) -> set[int]:
+        found: set[int] = set()
+        stack = [other for i in shares for other in onward[i]]
+        while stack:
+            if (i := stack.pop()) not in found:
+                found.add(i)
+                stack += onward[i]
+        return found
+
+    return frozenset(beyond(graph.feeds) & beyond(makers))
+
+
+def _shares_out(rule: Rule) -> bool:
+    return not rule.from_weight and rule.carries != "same"
 
 
 def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> frozenset[int]:
@@ -305,10 +343,11 @@ def _unsupported(eqn: Eqn, layer: Layer) -> str:
     return (
         f"Relevance must pass the primitive `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
         "for which no rule is known. If its derivative says what you want, add the line "
-        f'`rules | {{"{eqn.name}": jaxlrp.Gradient()}}` (or Epsilon(0) if it is linear, Stop() if '
-        "nothing should pass) to the rule map; or stop_gradient its input. If you know what it "
-        f'computes, say so once: `jaxlrp.register_primitive("{eqn.name}", ...)` with '
-        "`elementwise=True`, `moves=True`, `linear=True` or `like=` a primitive of JAX."
+        f'`rules | {{"{eqn.name}": jaxlrp.Taylor()}}` (the derivative on the density, which '
+        "conserves where it can; or Epsilon(0) if it is linear, Stop() if nothing should pass) to "
+        "the rule map; or stop_gradient its input. If you know what it computes, say so once: "
+        f'`jaxlrp.register_primitive("{eqn.name}", ...)` with `elementwise=True`, `moves=True`, '
+        "`linear=True` or `like=` a primitive of JAX."
     )
 
 
@@ -319,7 +358,7 @@ def _check_fit(layer: Layer) -> None:
             f"{rule} was given to the {kind} layer {layer.name!r} ({layer.source}) by "
             f"{layer.why}; it fits layers of kind {', '.join(sorted(rule.fits))}."
         )
-    if type(rule) is Pass:
+    if isinstance(rule, Pass) and type(rule).propagate is Pass.propagate:
         sizes = [v.size for v in group_of(layer).inputs]
         if sizes != [math.prod(layer.shape)]:
             raise RuleError(

@@ -45,6 +45,7 @@ class View:
         self._proven = nonnegative
         self.sign_split = sign_split
         self.gate = group.gate
+        self.is_relu = group.is_relu
         self.transport = group.transport
         self.reciprocal = 1 if group.kind == "product" and group.main.name == "div" else None
         self.factors: Any = 2
