@@ -314,7 +314,7 @@ def test_a_cast_inside_conserves(dtype):
     np.testing.assert_allclose(R.sum(), value.sum(), rtol=1e-5)
     rounded = x.astype(dtype).astype(jnp.float32)
     if dtype != "int8":
-        assert_close(R, rounded * jax.grad(lambda x: (relu(x @ w) @ w[:3]).sum())(rounded), 0.1)
+        assert_close(R, rounded * jax.grad(lambda x: (relu(x @ w) @ w[:3]).sum())(rounded), 0.2)
 
 
 def test_reduced_precision_passes_all_relevance():

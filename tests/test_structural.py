@@ -83,7 +83,9 @@ def test_a_density_follows_the_derivative(name):
     fn = ALL[name]
     relevance = lrp.explain(lambda x: fn(x @ W), lrp.Epsilon(0.0))(X)
     gradient = jax.grad(lambda x: (fn(x @ W)).sum())(X)
-    np.testing.assert_allclose(relevance, X * gradient, rtol=1e-9, atol=1e-9)
+    # Through a cast passes the relevance of the rounded number.
+    tolerance = 1e-6 if name == "cast" else 1e-9
+    np.testing.assert_allclose(relevance, X * gradient, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", [*MOVES, *RANKS])

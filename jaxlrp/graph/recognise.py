@@ -20,7 +20,6 @@ _FINDERS = (
     linear.find,
     linear.fold,
     activation.find,
-    structure.find_carried_sums,
     activation.find_pairs,
     structure.find,
 )

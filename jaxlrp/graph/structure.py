@@ -6,7 +6,6 @@ from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
 from jaxlrp.graph.primitives import (
-    ADDITIONS,
     BITS,
     FIXED_LINEAR,
     LINEAR_CORES,
@@ -19,6 +18,8 @@ from jaxlrp.graph.primitives import (
     rounds,
 )
 
+# Of integers they do something else than of floats.
+_UNLIKE_FLOATS = BITS | {"div", "rem"}
 _WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
 
 
@@ -38,8 +39,10 @@ def claim_integers(bench: Workbench) -> None:
 
     Divisions round; operations on bits keep no value, and have no rule.
     """
-    for eqn in bench.graph.eqns:
-        if not bench.is_open(eqn) or not is_integer(eqn.inputs[0]):
+    for eqn in bench.eqns:
+        if eqn.name not in _UNLIKE_FLOATS or not bench.is_open(eqn):
+            continue
+        if not (is_integer(eqn.inputs[0]) or eqn.name == "bitcast_convert_type"):
             continue
         active = bench.activity.active_inputs(eqn)
         outputs = [v for v in eqn.outputs if v in bench.activity.active]
@@ -48,23 +51,6 @@ def claim_integers(bench: Workbench) -> None:
             bench.claim(Group("unsupported", [eqn], active, outputs, eqn, note=note))
         elif eqn.name in ("div", "rem") and eqn.inputs[0] in active and len(active) == 1:
             bench.claim(Group("activation", [eqn], active, outputs, eqn, note="rounds"))
-
-
-def find_carried_sums(bench: Workbench) -> None:
-    """Sums with a term that depends on the input without being active: no bias, and nobody's share.
-
-    All relevance goes to the active term. So a straight-through `x + stop_gradient(q(x) - x)`
-    passes that of the rounded number whole.
-    """
-    for eqn in bench.eqns:
-        if eqn.name not in ADDITIONS or not bench.is_open(eqn):
-            continue
-        active = bench.activity.active_inputs(eqn)
-        others = [v for v in eqn.inputs if v not in active and v in bench.activity.depends]
-        if len(active) == 1 and others and active[0].shape == eqn.out.shape:
-            group = Group("activation", [eqn], active, [eqn.out], eqn, zero_at_zero=False)
-            group.note = "passes all: the other term depends on the input without being active"
-            bench.claim(group)
 
 
 def note_integers(bench: Workbench) -> None:
