@@ -16,6 +16,7 @@ from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
+    Contributions,
     Deconvnet,
     Detach,
     Epsilon,
@@ -31,6 +32,7 @@ from jaxlrp.rules import (
     Proportional,
     Rule,
     SignalTakesAll,
+    SplitMap,
     Stop,
     Taylor,
     Uniform,
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlphaBeta",
     "BetaSmooth",
+    "Contributions",
     "Deconvnet",
     "Detach",
     "Epsilon",
@@ -67,6 +70,7 @@ __all__ = [
     "RuleMap",
     "SelectorError",
     "SignalTakesAll",
+    "SplitMap",
     "Proportional",
     "Stop",
     "TargetError",
