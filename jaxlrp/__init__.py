@@ -17,6 +17,7 @@ from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
+    Contributions,
     Deconvnet,
     Detach,
     Epsilon,
@@ -32,6 +33,7 @@ from jaxlrp.rules import (
     Proportional,
     Rule,
     SignalTakesAll,
+    SplitMap,
     Stop,
     Taylor,
     Uniform,
@@ -47,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlphaBeta",
     "BetaSmooth",
+    "Contributions",
     "Deconvnet",
     "Detach",
     "Epsilon",
@@ -68,6 +71,7 @@ __all__ = [
     "RuleMap",
     "SelectorError",
     "SignalTakesAll",
+    "SplitMap",
     "Proportional",
     "Stop",
     "TargetError",

@@ -245,3 +245,72 @@ def test_a_tanh_network_in_single_precision(rule, bias):
         return lrp.explain(lambda x: jnp.tanh(x @ a + b) @ c, rules)(given, target=1)
 
     assert relative_l2(relevance(np.float32), relevance(np.float64)) < 1e-3
+
+
+SUMS = {
+    "two values": lambda a, b: a + b,
+    "a difference": lambda a, b: a - b,
+    "a difference by broadcasting": lambda a, b: a - b[:1],
+}
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus", "alpha_beta", "gamma", "wsquare", "flat"])
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_of_several_values(name, rule):
+    rng = np.random.default_rng(8)
+    a, b, relevance = rng.normal(size=(3, 6))
+    fn = SUMS[name]
+    layer = reference.layer_of_affine(lambda x: fn(x[:6], x[6:]), (12,))
+    ours, theirs = RULES[rule]
+    rules = {"add": ours()} | ({"structural": lrp.Follow()} if "broad" in name else {})
+    _, back = lrp.relevance_vjp(fn, rules, jnp.asarray(a), jnp.asarray(b))
+    actual = np.concatenate(back(jnp.asarray(relevance)))
+    assert_close(actual, theirs(layer, np.concatenate([a, b]), relevance), tolerance=1e-12)
+
+
+POOLS = {
+    "mean": (lambda x: x.mean(1), "avg_pool"),
+    "sum": (lambda x: x.sum(1), "reduce"),
+    "negative mean": (lambda x: x.sum(0) / -2.0, "avg_pool"),
+    "running sum": (lambda x: jnp.cumsum(x, 1), "structural"),
+    "window": (
+        lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 2), (1, 1), "SAME") / 2.0,
+        "avg_pool",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus", "alpha_beta", "gamma", "wsquare", "flat"])
+@pytest.mark.parametrize("name", POOLS)
+def test_sums_of_one_value(name, rule):
+    fn, kind = POOLS[name]
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(3, 4))
+    relevance = rng.normal(size=fn(x).shape)
+    layer = reference.layer_of_affine(fn, x.shape)
+    ours, theirs = RULES[rule]
+    _, back = lrp.relevance_vjp(fn, {kind: ours()}, jnp.asarray(x))
+    actual = back(jnp.asarray(relevance))[0].reshape(-1)
+    assert_close(actual, theirs(layer, x.reshape(-1), relevance.reshape(-1)), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_norm_without_its_shift(centred):
+    """xW is not y - b: beside a large shift that would be rounding."""
+    rng = np.random.default_rng(2)
+    scale, x = rng.normal(size=(2, 8)).astype(np.float32)
+    shift = np.float32(1e6) * rng.normal(size=8).astype(np.float32)
+    relevance = rng.normal(size=8).astype(np.float32)
+
+    def fn(x, dtype):
+        h = x - x.mean() if centred else x
+        return h / jnp.sqrt((h * h).mean() + 1e-5) * scale.astype(dtype) + shift.astype(dtype)
+
+    def back(dtype):
+        rules = {"norm": lrp.Detach(bias="ignore")}
+        given = jnp.asarray(x.astype(dtype))
+        _, pull = lrp.relevance_vjp(lambda x: fn(x, dtype), rules, given)
+        return pull(jnp.asarray(relevance.astype(dtype)))[0]
+
+    assert_close(back(np.float32), back(np.float64), tolerance=1e-4)
+    np.testing.assert_allclose(back(np.float64).sum(), relevance.sum(), rtol=1e-5)

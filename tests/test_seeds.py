@@ -197,6 +197,20 @@ def test_the_gradient_of_aux(name, rules, wrap):
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_the_gradient_of_aux_by_parameters():
+    """Also where the input reaches aux through steps alone, whose derivative is 0."""
+
+    def fn(w, x):
+        y = jnp.sign(x) * w[0, :3] + jnp.floor(x) * w[1, :3]
+        return jax.nn.relu(x @ w), (y**2).sum()
+
+    def loss(w, x):
+        return lrp.value_and_relevance(fn, lrp.Gamma(), argnums=1, has_aux=True)(w, x)[0][1]
+
+    found = jax.grad(loss)(W, X)
+    np.testing.assert_allclose(found, jax.grad(lambda w, x: fn(w, x)[1])(W, X), rtol=1e-12)
+
+
 def test_the_gradient_of_the_value():
     def loss(x):
         return (lrp.value_and_relevance(lambda x: jax.nn.relu(x @ W) @ V, lrp.Gamma())(x)[0]).sum()

@@ -1,7 +1,14 @@
 """The rules: mathematics, with equations and sources. Nothing here knows a jaxpr."""
 
 from jaxlrp.rules.activations import BetaSmooth, Deconvnet, GuidedBackprop
-from jaxlrp.rules.base import LayerView, LinearMap, LinearRule, Rule
+from jaxlrp.rules.base import (
+    Contributions,
+    LayerView,
+    LinearMap,
+    LinearRule,
+    Rule,
+    SplitMap,
+)
 from jaxlrp.rules.bilinear import Proportional, SignalTakesAll, Uniform
 from jaxlrp.rules.elementary import Detach, Follow, Gradient, Pass, Stop, Taylor, WinnerTakesAll
 from jaxlrp.rules.epsilon import Epsilon
@@ -11,6 +18,7 @@ from jaxlrp.rules.positive import AlphaBeta, Gamma, ZPlus
 __all__ = [
     "AlphaBeta",
     "BetaSmooth",
+    "Contributions",
     "Deconvnet",
     "Detach",
     "Epsilon",
@@ -26,6 +34,7 @@ __all__ = [
     "Proportional",
     "Rule",
     "SignalTakesAll",
+    "SplitMap",
     "Stop",
     "Taylor",
     "Uniform",

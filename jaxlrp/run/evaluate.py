@@ -50,20 +50,34 @@ def hold(x: Any) -> Any:
 hold.defvjp(lambda x: (x, None), lambda _, arrived: (None,))
 
 
-def held(eqn: Eqn, values: Sequence[Any]) -> list[Any]:
+def held(eqn: Eqn, values: Sequence[Any], mark: Any) -> list[Any]:
     """One equation that relevance does not cross.
 
     As with `hold`, a derivative of what comes out is the true one. The derivative that carries
-    relevance never looks at the equation, which may have none.
+    relevance never looks at the equation, which may have none. `mark` is a number that this
+    derivative does look at: without one, the next derivative would be the one that is held.
     """
 
     @jax.custom_vjp
-    def call(values: list[Any]) -> list[Any]:
+    def call(values: list[Any], mark: Any) -> list[Any]:
         return apply(eqn, values)
 
-    nothing = (None,)
-    call.defvjp(lambda values: (apply(eqn, values), None), lambda _, arrived: nothing)
-    return call(list(values))
+    def forward(values: list[Any], mark: Any) -> tuple[list[Any], None]:
+        return apply(eqn, values), None
+
+    call.defvjp(forward, lambda _, arrived: (None, None))
+    return call(list(values), mark)
+
+
+def held_value(x: Any, mark: Any) -> Any:
+    """`hold`, also where the derivative that carries relevance sees nothing of x."""
+
+    @jax.custom_vjp
+    def call(x: Any, mark: Any) -> Any:
+        return x
+
+    call.defvjp(lambda x, mark: (x, None), lambda _, arrived: (None, None))
+    return call(x, mark)
 
 
 def is_low(dtype: Any) -> bool:

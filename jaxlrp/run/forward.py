@@ -33,6 +33,8 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
     carrier = Carrier(plan, probes)
     for value in plan.explained:
         env[value] = carrier.raise_(env[value], value)
+    if plan.activity.active - plan.activity.reached:
+        carrier.mark = jnp.sum(env[plan.explained[0]])
     carrier.run_graph(plan.graph, env, outputs)
     return [evaluate.exact_of(evaluate.read(env, v)) for v in outputs]
 
@@ -70,7 +72,10 @@ class Carrier:
     pair: exact, and as a float with which relevance comes back.
     """
 
-    def __init__(self, plan: Plan, probes: Probes, calls: regions.Calls | None = None):
+    def __init__(
+        self, plan: Plan, probes: Probes, calls: regions.Calls | None = None, mark: Any = None
+    ):
+        self.mark = mark  # a number that depends on what is explained; see `evaluate.held`
         self.plan = plan
         self.probes = probes
         self.calls = regions.Calls() if calls is None else calls
@@ -79,7 +84,7 @@ class Carrier:
 
     def within(self, probes: Probes) -> Carrier:
         """The carrier of a body or a region."""
-        return Carrier(self.plan, probes, self.calls)
+        return Carrier(self.plan, probes, self.calls, self.mark)
 
     def raise_(self, array: Any, value: Value) -> Any:
         if isinstance(array, Counted):
@@ -99,7 +104,7 @@ class Carrier:
     def hold(self, array: Any, value: Value) -> Any:
         """The array in its own precision, as a constant for what relevance does not cross."""
         if value in self.plan.activity.active:
-            array = evaluate.hold(evaluate.exact_of(array))
+            array = evaluate.held_value(evaluate.exact_of(array), self.mark)
         return self.lower(array, value)
 
     def run_graph(self, graph: Graph, env: Env, outputs: Sequence[Value]) -> None:
@@ -109,11 +114,14 @@ class Carrier:
     def run_step(self, step: Step, env: Env) -> None:
         """Run a layer, or an equation that relevance does not cross."""
         if step.eqn is not None:
+            active = self.plan.activity.active
             values = [self.lower(evaluate.read(env, v), v) for v in step.eqn.inputs]
-            if any(v in self.plan.activity.active for v in step.eqn.inputs):
-                outputs = evaluate.held(step.eqn, values)
-            else:
+            if active.isdisjoint(step.eqn.outputs):  # without a derivative, so without one here
+                pairs = zip(step.eqn.inputs, values, strict=True)
+                values = [jax.lax.stop_gradient(x) if v in active else x for v, x in pairs]
                 outputs = evaluate.apply(step.eqn, values)
+            else:
+                outputs = evaluate.held(step.eqn, values, self.mark)
             found = zip(step.eqn.outputs, outputs, strict=True)
             env.update((v, y) for v, y in found if v in step.writes)
         elif step.layer is not None:
