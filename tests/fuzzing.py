@@ -17,6 +17,8 @@ import numpy as np
 import jaxlrp as lrp
 from tests import random_programs as draws
 from tests import rewrites
+from tests.layer_reference import relevance
+from tests.program_layers import layers_of, reference_rules
 from tests.programs import Program, script
 
 TOLERANCE = 1e-9  # of the largest relevance
@@ -34,26 +36,31 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """`verdict` is same, differs, error, refused (both spellings, alike), or why it was redrawn."""
+    """What came of a case.
+
+    `verdict` is same, differs, error, refused (both spellings, alike), value, reference (another
+    relevance than that of the slow reference), or why it was redrawn.
+    """
 
     verdict: str
     one: Program
     other: Program | None = None
     distance: float = 0.0
     detail: str = ""
+    referenced: bool = False  # compared with the reference too
 
     @property
     def failed(self) -> bool:
-        return self.verdict.split(":")[0] in ("differs", "error", "value")
+        return self.verdict.split(":")[0] in ("differs", "error", "value", "reference")
 
     @property
     def redrawn(self) -> bool:
         return self.verdict.startswith("redrawn")
 
 
-def draw(run: int, number: int) -> Case:
+def draw(run: int, number: int, attempt: int = 0) -> Case:
     """Case `number` of a run: rule maps in turn, a program, one to four rewrites of it."""
-    rng = random.Random(f"{run}/{number}")
+    rng = random.Random(f"{run}/{number}/{attempt}")
     rules = draws.RULES[number % len(draws.RULES)]
     seed = rng.randrange(2**31)
     program, chain = draws.program(seed), []
@@ -131,7 +138,23 @@ def compare(one: Program, other: Program, rules: str) -> Outcome:
             return Outcome("value: the rewrite changes the function", one, other)
         return Outcome("value: the plan changes the function", one, other)
     gap = distance(a[1], b[1])
-    return Outcome("differs" if gap > TOLERANCE else "same", one, other, gap)
+    if gap > TOLERANCE:
+        return Outcome("differs", one, other, gap)
+    expected = reference(one, rules)
+    if expected is None:
+        return Outcome("same", one, other, gap)
+    gap = distance(expected, a[1])
+    return Outcome("reference" if gap > TOLERANCE else "same", one, other, gap, referenced=True)
+
+
+def reference(one: Program, rules: str) -> np.ndarray | None:
+    """The relevance of a feed-forward program, contribution by contribution; None for others."""
+    layers, named = layers_of(one), reference_rules(rules)
+    if layers is None or named is None:
+        return None
+    return np.stack([relevance(layers, row.reshape(-1), *named) for row in one.x]).reshape(
+        one.x.shape
+    )
 
 
 def run(case: Case) -> Outcome:

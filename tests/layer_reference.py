@@ -258,9 +258,7 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "gelu": (
         lambda x: 0.5 * x * (1 + _erf(x / 2**0.5)),
-        lambda x: (
-            0.5 * (1 + _erf(x / 2**0.5)) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-        ),
+        lambda x: 0.5 * (1 + _erf(x / 2**0.5)) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
     ),
     "softplus": (lambda x: np.logaddexp(x, 0), _sigmoid),
     "hard_swish": (

@@ -81,6 +81,8 @@ class _Reader:
             f, df = ACTIVATIONS[op]
             return self._layer(node, "activation", source, f=f, df=df)
         if op == "add":
+            if any(self._begins_higher(a) for a in node.args):
+                return False
             return self._layer(node, "add", *self._terms(node))
         if op == "concat":
             return self._concat(node)
@@ -195,6 +197,11 @@ class _Reader:
             else:
                 terms.append(arg)
         return terms
+
+    def _begins_higher(self, name: str) -> bool:
+        """Whether x + f(x) has an x that is itself an activation: all of it may be one."""
+        node = self.one.by_name.get(name)
+        return node is not None and node.op in ACTIVATIONS and self.one.readers(name) > 1
 
     def _concat(self, node: Node) -> bool:
         if not self._layer(node, "join", *node.args):
@@ -312,9 +319,7 @@ def _named(name: str, epsilon: float = 1e-6, **more: Any) -> Any:
 _epsilon = _named("epsilon", takes=("epsilon",))
 _zplus = _named("zplus")
 _gamma = _named("gamma", takes=("gamma",), defaults={"gamma": 0.25})
-_alpha_beta = _named(
-    "alpha_beta", takes=("alpha", "beta"), defaults={"alpha": 2.0, "beta": 1.0}
-)
+_alpha_beta = _named("alpha_beta", takes=("alpha", "beta"), defaults={"alpha": 2.0, "beta": 1.0})
 _flat = _named("flat")
 _wsquare = _named("wsquare", bias="ignore")
 _zbox = _named("zbox", takes=("low", "high"))
@@ -326,7 +331,9 @@ def _map(
     dense = dense or _epsilon(1e-6)
     add = _epsilon(sums)
     plain = ("pass", {"bias": "absorb"})
-    kinds = dict.fromkeys("activation move join max_pool softmax product matmul norm".split(), plain)
+    kinds = dict.fromkeys(
+        "activation move join max_pool softmax product matmul norm".split(), plain
+    )
     linear = {"dense": dense, "conv": conv or dense, "affine": more.pop("affine", dense)}
     return {**kinds, **linear, "add": add, "avg_pool": add, **more}
 

@@ -1,4 +1,4 @@
-"""Small programs as data: lines of Python over named values, so that one can be rewritten and printed.
+"""Small programs as data: lines of Python over named values, to be rewritten and printed.
 
 A program is a list of nodes in dataflow order. A node says what it is (`op` and `facts`, read by
 the rewrites and by the reference in tests/layer_reference.py) and how it is written (`text`, in

@@ -137,8 +137,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "rsqrt": "{0} * lax.rsqrt((jnp.square({0})).sum(-1, keepdims=True) + 1e-6)",
         "reciprocal": "{0} * (1 / jnp.sqrt(({0} ** 2).sum(-1, keepdims=True) + 1e-6))",
         "power": "{0} / (({0} ** 2).sum(-1, keepdims=True) + 1e-6) ** 0.5",
-        "contraction": "{0} / jnp.sqrt("
-        "jnp.einsum('...i,...i->...', {0}, {0}) + 1e-6)[..., None]",
+        "contraction": "{0} / jnp.sqrt(jnp.einsum('...i,...i->...', {0}, {0}) + 1e-6)[..., None]",
         "negatives": "-{0} / -jnp.sqrt(({0} * {0}).sum(-1, keepdims=True) + 1e-6)",
     },
     "batch_norm": {  # gamma, beta, mean, variance
@@ -146,8 +145,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "rsqrt": "({0} - {3}) * lax.rsqrt({4} + 1e-3) * {1} + {2}",
         "scale first": "{1} * ({0} - {3}) / jnp.sqrt({4} + 1e-3) + {2}",
         "joined": "({0} - {3}) * ({1} * lax.rsqrt({4} + 1e-3)) + {2}",
-        "folded": "{0} * ({1} / jnp.sqrt({4} + 1e-3))"
-        " + ({2} - {3} * ({1} / jnp.sqrt({4} + 1e-3)))",
+        "folded": "{0} * ({1} / jnp.sqrt({4} + 1e-3)) + ({2} - {3} * ({1} / jnp.sqrt({4} + 1e-3)))",
         "backwards": "({3} - {0}) / jnp.sqrt({4} + 1e-3) * -{1} + {2}",
         "shift subtracted": "{0} * {1} / jnp.sqrt({4} + 1e-3)"
         " - ({3} * {1} / jnp.sqrt({4} + 1e-3) - {2})",
@@ -195,8 +193,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "array": "{0} * jnp.full({0}.shape[-1:], 0.5)",
     },
     "max_pool": {
-        "window": "lax.reduce_window("
-        "{0}, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')",
+        "window": "lax.reduce_window({0}, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')",
         "reshape": "{0}.reshape({0}.shape[0], {0}.shape[1] // 2, 2, {0}.shape[2] // 2, 2,"
         " {0}.shape[3]).max((2, 4))",
         "slices": "jnp.maximum(jnp.maximum({0}[:, ::2, ::2], {0}[:, ::2, 1::2]),"
@@ -205,8 +202,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         " {0}[:, 1::2, ::2], {0}[:, 1::2, 1::2]]).max(0)",
     },
     "avg_pool": {
-        "window": "lax.reduce_window("
-        "{0}, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID') / 4",
+        "window": "lax.reduce_window({0}, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID') / 4",
         "window of quarters": "lax.reduce_window("
         "{0} * 0.25, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')",
         "reshape": "{0}.reshape({0}.shape[0], {0}.shape[1] // 2, 2, {0}.shape[2] // 2, 2,"
@@ -222,8 +218,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
     "mean": {  # over all axes between the batch and the features
         "mean": "{0}.mean(tuple(range(1, {0}.ndim - 1)))",
         "flat": "{0}.reshape({0}.shape[0], -1, {0}.shape[-1]).mean(1)",
-        "sum": "{0}.reshape({0}.shape[0], -1, {0}.shape[-1]).sum(1)"
-        " / np.prod({0}.shape[1:-1])",
+        "sum": "{0}.reshape({0}.shape[0], -1, {0}.shape[-1]).sum(1) / np.prod({0}.shape[1:-1])",
         "scaled before": "({0} / np.prod({0}.shape[1:-1]))"
         ".reshape({0}.shape[0], -1, {0}.shape[-1]).sum(1)",
         "contraction": "jnp.einsum('bnd,n->bd', {0}.reshape({0}.shape[0], -1, {0}.shape[-1]),"
@@ -533,7 +528,7 @@ def _again(e: Edit, text: str, *args: str) -> bool:
 
 def _clone(e: Edit, name: str, deep: int) -> str:
     node = e.program.by_name.get(name)
-    if node is None or node.op == "text" and node.body:
+    if node is None or node.body:
         return name
     args = tuple(_clone(e, a, deep - 1) for a in node.args) if deep > 0 else node.args
     copy = dataclasses.replace(node, name=e.fresh(), args=args)
@@ -566,7 +561,8 @@ def _(e: Edit) -> bool:
     views = [e.let("{0}[:, 0:]", a) for _ in parts[1:3]]
     text, args = parts[0], [a, *e.args[1:], *views]
     for index, part in enumerate(parts[1:]):
-        text += "{%d}" % (len(e.args) + min(index, len(views) - 1)) + part
+        place = len(e.args) + min(index, len(views) - 1)
+        text += f"{{{place}}}{part}"
     return e.to(text, *args)
 
 
@@ -592,8 +588,7 @@ _MOVES = {
     "cast to itself": "lax.convert_element_type({0}, {0}.dtype)",
     "choose all": "jnp.where(jnp.ones({0}.shape[-1], bool), {0}, 0.0)",
     "scatter into zeros": "jnp.zeros_like({0}).at[..., :].set({0})",
-    "concatenate and crop": "jnp.concatenate([{0}, jnp.ones_like({0})], -1)"
-    "[..., : {0}.shape[-1]]",
+    "concatenate and crop": "jnp.concatenate([{0}, jnp.ones_like({0})], -1)[..., : {0}.shape[-1]]",
     "expand and squeeze": "{0}[:, None][:, 0]",
     "triangle and the rest": "jnp.where(np.arange({0}.shape[-1]) > 0, {0}, 0.0)"
     " + jnp.where(np.arange({0}.shape[-1]) > 0, 0.0, {0})",
