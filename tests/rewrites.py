@@ -43,9 +43,9 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "quotient": "(jnp.exp({0}) - jnp.exp(-{0})) / (jnp.exp({0}) + jnp.exp(-{0}))",
     },
     "sigmoid": {
+        "logistic": "jax.nn.sigmoid({0})",
         "exp": "1 / (1 + jnp.exp(-{0}))",
         "tanh": "0.5 * (jnp.tanh(0.5 * {0}) + 1)",
-        "expit": "lax.logistic({0})",
         "exp over": "jnp.exp({0}) / (jnp.exp({0}) + 1)",
     },
     "silu": {
@@ -247,8 +247,8 @@ SPELLINGS: dict[str, dict[str, str]] = {
         " + jnp.imag(jnp.fft.rfft({0})) * {1}), {0}.shape[-1])",
     },
     "power": {  # of a spectrum
-        "abs": "jnp.abs(jnp.fft.rfft({0})) ** 2",
         "parts": "jnp.real(jnp.fft.rfft({0})) ** 2 + jnp.imag(jnp.fft.rfft({0})) ** 2",
+        "abs": "jnp.abs(jnp.fft.rfft({0})) ** 2",
         "conjugate": "jnp.real(jnp.fft.rfft({0}) * jnp.conj(jnp.fft.rfft({0})))",
     },
 }

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import random
 
+import jax
 import numpy as np
 import pytest
 
+import jaxlrp as lrp
 from tests import fuzzing, rewrites
 from tests import random_programs as draws
 from tests.programs import Program
@@ -224,6 +226,15 @@ def test_random_chains_of_rewrites(number, request):
         request.applymarker(pytest.mark.xfail(reason="; ".join(reasons), strict=False))
     outcome = fuzzing.run(case)
     assert not outcome.failed, fuzzing.report(case, lambda c: (c.chain, outcome))
+
+
+@pytest.mark.parametrize("number", [0, 3, 28, 35])
+def test_programs_run_in_numpy_as_in_jax(number):
+    case = fuzzing.draw(0, number)
+    one = draws.program(case.seed)
+    fn = lrp.value_and_relevance(one.build(), draws.rule_map(case.rules))
+    for compiled, run in zip(jax.jit(fn)(one.x, one.passed), fuzzing.explained(one, case.rules)):
+        assert fuzzing.distance(np.asarray(compiled), run) < 1e-10
 
 
 def test_there_are_rewrites_of_many_kinds():
