@@ -103,21 +103,28 @@ def _run(eqn: Any, args: list[Any]) -> list[Any]:
         return _scan(params, args)
     if name == "cond":
         return _closed(params["branches"][int(args[0])], args[1:])
-    if name == "optimization_barrier":
-        return args
     if name != "while":
         for key in _CALLS:
             if key in params:
                 return _closed(params[key], args)
+    return equation(eqn.primitive, params, args, [v.aval for v in eqn.outvars])
+
+
+def equation(
+    primitive: Any, params: dict[str, Any], args: list[Any], avals: list[Any]
+) -> list[Any]:
+    """The outputs of one equation that calls nothing."""
+    name, aval = primitive.name, avals[0]
+    if name == "optimization_barrier":
+        return args
     if name == "split":
         cuts = np.cumsum(params["sizes"])[:-1]
         return list(np.split(np.asarray(args[0]), cuts, params["axis"]))
-    aval = eqn.outvars[0].aval
     out = _numpy(name, params, args, aval)
     if out is not None:
         return [np.asarray(out, aval.dtype)]
-    outs = eqn.primitive.bind(*args, **params)
-    return list(outs) if eqn.primitive.multiple_results else [outs]
+    outs = primitive.bind(*args, **params)
+    return list(outs) if primitive.multiple_results else [outs]
 
 
 def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any:
@@ -151,7 +158,9 @@ def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any
         return args[0][tuple(slice(*c) for c in cut)]
     if name == "concatenate":
         return np.concatenate(args, params["dimension"])
-    if name == "pad" and all(lo >= 0 and hi >= 0 and not i for lo, hi, i in params["padding_config"]):
+    if name == "pad" and all(
+        lo >= 0 and hi >= 0 and not i for lo, hi, i in params["padding_config"]
+    ):
         widths = [(lo, hi) for lo, hi, _ in params["padding_config"]]
         return np.pad(args[0], widths, constant_values=args[1])
     if name == "convert_element_type" and np.issubdtype(aval.dtype, np.floating):

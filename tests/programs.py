@@ -61,21 +61,21 @@ def tower_looped(x, w, b):
 """,
     "recur": """
 def recur(x, u, v, b):
-    h = jnp.zeros((x.shape[0], v.shape[0]))
-    for t in range(x.shape[1]):
+    h = jnp.tanh(x[:, 0] @ u + b)
+    for t in range(1, x.shape[1]):
         h = jnp.tanh((x[:, t] @ u + b) + h @ v)
     return h
 """,
     "recur_scanned": """
 def recur_scanned(x, u, v, b):
-    h = jnp.zeros((x.shape[0], v.shape[0]))
-    return lax.scan(lambda h, x: (jnp.tanh((x @ u + b) + h @ v), None), h, x.swapaxes(0, 1))[0]
+    h = jnp.tanh(x[:, 0] @ u + b)
+    step = lambda h, x: (jnp.tanh((x @ u + b) + h @ v), None)
+    return lax.scan(step, h, x[:, 1:].swapaxes(0, 1))[0]
 """,
     "recur_hoisted": """
 def recur_hoisted(x, u, v, b):
-    h = jnp.zeros((x.shape[0], v.shape[0]))
     xs = (x @ u + b).swapaxes(0, 1)
-    return lax.scan(lambda h, x: (jnp.tanh(x + h @ v), None), h, xs)[0]
+    return lax.scan(lambda h, x: (jnp.tanh(x + h @ v), None), jnp.tanh(xs[0]), xs[1:])[0]
 """,
     "patches": """
 def patches(x, kernel, pads, stride):

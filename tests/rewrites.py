@@ -161,7 +161,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "exp of log": "jnp.exp(jax.nn.log_softmax({0}, axis=-1))",
         "logsumexp": "jnp.exp({0} - jax.nn.logsumexp({0}, axis=-1, keepdims=True))",
         "reciprocal": "jnp.exp({0}) * (1 / jnp.exp({0}).sum(-1, keepdims=True))",
-        "contraction": "jnp.exp({0}) / (jnp.exp({0}) @ jnp.ones(({0}.shape[-1], 1)))",
+        "contraction": "jnp.exp({0}) / (jnp.exp({0}) @ jnp.ones(({0}.shape[-1], 1), {0}.dtype))",
     },
     "mask": {
         "where": "jnp.where({1}, {0}, -jnp.inf)",
@@ -190,7 +190,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "quotient": "{0} / 2.0",
         "power": "{0} * 4 ** -0.5",
         "reciprocal": "{0} * (1 / 2)",
-        "array": "{0} * jnp.full({0}.shape[-1:], 0.5)",
+        "array": "{0} * jnp.full({0}.shape[-1:], 0.5, {0}.dtype)",
     },
     "max_pool": {
         "window": "lax.reduce_window({0}, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')",
@@ -209,9 +209,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         " {0}.shape[3]).mean((2, 4))",
         "sum": "{0}.reshape({0}.shape[0], {0}.shape[1] // 2, 2, {0}.shape[2] // 2, 2,"
         " {0}.shape[3]).sum((2, 4)) * 0.25",
-        "slices": "({0}[:, ::2, ::2] + {0}[:, ::2, 1::2]"
-        " + {0}[:, 1::2, ::2] + {0}[:, 1::2, 1::2]) / 4",
-        "convolution": "lax.conv_general_dilated({0}, jnp.full((2, 2, 1, {0}.shape[-1]), 0.25),"
+        "convolution": "lax.conv_general_dilated({0}, jnp.full((2, 2, 1, {0}.shape[-1]), 0.25, {0}.dtype),"
         " (2, 2), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),"
         " feature_group_count={0}.shape[-1])",
     },
@@ -222,7 +220,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "scaled before": "({0} / np.prod({0}.shape[1:-1]))"
         ".reshape({0}.shape[0], -1, {0}.shape[-1]).sum(1)",
         "contraction": "jnp.einsum('bnd,n->bd', {0}.reshape({0}.shape[0], -1, {0}.shape[-1]),"
-        " jnp.full(np.prod({0}.shape[1:-1]), 1 / np.prod({0}.shape[1:-1])))",
+        " jnp.full(np.prod({0}.shape[1:-1]), 1 / np.prod({0}.shape[1:-1]), {0}.dtype))",
     },
     "tower": {
         "loop": "tower({0}, {1}, {2})",
@@ -593,6 +591,9 @@ _MOVES = {
     "triangle and the rest": "jnp.where(np.arange({0}.shape[-1]) > 0, {0}, 0.0)"
     " + jnp.where(np.arange({0}.shape[-1]) > 0, 0.0, {0})",
 }
+
+
+MOVED = tuple(_MOVES)
 
 
 def _move(text: str) -> Callable[[Edit], bool]:
