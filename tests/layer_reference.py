@@ -31,7 +31,7 @@ class Layer:
       join: the inputs one after the other.
       add: the sum of its inputs. avg_pool: matrix.
       max_pool: windows (J, n), indices.
-      norm: groups (G, n) of indices, centred, epsilon, kind "mean" or "sum" of squares; scale, shift.
+      norm: groups (G, n) of indices, centred, epsilon, of "mean" or "sum"; scale, shift.
       softmax: rows (G, n) of indices; allowed (I,).
       product: the elements of two inputs multiplied; `gate`: which of the two.
       matmul: out_j = sum_k a[left[j, k]] b[right[j, k]].

@@ -77,8 +77,7 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any
     env.update(zip(jaxpr.invars, args))
     for eqn in jaxpr.eqns:
         outs = _run(eqn, [read(a) for a in eqn.invars])
-        for var, out in zip(eqn.outvars, outs, strict=True):
-            env[var] = out
+        env.update(zip(eqn.outvars, outs, strict=True))
     return [read(a) for a in jaxpr.outvars]
 
 

@@ -61,10 +61,7 @@ class _Reader:
                 start, steps = self.pending[source]
                 return self._wait(node, start, [*steps, node])
             if op in MOVES and source in self.number:
-                index = self._index(node)
-                if not self._layer(node, "move", source, index=index):
-                    return False
-                return True
+                return self._layer(node, "move", source, index=self._index(node))
             if source in self.chains or op in MOVES:
                 return False  # several readers: whose scale is it?
             producer = self.one.by_name.get(source)

@@ -209,9 +209,9 @@ SPELLINGS: dict[str, dict[str, str]] = {
         " {0}.shape[3]).mean((2, 4))",
         "sum": "{0}.reshape({0}.shape[0], {0}.shape[1] // 2, 2, {0}.shape[2] // 2, 2,"
         " {0}.shape[3]).sum((2, 4)) * 0.25",
-        "convolution": "lax.conv_general_dilated({0}, jnp.full((2, 2, 1, {0}.shape[-1]), 0.25, {0}.dtype),"
-        " (2, 2), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),"
-        " feature_group_count={0}.shape[-1])",
+        "convolution": "lax.conv_general_dilated("
+        "{0}, jnp.full((2, 2, 1, {0}.shape[-1]), 0.25, {0}.dtype), (2, 2), 'VALID',"
+        " dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count={0}.shape[-1])",
     },
     "mean": {  # over all axes between the batch and the features
         "mean": "{0}.mean(tuple(range(1, {0}.ndim - 1)))",

@@ -35,6 +35,15 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "to int and up": lambda x: (x.astype(jnp.int32) >= 0) * x,
     "to bool": lambda x: x.astype(bool) * 2.0,
     "to uint8": lambda x: jnp.abs(x).astype(jnp.uint8) * 1.0,
+    "shifted to int": lambda x: (jax.nn.sigmoid(x) + 0.5).astype(jnp.int32),
+    "large to bool": lambda x: (x * x + 2).astype(bool) * 1.0,
+    "negative to unsigned": lambda x: (-(x * x) - 1).astype(jnp.uint8),
+    "large to int8": lambda x: (x * x * 100).astype(jnp.int8),
+    "top_k's indices of large": lambda x: lax.top_k(x * x + 5, 2)[1],
+    "where a sum is": lambda x: jnp.where(x.sum(0)[:, None] > 0, x.sum(0)[None, :], 0.0),
+    "where the vector is": lambda x: (lambda v: jnp.where(v[:, None] > 0, v[None, :], 0.0))(
+        x.sum(0)
+    ),
     "sigmoid to int": lambda x: jax.nn.sigmoid(x).astype(jnp.int32),
     "tanh to int8": lambda x: (100 * jnp.tanh(x)).astype(jnp.int8) * 1.0,
     "fill": lambda x: x[0].at[jnp.array([1, 9])].get(mode="fill", fill_value=-1.0),
@@ -133,9 +142,16 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "max of sums": lambda x: jnp.maximum(x.sum(), 0.0) - 0.5,
 }
 # Claims that are false today.
+_CAST = "a cast is said to keep the bounds"
 _CARRY = "a carry is said to vary along the axes of the value that it begins as"
 KNOWN: dict[str, str] = {
+    "shifted to int": _CAST,
+    "large to bool": _CAST,
+    "negative to unsigned": _CAST,
+    "large to int8": _CAST,
     "top_k's indices": "indices are said to lie where the values do",
+    "top_k's indices of large": "indices are said to lie where the values do",
+    "where the vector is": "a predicate about other elements is taken for one about these",
     "fill of squares": "a gather that fills is said to keep the bounds of its operand",
     "scan of a sum": _CARRY,
     "scan that falls": _CARRY,
@@ -201,7 +217,9 @@ class Claims:
     """The claims about one function, and whether they held."""
 
     def __init__(self, fn: Callable[..., Any], args: Sequence[Any]):
-        flat = lambda *a: jax.tree.leaves(fn(*jax.tree.unflatten(jax.tree.structure(args), a)))
+        def flat(*leaves):
+            return jax.tree.leaves(fn(*jax.tree.unflatten(jax.tree.structure(args), leaves)))
+
         self.leaves = [np.asarray(a) for a in jax.tree.leaves(args)]
         self.graph = trace.build(jax.make_jaxpr(flat)(*self.leaves), [()] * len(self.leaves))
         activity = Activity(self.graph, self.graph.inputs[:1], self.graph.outputs)

@@ -27,8 +27,8 @@ import jax
 jax.config.update("jax_enable_x64", True)
 warnings.simplefilter("ignore")
 
-from tests import fuzzing
-from tests.random_programs import RULES
+from tests import fuzzing  # noqa: E402
+from tests.random_programs import RULES  # noqa: E402
 
 ATTEMPTS = 8  # programs drawn for one case before it is left out
 MOST_REDRAWN = 0.1
