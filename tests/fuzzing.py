@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,8 +212,8 @@ def shrunk(case: Case, budget: int = 60) -> tuple[Chain, Outcome]:
     return chain, found
 
 
-def report(case: Case, shrink: Callable[[Case], tuple[Chain, Outcome]] = shrunk) -> str:
-    chain, outcome = shrink(case)
+def report(case: Case, chain: Chain, outcome: Outcome) -> str:
+    """A runnable text with both spellings, and what came of them."""
     names = ", ".join(name for name, _ in chain)
     head = f"# {outcome.verdict}, {outcome.distance:.2e} of the largest; {names}; {case.rules}\n"
     head += f"# {outcome.detail}\n" if outcome.detail else ""

@@ -146,7 +146,8 @@ def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any
             shape[dim] = n
         return np.broadcast_to(args[0].reshape(shape), params["shape"])
     if name in ("reshape", "squeeze", "expand_dims"):
-        return args[0].reshape(aval.shape)
+        order = params.get("dimensions") if name == "reshape" else None
+        return (args[0] if order is None else args[0].transpose(order)).reshape(aval.shape)
     if name == "transpose":
         return args[0].transpose(params["permutation"])
     if name == "rev":

@@ -64,10 +64,7 @@ class _Reader:
                 return self._layer(node, "move", source, index=self._index(node))
             if source in self.chains or op in MOVES:
                 return False  # several readers: whose scale is it?
-            producer = self.one.by_name.get(source)
-            if producer is not None and producer.op in ("add", "mul", "layer_norm", "rms_norm"):
-                return False
-            if producer is not None and producer.op in ("l2_norm", "avg_pool", "mean", "mix"):
+            if self._folds_elsewhere(source):
                 return False
             return self._wait(node, source, [node])
         if op in CORES:
@@ -94,6 +91,14 @@ class _Reader:
         if op in ("scores", "mix", "half", "mask", "softmax"):
             return self._attention(node)
         return False
+
+    def _folds_elsewhere(self, name: str) -> bool:
+        """Whether a scale behind this value may belong to a sum, a norm, or what was joined."""
+        node = self.one.by_name.get(name)
+        while node is not None and node.op in MOVES:
+            node = self.one.by_name.get(node.args[0])
+        several = ("add", "mul", "concat", "layer_norm", "rms_norm", "l2_norm")
+        return node is not None and node.op in (*several, "avg_pool", "mean", "mix")
 
     # Linear layers and what folds into them.
 

@@ -295,7 +295,7 @@ def test_random_chains_of_rewrites(number, request):
     if reasons:
         request.applymarker(pytest.mark.xfail(reason="; ".join(reasons), strict=False))
     outcome = fuzzing.run(case)
-    assert not outcome.failed, fuzzing.report(case, lambda c: (c.chain, outcome))
+    assert not outcome.failed, fuzzing.report(case, case.chain, outcome)
 
 
 @pytest.mark.parametrize("number", [0, 3, 28, 35])

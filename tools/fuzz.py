@@ -76,10 +76,12 @@ def step(state: dict[str, Any], seed: int, number: int, shrink: int) -> None:
     if outcome.referenced:
         count(state, "verdicts", "compared with the reference")
     if outcome.failed:
-        report = fuzzing.report(drawn, lambda c: fuzzing.shrunk(c, shrink))
+        chain, outcome = fuzzing.shrunk(drawn, shrink)
+        report = fuzzing.report(drawn, chain, outcome)
         print(f"\n##### case {number}\n{report}", flush=True)
-        chain = [name for name, _ in drawn.chain]
-        entry = {"case": number, "rules": drawn.rules, "chain": chain, "report": report}
+        # What differs from the reference does so in any spelling.
+        names = [name for name, _ in chain] if outcome.verdict != "reference" else ["reference"]
+        entry = {"case": number, "rules": drawn.rules, "chain": names, "report": report}
         state["failures"].append(entry)
     state["seconds"] += time.perf_counter() - start
     state["next"] = number + 1
@@ -101,7 +103,7 @@ def summary(state: dict[str, Any]) -> bool:
         name for f in state["failures"] for name in (f["chain"] if len(f["chain"]) == 1 else ())
     )
     if failures:
-        print("rewrites that failed alone:", ", ".join(f"{k} {n}" for k, n in failures.items()))
+        print("failed alone:", ", ".join(f"{k} {n}" for k, n in failures.most_common()))
     clean = not state["failures"] and share < MOST_REDRAWN
     hours = state["seconds"] / 3600
     print(
