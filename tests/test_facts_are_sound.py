@@ -64,6 +64,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "even power": lambda x: x**4,
     "power of a base": lambda x: jnp.abs(x) ** x,
     "power to a number": lambda x: jnp.abs(x) ** 1.5,
+    "power to an odd number": lambda x: lax.pow(x, jnp.full(x.shape, 3.0)),
     "two to the power": lambda x: 2.0**x,
     "cumulative sum": lambda x: jnp.cumsum(x * x, -1),
     "cumulative product": lambda x: jnp.cumprod(jax.nn.sigmoid(x), -1),

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FACTS = "tests/test_facts_are_sound.py"
 REWRITES = "tests/test_rewrites.py"
 LAYERS = "tests/test_layer_reference.py"
+RECOGNITION = "tests/test_recognition.py"
 # Tests marked as failing today would hide a mutant: what is looked at passes without it.
 BASE = ("-q", "-x", "-p", "no:cacheprovider")
 
@@ -101,50 +102,50 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/norm.py",
         'if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):',
         "if False:",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     Mutant(
         "graph/norm.py",
         "if v is source:\n            return None",
         "if False:\n            return None",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     Mutant(
         "graph/norm.py",
         "return eqns if thin.size < scaled.size else None",
         "return eqns",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     # Linear layers, activations and gates.
     Mutant(
         "graph/linear.py",
         "return None  # the active operand is broadcast",
         "pass  # the active operand is broadcast",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     Mutant(
         "graph/linear.py",
         "if scale.ndim == start.ndim and not bench.statics.varying_axes(scale) <= features:",
         "if False:",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     Mutant(
         "graph/activation.py",
         "if last.name in ADDITIONS and source in last.inputs:",
         "if False:",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     Mutant(
         "graph/activation.py",
         "if affine_operand(bench, last) is not None and not _literal(bench, last):",
         "if False:",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     Mutant(
         "graph/gates.py",
         "return low >= UNIT[0] and high <= UNIT[1]",
         "return low >= UNIT[0]",
-        (LAYERS, REWRITES),
+        (LAYERS, REWRITES, RECOGNITION),
     ),
     # The mathematics.
     Mutant(
