@@ -18,7 +18,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow test-matrix third-party \
-	lint format types docs docs-serve bench bench-llama bench-loops dataset clean
+	lint format types docs docs-serve fuzz bench bench-llama bench-loops dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
@@ -30,6 +30,7 @@ help:
 	@echo "make dataset      explain 5,000 digits into a Zarr store, stop and go on at will"
 	@echo "make test         the tests (make test-slow: the slow ones too)"
 	@echo "make test-matrix  the tests under every Python found, with the oldest and newest JAX"
+	@echo "make fuzz         random programs in two spellings; stops and goes on, prints what fails"
 	@echo "make third-party  explain networks written by others"
 	@echo "make lint         ruff: lint and formatting (make format mends both)"
 	@echo "make types        pyright over jaxlrp"
@@ -69,6 +70,9 @@ test-slow: $(VENV)/.test
 
 test-matrix: $(VENV)/.made
 	$(BIN)/python tools/test_matrix.py $(ARGS)
+
+fuzz: $(VENV)/.test
+	$(BIN)/python tools/fuzz.py $(ARGS)
 
 third-party: $(THIRD)/.third-party
 	KERAS_BACKEND=jax $(THIRD)/bin/python -m pytest -m third_party tests/third_party $(ARGS)

@@ -1,0 +1,220 @@
+"""One case: a random program under one rule map, and the same program in another spelling.
+
+A case is plain data (a seed, a rule map as text, the names and places of rewrites), so that it can
+be run again, made smaller and printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+import jaxlrp as lrp
+from tests import numpy_jaxpr, rewrites
+from tests import random_programs as draws
+from tests.layer_reference import relevance
+from tests.program_layers import layers_of, reference_rules
+from tests.programs import Program, script
+
+TOLERANCE = 1e-9  # of the largest relevance
+SENSITIVE = 1e-10  # what one unit in the last place of the input may change
+
+Chain = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    seed: int
+    rules: str
+    chain: Chain
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a case.
+
+    `verdict` is same, differs, error, refused (both spellings, alike), value, reference (another
+    relevance than that of the slow reference), or why it was redrawn.
+    """
+
+    verdict: str
+    one: Program
+    other: Program | None = None
+    distance: float = 0.0
+    detail: str = ""
+    referenced: bool = False  # compared with the reference too
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict.split(":")[0] in ("differs", "error", "value", "reference")
+
+    @property
+    def redrawn(self) -> bool:
+        return self.verdict.startswith("redrawn")
+
+
+def draw(run: int, number: int, attempt: int = 0) -> Case:
+    """Case `number` of a run: rule maps in turn, a program, one to four rewrites of it."""
+    rng = random.Random(f"{run}/{number}/{attempt}")
+    rules = draws.RULES[number % len(draws.RULES)]
+    seed = rng.randrange(2**31)
+    program, chain = draws.program(seed), []
+    for name in rng.choices(rewrites.NAMES, k=80):
+        place = rng.randrange(2**31)
+        if not draws.fits(name, rules):
+            continue
+        written = rewrites.apply(program, name, place)
+        if written is not None:
+            program = written
+            chain.append((name, place))
+            if len(chain) == 1 + number % 4:
+                break
+    return Case(seed, rules, tuple(chain))
+
+
+def rewritten(program: Program, chain: Chain) -> Program | None:
+    for name, place in chain:
+        program = rewrites.apply(program, name, place)
+        if program is None:
+            return None
+    return program
+
+
+def value_of(program: Program) -> np.ndarray:
+    return numpy_jaxpr.run(program.build(), program.x, program.passed)
+
+
+def explained(program: Program, rules: str) -> tuple[np.ndarray, np.ndarray] | str:
+    """Value and relevance, or the error as text."""
+    both = lrp.value_and_relevance(program.build(), draws.rule_map(rules))
+    try:
+        return numpy_jaxpr.run(both, program.x, program.passed)
+    except Exception as e:  # any error at all is a finding
+        return f"{type(e).__name__}: {str(e)[:300]}"
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference, in units of the largest relevance."""
+    scale = np.abs(a).max(initial=0.0)
+    gap = np.abs(a - b).max(initial=0.0)
+    if not np.isfinite(gap):
+        return float("inf")
+    return float(gap / scale) if scale else float(gap)
+
+
+def is_steady(relevance: np.ndarray) -> bool:
+    """Whether the two halves of the batch, a unit in the last place apart, are explained alike."""
+    half = len(relevance) // 2
+    if not np.isfinite(relevance).all() or not np.abs(relevance).max(initial=0.0):
+        return False
+    return distance(relevance[:half], relevance[half:]) <= SENSITIVE
+
+
+def compare(one: Program, other: Program, rules: str) -> Outcome:
+    if draws.ties(one):
+        return Outcome("redrawn: ties", one, other)
+    a = explained(one, rules)
+    if not isinstance(a, str) and not is_steady(a[1]):
+        return Outcome("redrawn: sensitive", one, other)
+    b = explained(other, rules)
+    if isinstance(a, str) or isinstance(b, str):
+        kinds = [r.split(":")[0] if isinstance(r, str) else "" for r in (a, b)]
+        verdict = "refused" if kinds[0] == kinds[1] == "UnsupportedPrimitiveError" else "error"
+        verdict += f": {kinds[0] or kinds[1]}"
+        return Outcome(verdict, one, other, detail=a if isinstance(a, str) else b)
+    if distance(a[0], b[0]) > TOLERANCE:
+        if distance(value_of(one), value_of(other)) > TOLERANCE:
+            return Outcome("value: the rewrite changes the function", one, other)
+        return Outcome("value: the plan changes the function", one, other)
+    gap = distance(a[1], b[1])
+    if gap > TOLERANCE:
+        return Outcome("differs", one, other, gap)
+    expected = reference(one, rules)
+    if expected is None:
+        return Outcome("same", one, other, gap)
+    gap = distance(expected, a[1])
+    return Outcome("reference" if gap > TOLERANCE else "same", one, other, gap, referenced=True)
+
+
+def reference(one: Program, rules: str) -> np.ndarray | None:
+    """The relevance of a feed-forward program, contribution by contribution; None for others."""
+    layers, named = layers_of(one), reference_rules(rules)
+    if layers is None or named is None:
+        return None
+    return np.stack([relevance(layers, row.reshape(-1), *named) for row in one.x]).reshape(
+        one.x.shape
+    )
+
+
+def run(case: Case) -> Outcome:
+    one = draws.program(case.seed)
+    if not case.chain:
+        return Outcome("redrawn: nothing to rewrite", one)
+    other = rewritten(one, case.chain)
+    assert other is not None
+    return compare(one, other, case.rules)
+
+
+def smaller(one: Program) -> Iterable[Program]:
+    """Programs with a part dropped, the largest parts first."""
+    for node in one.nodes[:-1]:
+        if node.name in one.active and node.name != one.output:
+            yield dataclasses.replace(one, output=node.name).pruned()
+    for node in one.nodes:
+        for arg in node.args:
+            if arg in one.active and one.shapes[arg] == one.shapes[node.name]:
+                yield draws.without(one, node.name, arg)
+    for node in one.nodes:
+        if node.name in one.active and one.shapes[node.name] == one.x.shape:
+            yield draws.without(one, node.name, "x")
+
+
+def shrunk(case: Case, budget: int = 60) -> tuple[Chain, Outcome]:
+    """A smaller program and chain that fail in the same way."""
+    one = draws.program(case.seed)
+    chain, found = case.chain, run(case)
+    tries = 0
+
+    def fails(one: Program, chain: Chain) -> Outcome | None:
+        nonlocal tries
+        tries += 1
+        try:
+            other = rewritten(one, chain)
+            if other is None or tries > budget:
+                return None
+            outcome = compare(one, other, case.rules)
+        except Exception:  # a part dropped too much
+            return None
+        alike = outcome.failed and outcome.verdict == found.verdict
+        return outcome if alike else None
+
+    again = True
+    while again and tries <= budget:
+        again = False
+        for position in range(len(chain)):
+            fewer = chain[:position] + chain[position + 1 :]
+            if fewer and (outcome := fails(one, fewer)):
+                chain, found, again = fewer, outcome, True
+                break
+        for program in smaller(one):
+            # Where a rewrite lands depends on the program: other places are tried too.
+            for shift in range(3):
+                moved = tuple((name, place + shift) for name, place in chain)
+                if outcome := fails(program, moved):
+                    one, chain, found, again = program, moved, outcome, True
+                    break
+            if again:
+                break
+    return chain, found
+
+
+def report(case: Case, chain: Chain, outcome: Outcome) -> str:
+    """A runnable text with both spellings, and what came of them."""
+    names = ", ".join(name for name, _ in chain)
+    head = f"# {outcome.verdict}, {outcome.distance:.2e} of the largest; {names}; {case.rules}\n"
+    head += f"# {outcome.detail}\n" if outcome.detail else ""
+    return head + script(outcome.one, outcome.other, case.rules)

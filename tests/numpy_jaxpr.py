@@ -1,0 +1,195 @@
+"""Runs a jaxpr without compiling it: most equations in NumPy, the rest one by one in JAX.
+
+A random program is run once or twice, and compiling it would take ten times as long as everything
+else. What NumPy does not do in one line is bound as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+_UNARY: dict[str, Callable[[Any], Any]] = {
+    "neg": np.negative,
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "tanh": np.tanh,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda a: 1 / np.sqrt(a),
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "square": np.square,
+    "logistic": lambda a: 1 / (1 + np.exp(-a)),
+    "sin": np.sin,
+    "cos": np.cos,
+    "real": np.real,
+    "imag": np.imag,
+    "conj": np.conj,
+    "is_finite": np.isfinite,
+    "stop_gradient": lambda a: a,
+    "copy": lambda a: a,
+    "copy_p": lambda a: a,
+}
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "add": np.add,
+    "add_any": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "complex": lambda a, b: a + 1j * b,
+}
+_REDUCE: dict[str, Callable[..., Any]] = {
+    "reduce_sum": np.sum,
+    "reduce_max": np.max,
+    "reduce_min": np.min,
+    "reduce_prod": np.prod,
+    "reduce_and": np.all,
+    "reduce_or": np.any,
+}
+_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The outputs of a jaxpr."""
+    env: dict[Any, Any] = {}
+
+    def read(atom: Any) -> Any:
+        if hasattr(atom, "val"):
+            return np.asarray(atom.val, atom.aval.dtype)
+        return env[atom]
+
+    env.update(zip(jaxpr.constvars, consts))
+    env.update(zip(jaxpr.invars, args))
+    for eqn in jaxpr.eqns:
+        outs = _run(eqn, [read(a) for a in eqn.invars])
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [read(a) for a in jaxpr.outvars]
+
+
+def run(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`, traced and then evaluated; the outputs as NumPy arrays."""
+    closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+    with np.errstate(all="ignore"):
+        outs = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+    outs = [np.asarray(o) for o in outs]
+    return jax.tree.unflatten(jax.tree.structure(shape), outs)
+
+
+def _closed(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
+    if hasattr(jaxpr, "jaxpr"):
+        return evaluate(jaxpr.jaxpr, jaxpr.consts, args)
+    return evaluate(jaxpr, (), args)
+
+
+def _run(eqn: Any, args: list[Any]) -> list[Any]:
+    name, params = eqn.primitive.name, eqn.params
+    if name == "scan":
+        return _scan(params, args)
+    if name == "cond":
+        return _closed(params["branches"][int(args[0])], args[1:])
+    if name != "while":
+        for key in _CALLS:
+            if key in params:
+                return _closed(params[key], args)
+    return equation(eqn.primitive, params, args, [v.aval for v in eqn.outvars])
+
+
+def equation(
+    primitive: Any, params: dict[str, Any], args: list[Any], avals: list[Any]
+) -> list[Any]:
+    """The outputs of one equation that calls nothing."""
+    name, aval = primitive.name, avals[0]
+    if name == "optimization_barrier":
+        return args
+    if name == "split":
+        cuts = np.cumsum(params["sizes"])[:-1]
+        return list(np.split(np.asarray(args[0]), cuts, params["axis"]))
+    out = _numpy(name, params, args, aval)
+    if out is not None:
+        return [np.asarray(out, aval.dtype)]
+    outs = primitive.bind(*args, **params)
+    return list(outs) if primitive.multiple_results else [outs]
+
+
+def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any:
+    args = [np.asarray(a) if isinstance(a, np.generic) else a for a in args]
+    if not all(isinstance(a, np.ndarray) for a in args):
+        args = [np.asarray(a) for a in args]
+    if name in _UNARY:
+        return _UNARY[name](args[0])
+    if name in _BINARY:
+        return _BINARY[name](*args)
+    if name in _REDUCE and "axes" in params:
+        return _REDUCE[name](args[0], axis=tuple(params["axes"]))
+    if name == "div" and np.issubdtype(aval.dtype, np.inexact):
+        return np.divide(*args)
+    if name == "integer_pow":
+        return args[0] ** float(params["y"]) if params["y"] < 0 else args[0] ** params["y"]
+    if name == "broadcast_in_dim":
+        shape = [1] * len(params["shape"])
+        for dim, n in zip(params["broadcast_dimensions"], args[0].shape):
+            shape[dim] = n
+        return np.broadcast_to(args[0].reshape(shape), params["shape"])
+    if name in ("reshape", "squeeze", "expand_dims"):
+        order = params.get("dimensions") if name == "reshape" else None
+        return (args[0] if order is None else args[0].transpose(order)).reshape(aval.shape)
+    if name == "transpose":
+        return args[0].transpose(params["permutation"])
+    if name == "rev":
+        return np.flip(args[0], params["dimensions"])
+    if name == "slice":
+        strides = params["strides"] or [1] * args[0].ndim
+        cut = zip(params["start_indices"], params["limit_indices"], strides)
+        return args[0][tuple(slice(*c) for c in cut)]
+    if name == "concatenate":
+        return np.concatenate(args, params["dimension"])
+    if name == "pad" and all(
+        lo >= 0 and hi >= 0 and not i for lo, hi, i in params["padding_config"]
+    ):
+        widths = [(lo, hi) for lo, hi, _ in params["padding_config"]]
+        return np.pad(args[0], widths, constant_values=args[1])
+    if name == "convert_element_type" and np.issubdtype(aval.dtype, np.floating):
+        return None if np.iscomplexobj(args[0]) else args[0].astype(aval.dtype)
+    if name == "select_n" and len(args) == 3 and args[0].dtype == bool:
+        return np.where(args[0], args[2], args[1])
+    if name == "dot_general":
+        return _dot(params["dimension_numbers"], *args)
+    return None
+
+
+def _dot(dimensions: Any, a: Any, b: Any) -> Any:
+    (over_a, over_b), (batch_a, batch_b) = dimensions
+    left, right = list(range(a.ndim)), list(range(a.ndim, a.ndim + b.ndim))
+    for i, j in zip((*over_a, *batch_a), (*over_b, *batch_b)):
+        right[j] = left[i]
+    out = [left[i] for i in batch_a]
+    out += [n for i, n in enumerate(left) if i not in (*over_a, *batch_a)]
+    out += [n for j, n in enumerate(right) if j not in (*over_b, *batch_b)]
+    return np.einsum(a, left, b, right, out)
+
+
+def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
+    consts, carries = params["num_consts"], params["num_carry"]
+    held, carry, xs = args[:consts], args[consts : consts + carries], args[consts + carries :]
+    xs = [np.asarray(x) for x in xs]
+    steps = range(params["length"])
+    rows: list[list[Any]] = [[] for _ in steps]
+    for step in reversed(steps) if params["reverse"] else steps:
+        outs = _closed(params["jaxpr"], [*held, *carry, *(x[step] for x in xs)])
+        carry, rows[step] = outs[:carries], outs[carries:]
+    return [*carry, *(np.stack([np.asarray(v) for v in column]) for column in zip(*rows))]
