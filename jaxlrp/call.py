@@ -141,9 +141,6 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         auxs, trees["aux"] = jax.tree.flatten(aux)
         return outs, auxs
 
-    graph, consts, (out_shapes, _) = trace(flat, arrays, paths, n_module)
-    n_outputs = len(out_shapes)
-    _check_outputs(graph.outputs[:n_outputs])
     marks = [
         i for i, (path, leaf) in enumerate(leaves) if path[0].idx == 0 and path[1].idx in chosen
     ]
@@ -153,7 +150,14 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     places = [
         len(module) + i for i in sorted(marks, key=lambda i: chosen.index(_number(leaves[i])))
     ]
-    explained = [graph.inputs[position[i]] for i in places if i in position]
+    varying = [position[i] for i in places if i in position]
+    inner = request.wrt is not None  # then any input may lead to what is explained
+    graph, consts, (out_shapes, _) = trace(
+        flat, arrays, paths, n_module, varying=None if inner else varying
+    )
+    n_outputs = len(out_shapes)
+    _check_outputs(graph.outputs[:n_outputs])
+    explained = [graph.inputs[n] for n in varying]
     entries: list[Group] = []
     if request.wrt is None:
         picked: Any = tuple(args[i] for i in chosen)

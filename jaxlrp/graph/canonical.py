@@ -6,7 +6,7 @@ rewrites are made: every value that is left is computed by the network's own equ
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable
 
 import numpy as np
 
@@ -17,22 +17,33 @@ from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
 
 
-def canonical(graph: Graph) -> Graph:
-    """The graph without common subexpressions, idle equations and choices between equals."""
-    return _Rewriter().graph(graph)
+def canonical(graph: Graph, varying: Collection[Value]) -> Graph:
+    """The graph without common subexpressions, idle equations and choices between equals.
+
+    What depends on none of the inputs in `varying` is static: there `stop_gradient` is idle.
+    """
+    return _Rewriter(varying).graph(graph)
 
 
 class _Rewriter:
-    def __init__(self) -> None:
+    def __init__(self, varying: Collection[Value]) -> None:
         self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
+        self.varying = set(varying)
 
     def graph(self, graph: Graph) -> Graph:
         seen: dict[Hashable, list[Eqn]] = {}
         kept: list[Eqn] = []
         for eqn in graph.eqns:
             eqn.inputs = [self.of(v) for v in eqn.inputs]
+            varies = not self.varying.isdisjoint(eqn.inputs)
+            if varies:
+                self.varying.update(eqn.outputs)
+                self.varying.update(v for body in eqn.bodies for v in body.inputs)
             if eqn.bodies:
                 eqn.bodies = tuple(self.body(body) for body in eqn.bodies)
+            elif eqn.name == "stop_gradient" and not varies:
+                self.same[eqn.out] = eqn.inputs[0]
+                continue
             elif (value := _idle(eqn)) is not None:
                 self.same[eqn.out] = value
                 continue
@@ -75,16 +86,15 @@ def _literal_key(value: Literal) -> Hashable:
 def _may_stand_for(earlier: Eqn, later: Eqn) -> bool:
     """Whether one value may serve both: no rematerialised border, no other module between."""
     short, long = sorted((earlier.scope, later.scope), key=len)
-    return long[: len(short)] == short and any(r is earlier.region for r in _open_to(later.region))
+    return long[: len(short)] == short and _recomputed(earlier) is _recomputed(later)
 
 
-def _open_to(region: Region | None) -> Iterator[Region | None]:
-    """A region and those around it, up to the border of one that is recomputed."""
-    while True:
-        yield region
-        if region is None or region.settings is not None:
-            return
+def _recomputed(eqn: Eqn) -> Region | None:
+    """The innermost region around an equation that is computed again in the backward pass."""
+    region = eqn.region
+    while region is not None and region.settings is None:
         region = region.parent
+    return region
 
 
 def _idle(eqn: Eqn) -> Value | None:
@@ -97,6 +107,9 @@ def _idle(eqn: Eqn) -> Value | None:
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
         usable = not isinstance(cases[0], Literal) and cases[0].dtype == eqn.out.dtype
         return cases[0] if alike and usable else None
+    if eqn.name in ("add", "sub") and first.shape == eqn.out.shape and first.dtype == eqn.out.dtype:
+        second = eqn.inputs[1]
+        return first if isinstance(second, Literal) and bool(second.val == 0) else None
     if eqn.name == "neg" and first.producer is not None and first.producer.name == "neg":
         inner = first.producer.inputs[0]
         return None if isinstance(inner, Literal) else inner

@@ -57,16 +57,17 @@ def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
 
 
 def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
-    source = eqn.inputs[operand]
+    source, main = eqn.inputs[operand], eqn
     before: list[Eqn] = []
     if eqn.name in _SUMS:
         weighted = _weighted(bench, eqn)
         if weighted is not None:  # a contraction, written as multiply and sum
-            source, before = weighted
+            source, before, main = weighted
             kind, after = "dense", absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
         else:
+            source, before = _divisors_before(bench, eqn)
             after = _divisors_after(bench, eqn.out)
-            is_pool = bool(after) or eqn.name == "reduce_window_sum"
+            is_pool = bool(before or after) or eqn.name == "reduce_window_sum"
             kind = "avg_pool" if is_pool else "reduce"
     elif not any(bench.statics.parameters(v) for v in eqn.inputs if v is not source):
         # No parameter goes into the weights: interpolation, a fixed transform.
@@ -78,15 +79,15 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
     folds = folds and _folds(bench, after, eqn.out, output_features(eqn, operand))
     affine = Affine(eqn, operand, before, after, folds)
-    return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], eqn, affine))
+    return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
 
 
 def _last(chain: list[Eqn], start: Value) -> Value:
     return chain[-1].out if chain else start
 
 
-def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn]] | None:
-    """The region before a sum over axes along which learned factors differ, and its source."""
+def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | None:
+    """The region before a sum over learned factors: its source, its equations, the product."""
     if total.name != "reduce_sum":
         return None
     source, eqns = _region_before(bench, total, 0)
@@ -98,9 +99,8 @@ def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn]] | None:
         learned = any(is_inexact(p) for p in bench.statics.parameters(static))
         return learned and bool(bench.statics.varying_axes(static))
 
-    if not eqns or not any(map(is_kernel, eqns)):
-        return None
-    return source, eqns
+    kernels = [e for e in eqns if is_kernel(e)]
+    return (source, eqns, kernels[-1]) if kernels else None
 
 
 def output_features(core: Eqn, operand: int) -> frozenset[int]:
@@ -150,8 +150,11 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
     return True
 
 
-def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
-    """Position of the active operand if the equation scales or shifts it by a static value."""
+def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | None:
+    """Position of the active operand if the equation scales or shifts it by a static value.
+
+    With `spread` it may repeat the operand along axes of size 1, too.
+    """
     if eqn.name not in AFFINE:
         return None
     active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
@@ -159,7 +162,7 @@ def affine_operand(bench: Workbench, eqn: Eqn) -> int | None:
         return None
     if any(v in bench.activity.depends for i, v in enumerate(eqn.inputs) if i != active[0]):
         return None  # a gate, or a detached value, is no parameter
-    if eqn.out.shape != eqn.inputs[active[0]].shape:
+    if eqn.out.shape != eqn.inputs[active[0]].shape and not spread:
         return None  # the active operand is broadcast
     return active[0]
 
@@ -178,16 +181,13 @@ def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
     return all(bench.intervals.constant(v) != 0.0 for v in static)
 
 
-def is_negation(bench: Workbench, eqn: Eqn) -> bool:
-    """A change of sign that is written in the program: it belongs to what reads it."""
+def is_literal_scale(bench: Workbench, eqn: Eqn) -> bool:
+    """A scale or change of sign that is written in the program: it belongs to what reads it."""
     if eqn.name == "neg":
         return True
     if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):
         return False
-    (static,) = (v for v in eqn.inputs if v not in bench.activity.depends)
-    if eqn.name == "sub":
-        return bench.intervals.constant(static) == 0.0 and eqn.inputs[0] is static
-    return eqn.name in ("mul", "div") and bench.intervals[static][1] < 0.0
+    return eqn.name in ("mul", "div") or not is_literal_shift(bench, eqn)
 
 
 def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
@@ -218,13 +218,35 @@ def absorb_affine_after(
     def belongs(eqn: Eqn) -> bool:
         if affine_operand(bench, eqn) is None:
             return sums is not None and eqn.name in sums
-        if is_negation(bench, eqn):
+        if is_literal_scale(bench, eqn):
             return False
         shift = is_literal_shift(bench, eqn)
         return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
     passes = is_view if sums is None else functools.partial(is_move, bench)
     return _region_after(bench, start, belongs, passes)
+
+
+def _divisors_before(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn]]:
+    """The scales by numbers before a sum that make it a mean, and what they scale."""
+    chain: list[Eqn] = []
+    kept, value = 0, total.inputs[0]
+    source = value
+    while (eqn := value.producer) is not None and bench.is_open(eqn):
+        if bench.sole_use(value) is None or value in bench.activity.explained:
+            break
+        scales = eqn.name in ("mul", "div") and is_literal_scale(bench, eqn)
+        if not scales and not is_view(eqn):
+            break
+        chain.append(eqn)
+        (value,) = bench.activity.active_inputs(eqn)
+        if scales:
+            kept, source = len(chain), value
+    return (
+        (source, chain[:kept][::-1])
+        if _worth_folding(bench, chain[:kept][::-1])
+        else (total.inputs[0], [])
+    )
 
 
 def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
@@ -269,7 +291,7 @@ def _region_after(
         if eqn is None or not bench.is_open(eqn):
             break
         ours = belongs(eqn)
-        if not ours and not passes(eqn) and not is_negation(bench, eqn):
+        if not ours and not passes(eqn) and not is_literal_scale(bench, eqn):
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
             break
@@ -302,7 +324,7 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         eqn = value.producer
         if eqn is None or not bench.is_open(eqn) or value in bench.outputs:
             break
-        scales = affine_operand(bench, eqn) is not None
+        scales = affine_operand(bench, eqn, spread=True) is not None
         if not scales and not is_move(bench, eqn):
             break
         made = [v for v in eqn.outputs if v in bench.activity.reached]
@@ -351,6 +373,8 @@ def _fold_before(bench: Workbench, group: Group) -> None:
 
 def _worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:
     """Not the tail of an activation (0.5 * x * (1 + erf x) written with its scale last)."""
+    if not chain:
+        return False
     (first,) = bench.activity.active_inputs(chain[0])[:1]
     maker = first.producer
     scales_by_number = all(

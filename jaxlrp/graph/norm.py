@@ -7,6 +7,7 @@ reciprocal or a bare divisor, with no weights between.
 
 from __future__ import annotations
 
+from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
@@ -98,6 +99,8 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
         return None
     if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):
         return None  # weights between: a statistic of another layer's output
+    if _weighs_before_a_sum(bench, value, source):
+        return None
     # Without crossing a reduction the source must not be seen at all.
     stack, seen = [value], set()
     while stack:
@@ -117,6 +120,25 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
             break
         thin = dependent[0]
     return eqns if thin.size < scaled.size else None
+
+
+def _weighs_before_a_sum(bench: Workbench, value: Value, source: Value) -> bool:
+    """Whether learned factors are multiplied in before a reduction: a layer, however written."""
+    stack, seen = [(value, False)], set()
+    while stack:
+        v, reduced = stack.pop()
+        eqn = v.producer
+        if (v, reduced) in seen or v is source or eqn is None or v not in bench.activity.depends:
+            continue
+        seen.add((v, reduced))
+        if reduced and eqn.name in ("mul", "div"):
+            static = [w for w in eqn.inputs if w not in bench.activity.depends]
+            for factor in static:
+                learned = any(map(is_inexact, bench.statics.parameters(factor)))
+                if learned and bench.statics.varying_axes(factor):
+                    return True
+        stack.extend((w, reduced or _is_reduction(bench, eqn)) for w in eqn.inputs)
+    return False
 
 
 def _sources(bench: Workbench, scaled: Value) -> list[Value]:

@@ -77,6 +77,8 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
             spread[dim] = x.shape[axis]
         return [np.broadcast_to(x.reshape(spread), shape)]
     if name in ("reshape", "squeeze", "expand_dims"):
+        if name == "reshape" and params["dimensions"] is not None:
+            x = np.transpose(x, params["dimensions"])
         return [x.reshape(eqn.out.shape)]
     if name == "transpose":
         return [np.transpose(x, params["permutation"])]

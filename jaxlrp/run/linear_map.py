@@ -258,7 +258,8 @@ class LinearLayer:
         if name in _IDENTITIES and len(eqn.inputs) == 1:
             return [env[active[0]]]
         if len(active) == 1 and (name == "mul" or (name == "div" and eqn.inputs[0] in env)):
-            return [how.scaled(env[active[0]], self._factor(eqn), self.sign(eqn))]
+            x = how.applied(lambda x: _widened_to(x, active[0], eqn.out), env[active[0]])
+            return [how.scaled(x, self._factor(eqn), self.sign(eqn))]
         if name in LINEAR_CORES and len(active) == 1:
             return [how.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
         if name in ("scatter-mul", "scatter_mul"):
