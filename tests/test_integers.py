@@ -327,3 +327,44 @@ def test_reduced_precision_passes_all_relevance():
 def test_an_exact_cast_is_no_layer():
     found = lrp.plan(lambda x: x.astype(jnp.float64) * 2.0, E0)(H.astype(jnp.float32))
     assert all(y.kind == "structural" for y in found.layers)
+
+
+def test_a_dynamic_scale_is_held():
+    """The scale that divides is detached where it multiplies what it divided."""
+
+    def fn(x):
+        s = jnp.max(jnp.abs(x), -1, keepdims=True) / 127
+        q = jnp.round(x / s).astype(jnp.int8)
+        return lax.dot(q, WHOLE, preferred_element_type=jnp.int32).astype(x.dtype) * s
+
+    def held(x):
+        s = lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True) / 127)
+        return (s * jnp.round(x / s)) @ WHOLE.astype(x.dtype)
+
+    assert_close(lrp.explain(fn, E0)(X), lrp.explain(held, E0)(X))
+    assert_close(lrp.explain(fn, E0)(X).sum(), fn(X).sum())
+
+
+def test_integers_beside_the_output_keep_their_type():
+    def fn(x):
+        q = jnp.round(x).astype(jnp.int32)
+        return q.astype(x.dtype) @ WHOLE.astype(x.dtype), q
+
+    (_, aux), R = lrp.value_and_relevance(fn, E0, has_aux=True)(X)
+    assert aux.dtype == jnp.int32
+    assert aux.tolist() == jnp.round(X).astype(int).tolist()
+    assert_close(R.sum(), fn(X)[0].sum())
+
+
+def test_the_gradient_by_weights_behind_integers():
+    w = WHOLE.astype(X.dtype)
+
+    def total(w):
+        def fn(x):
+            return jnp.round(x * 9).astype(jnp.int8).astype(x.dtype) @ w
+
+        return (lrp.explain(fn, E0)(X) ** 2).sum()
+
+    step = jnp.zeros_like(w).at[1, 2].set(1e-4)
+    slope = (total(w + step) - total(w - step)) / 2e-4
+    np.testing.assert_allclose(jax.grad(total)(w)[1, 2], slope, rtol=1e-6)

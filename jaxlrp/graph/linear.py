@@ -26,6 +26,8 @@ from jaxlrp.graph.primitives import (
     MOVES,
     carrying,
     is_view,
+    makes_integers,
+    rounds,
 )
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
@@ -267,6 +269,8 @@ def is_move(bench: Workbench, eqn: Eqn) -> bool:
         return False
     if eqn.name == "select_n" and sum(v in bench.activity.active for v in eqn.inputs) != 1:
         return False
+    if makes_integers(eqn):
+        return False
     depends = bench.activity.depends
     return all(v not in depends or v in bench.activity.active for v in eqn.inputs)
 
@@ -340,7 +344,9 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         pending = pending or scales or _brings_zeros(bench, eqn)
         if len(frontier) == 1:
             (only,) = frontier
-            if pending or only in bench.activity.explained:
+            # A rounding before which nothing is scaled is a layer of its own.
+            exact = not any(map(rounds, inside[best[1] :]))
+            if pending or (exact and only in bench.activity.explained):
                 best, pending = (only, len(inside)), False
     source, n = best
     eqns = sorted(inside[:n], key=lambda e: e.order)
