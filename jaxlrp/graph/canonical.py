@@ -99,6 +99,8 @@ def _recomputed(eqn: Eqn) -> Region | None:
 
 def _idle(eqn: Eqn) -> Value | None:
     """The operand that an equation returns as it is."""
+    if eqn.name in ("add", "sub"):
+        return _unshifted(eqn)
     first = eqn.inputs[0] if eqn.inputs else None
     if first is None or isinstance(first, Literal) or len(eqn.outputs) != 1:
         return None
@@ -107,9 +109,6 @@ def _idle(eqn: Eqn) -> Value | None:
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
         usable = not isinstance(cases[0], Literal) and cases[0].dtype == eqn.out.dtype
         return cases[0] if alike and usable else None
-    if eqn.name in ("add", "sub") and first.shape == eqn.out.shape and first.dtype == eqn.out.dtype:
-        second = eqn.inputs[1]
-        return first if isinstance(second, Literal) and bool(second.val == 0) else None
     if eqn.name == "neg" and first.producer is not None and first.producer.name == "neg":
         inner = first.producer.inputs[0]
         return None if isinstance(inner, Literal) else inner
@@ -125,6 +124,17 @@ def _idle(eqn: Eqn) -> Value | None:
         return first
     if eqn.name == "convert_element_type":
         return first if eqn.params.get("sharding") is None else None
+    return None
+
+
+def _unshifted(eqn: Eqn) -> Value | None:
+    """The operand to which a written zero is added: Python's `sum` begins with one."""
+    pairs = (eqn.inputs, eqn.inputs[::-1]) if eqn.name == "add" else (eqn.inputs,)
+    for kept, zero in pairs:
+        alike = kept.shape == eqn.out.shape and kept.dtype == eqn.out.dtype
+        literal = isinstance(zero, Literal) and zero.ndim == 0 and bool(zero.val == 0)
+        if alike and literal and not isinstance(kept, Literal):
+            return kept
     return None
 
 

@@ -14,7 +14,7 @@ from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
-from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
+from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS, VIEWS
 
 
 def find(bench: Workbench) -> None:
@@ -48,8 +48,13 @@ def _are_shares(bench: Workbench, group: Group) -> bool:
     return all(0.0 <= bench.intervals[v][0] <= bench.intervals[v][1] <= 1.0 for v in weights)
 
 
+# Sums and maxima over segments: of all the elements that are put in one place.
+_SEGMENT_SUMS = frozenset({"scatter-add", "scatter_add"})
+_SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
+
+
 def _allowed(eqn: Eqn) -> bool:
-    return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "argmax"}
+    return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | _SEGMENTS | {"stop_gradient", "argmax"}
 
 
 def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
@@ -85,15 +90,19 @@ def _sum_of_exp(bench: Workbench, value: Value) -> Eqn | None:
     eqn = _producer_through_moves(bench, value)
     while eqn is not None and eqn.name in ("add", "max"):
         operands = [_producer_through_moves(bench, v) for v in eqn.inputs]
-        sums = [e for e in operands if e is not None and e.name in ("reduce_sum", "add", "max")]
+        kinds = {"reduce_sum", "add", "max"} | _SEGMENT_SUMS
+        sums = [e for e in operands if e is not None and e.name in kinds]
         for value, operand in zip(eqn.inputs, operands, strict=True):
             beside = operand not in sums[:1] and value in bench.activity.depends
             if beside and not bench.intervals.nonnegative(value):
                 return None
         eqn = sums[0] if sums else None
-    if eqn is None or eqn.name != "reduce_sum":
+    if eqn is None or eqn.name not in {"reduce_sum"} | _SEGMENT_SUMS:
         return None
-    inner = _producer_through_moves(bench, eqn.inputs[0])
+    if eqn.name != "reduce_sum" and bench.intervals.constant(eqn.inputs[0]) != 0.0:
+        return None
+    terms = eqn.inputs[0] if eqn.name == "reduce_sum" else eqn.inputs[2]
+    inner = _producer_through_moves(bench, terms)
     return inner if inner is not None and inner.name in ("exp", "exp2") else None
 
 
@@ -137,7 +146,8 @@ def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
         eqn = value.producer
         if eqn is None:
             return False
-        if eqn.name == "reduce_max" and _origin(bench, eqn.inputs[0]) is origin:
+        largest = eqn.name == "reduce_max" or eqn.name in _SEGMENTS - _SEGMENT_SUMS
+        if largest and _origin(bench, eqn.inputs[-1]) is origin:
             crossed = True
         elif eqn.name in ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}:
             stack.extend(eqn.inputs)
@@ -198,10 +208,43 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
         exp, above = _sum_of_exp(bench, denominator), _producer_through_moves(bench, numerator)
         if exp is None or above is None or not _same(above, exp):
             continue
-        # Each element over the sum of its own row, not of another one.
-        if aligned(numerator, above.out, beside, exp.out) is not False:
+        # Each element over the sum of its own row or segment, not of another one.
+        own = _own_segment(bench, beside)
+        if own is None:
+            own = aligned(numerator, above.out, beside, exp.out) is not False
+        if own:
             _claim(bench, eqn.out, _source(bench, exp), exp)
             return
+
+
+def _own_segment(bench: Workbench, value: Value) -> bool | None:
+    """Whether sums over segments are read where their terms came from; None if there are none."""
+    read: list[Value] = []
+    while (eqn := value.producer) is not None:
+        if eqn.name == "gather":
+            read.append(_unwrapped(eqn.inputs[1]))
+        if eqn.name in _SEGMENT_SUMS:
+            return read == [_unwrapped(eqn.inputs[1])]
+        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+        if len(dependent) != 1:
+            break
+        value = dependent[0]
+    return None
+
+
+def _unwrapped(indices: Value) -> Value:
+    """Indices before they were reshaped, cast, or counted from the end where negative."""
+    while (eqn := indices.producer) is not None:
+        if eqn.name == "select_n" and len(eqn.inputs) == 3:
+            test, kept = eqn.inputs[0].producer, eqn.inputs[1]
+            if test is None or test.name != "lt" or test.inputs[0] is not kept:
+                break
+            indices = kept
+        elif eqn.name in VIEWS | {"broadcast_in_dim"}:
+            indices = eqn.inputs[0]
+        else:
+            break
+    return indices
 
 
 def _same(a: Eqn, b: Eqn) -> bool:
