@@ -12,7 +12,7 @@ import math
 
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import affine_operand, is_literal, is_literal_shift
+from jaxlrp.graph.linear import affine_operand, is_literal, is_literal_shift, is_mask
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     COMPARISONS,
@@ -207,7 +207,7 @@ def find_pairs(bench: Workbench) -> None:
         if not bench.is_open(eqn):
             continue
         active = bench.activity.active_inputs(eqn)
-        if eqn.name in ADDITIONS:
+        if eqn.name in ADDITIONS and not is_mask(bench, eqn):
             bench.claim(Group("add", [eqn], active, [eqn.out], eqn))
         elif eqn.name in ("mul", "div") and len(active) == 2:
             bench.claim(Group("product", [eqn], active, [eqn.out], eqn))

@@ -9,11 +9,13 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from jaxlrp.graph import ways
 from jaxlrp.graph.activity import is_inexact
+from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
@@ -84,6 +86,23 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
 
 
+def _axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
+    """Where axes are after some scales and moves; None if they were merged or cut up."""
+    for eqn in eqns:
+        if eqn.name == "transpose":
+            axes = frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
+        elif eqn.name == "broadcast_in_dim":
+            axes = frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
+        elif eqn.name in ("reshape", "squeeze", "expand_dims"):
+            places = unit_reshape(eqn.inputs[0].shape, eqn.out.shape)
+            if places is None:
+                return None
+            axes = frozenset(places[i] for i in axes if i in places)
+        elif eqn.name not in ELEMENTWISE:
+            return None
+    return axes
+
+
 def _last(chain: list[Eqn], start: Value) -> Value:
     return chain[-1].out if chain else start
 
@@ -98,8 +117,11 @@ def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | No
         if eqn.name not in ("mul", "div"):
             return False
         static = next(v for v in eqn.inputs if v not in bench.activity.active)
-        learned = any(is_inexact(p) for p in bench.statics.parameters(static))
-        return learned and bool(bench.statics.varying_axes(static))
+        if not any(is_inexact(p) for p in bench.statics.parameters(static)):
+            return False
+        axes = bench.statics.varying_axes(static) if static.ndim == eqn.out.ndim else frozenset()
+        summed = _axes_at_sum(axes, eqns[eqns.index(eqn) + 1 :])
+        return summed is not None and not summed.isdisjoint(total.params["axes"])
 
     kernels = [e for e in eqns if is_kernel(e)]
     return (source, eqns, kernels[-1]) if kernels else None
@@ -157,7 +179,7 @@ def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | No
 
     With `spread` it may repeat the operand along axes of size 1, too.
     """
-    if eqn.name not in AFFINE:
+    if eqn.name not in AFFINE or is_mask(bench, eqn):
         return None
     active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
     if len(active) != 1 or (eqn.name == "div" and active[0] == 1):
@@ -167,6 +189,21 @@ def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | No
     if eqn.out.shape != eqn.inputs[active[0]].shape and not spread:
         return None  # the active operand is broadcast
     return active[0]
+
+
+def is_mask(bench: Workbench, eqn: Eqn) -> bool:
+    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, and no bias."""
+    if eqn.name != "add":
+        return False
+    for value in eqn.inputs:
+        while value.producer is not None and value.producer.name in MOVES | COPIES:
+            value = value.producer.inputs[0]
+        maker = value.producer
+        if value in bench.activity.depends or maker is None or maker.name != "select_n":
+            continue
+        if {bench.intervals.constant(v) for v in maker.inputs[1:]} == {0.0, -math.inf}:
+            return True
+    return False
 
 
 def is_literal(bench: Workbench, eqn: Eqn) -> bool:

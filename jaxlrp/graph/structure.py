@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
+from jaxlrp.graph.linear import is_mask
 from jaxlrp.graph.primitives import (
     BITS,
     FIXED_LINEAR,
@@ -99,6 +100,8 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
         return "structural", "move", ""
     if name == "select_n" and eqn.inputs[0] not in active:
         return "structural", "move", "relevance goes to the case that was taken"
+    if is_mask(bench, eqn):
+        return "structural", "move", "an added mask"
     if name in FIXED_LINEAR:
         return "structural", "linear", "a fixed linear map"
     if name in ("mul", "div", "add", "sub") and len(bench.activity.active_inputs(eqn)) == 1:

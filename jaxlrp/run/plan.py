@@ -30,7 +30,7 @@ from jaxlrp.rules import (
 )
 from jaxlrp.rules.base import LinearRule
 from jaxlrp.run import edges, evaluate
-from jaxlrp.selectors import LayerGraph, is_broad, resolve
+from jaxlrp.selectors import Kind, LayerGraph, is_broad, resolve
 
 _DEFAULTS: dict[str, Rule] = {
     "dense": Epsilon(),
@@ -267,6 +267,7 @@ def _comes_out(
 
 def _assign_rules(plan: Plan, rules: RuleMap) -> None:
     ruled: set[int] = set()
+    named: set[int] = set()  # given a rule otherwise than with all layers of their kind
     graph = layer_graph(plan)
     for selector, rule in rules.items():
         found = resolve(selector, graph)
@@ -278,6 +279,7 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
                 continue  # relevance stops there, or goes on inside: no rule is asked
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
+            (named.discard if isinstance(selector, Kind) else named.add)(index)
     gradients = {i for i, y in enumerate(plan.layers) if isinstance(y.rule, Gradient)}
     gradients = gradients and gradients & _between_lrp(graph)
     for index, layer in enumerate(plan.layers):
@@ -286,7 +288,7 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             continue
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
-        if index not in ruled and _has_complex(layer) and isinstance(layer.rule, Epsilon):
+        if index not in named and _has_complex(layer) and isinstance(layer.rule, LinearRule):
             layer.rule, layer.why = _MIXED, f"default for {layer.kind} with complex values"
         _check_fit(layer)
         if index in gradients:
