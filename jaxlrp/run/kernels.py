@@ -87,7 +87,7 @@ def window_count(core: Eqn, x: Any) -> Any:
     (out,) = compat.bind(
         core.prim,
         evaluate.widened_params(core.params),
-        (summed, jnp.ones(ones_shape, x.dtype)),
+        (summed, compat.typed_like(jnp.ones(ones_shape, x.dtype), summed)),
     )
     return jnp.repeat(out, kernel_shape[numbers.rhs_spec[0]] // groups, axis=numbers.out_spec[1])
 
@@ -113,3 +113,8 @@ def contraction_count(core: Eqn, operand: int, x: Any) -> Any:
     position = n_batch if operand == 1 else summed.ndim
     shape = (*summed.shape[:position], *([1] * len(new)), *summed.shape[position:])
     return jnp.broadcast_to(summed.reshape(shape), core.out.shape)
+
+
+def product(core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
+    operands = (x, kernel) if operand == 0 else (kernel, x)
+    return compat.bind(core.prim, evaluate.widened_params(core.params), operands)[0]
