@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.graph.ir import Eqn
+from jaxlrp.graph.primitives import carrying
 from jaxlrp.run import evaluate
 
 
@@ -87,7 +88,7 @@ def window_count(core: Eqn, x: Any) -> Any:
     (out,) = compat.bind(
         core.prim,
         evaluate.widened_params(core.params, x.dtype),
-        (summed, jnp.ones(ones_shape, x.dtype)),
+        (summed, compat.typed_like(jnp.ones(ones_shape, x.dtype), summed)),
     )
     return jnp.repeat(out, kernel_shape[numbers.rhs_spec[0]] // groups, axis=numbers.out_spec[1])
 
@@ -113,3 +114,8 @@ def contraction_count(core: Eqn, operand: int, x: Any) -> Any:
     position = n_batch if operand == 1 else summed.ndim
     shape = (*summed.shape[:position], *([1] * len(new)), *summed.shape[position:])
     return jnp.broadcast_to(summed.reshape(shape), core.out.shape)
+
+
+def weight_position(core: Eqn, operand: int) -> int:
+    """Where a core has its kernel: what else it reads says where elements go."""
+    return next(i for i in carrying(core) if i != operand)

@@ -11,46 +11,40 @@ W+ and W- are told apart on the way (`Split`): each value is a pair, and a negat
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.errors import RuleError
-from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import input_features, output_features
 from jaxlrp.graph.primitives import (
     ADDITIONS,
-    COPIES,
-    DEVICE_MOVES,
-    DEVICE_SUMS,
     FIXED_LINEAR,
     LINEAR_CORES,
     MOVES,
     carrying,
 )
 from jaxlrp.run import evaluate
-from jaxlrp.run.evaluate import Env, is_low
+from jaxlrp.run.evaluate import Env
 from jaxlrp.run.kernels import (
     contraction_count,
     scale_conv_kernel,
     scale_dot_kernel,
     thin,
+    weight_position,
     window_count,
 )
+from jaxlrp.run.layer_facts import number_of
+from jaxlrp.run.signs import Split, as_output, listed, zeros_of
 
 Weights = Callable[[Any], Any]
 _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
 # Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.
 _IDENTITIES = frozenset({"optimization_barrier", "name", "reduce_precision"})
-_SCALES = frozenset({"mul", "div", "neg"})
-_KERNELS = frozenset({"dot_general", "conv_general_dilated"})  # cores whose axes are known
-_IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
 
 
 class _Map:
@@ -64,14 +58,8 @@ class _Map:
         return self._function(x)
 
     def T(self, s: Any) -> Any:
-        s = _in_dtype_of(self._layer.group, s)
+        s = as_output(self._layer.group, s)
         return compat.linear_transpose(self._function, self._layer.like, s)
-
-
-def _in_dtype_of(group: Group, y: Any) -> Any:
-    """An array as the layer's output is: its scales may be of another precision."""
-    dtype = group.outputs[0].dtype
-    return y.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) and not is_low(dtype) else y
 
 
 def combination(signed: float, positive: float, negative: float, absolute: float) -> Weights:
@@ -120,7 +108,7 @@ class LinearLayer:
             terms = [(c, how) for c, how in terms if not _is_zero(c)]
 
             def summed(x: Any) -> Any:
-                return sum((c * self.run(_listed(x), how) for c, how in terms), 0.0)
+                return sum((c * self.run(listed(x), how) for c, how in terms), 0.0)
 
             return _Map(summed, self)
         # W = W+ + W- and |W| = W+ - W-
@@ -130,7 +118,7 @@ class LinearLayer:
         def function(x: Any) -> Any:
             up, down = split.parts(x, None)
             cells = [(c, cell) for c, cell in ((plus, up), (minus, down)) if cell is not None]
-            return sum((c * cell() for c, cell in cells if not _is_zero(c)), _zeros(self.group))
+            return sum((c * cell() for c, cell in cells if not _is_zero(c)), zeros_of(self.group))
 
         return _Map(function, self)
 
@@ -144,7 +132,7 @@ class LinearLayer:
         return Split(self)
 
     def _mapped(self, how: _Weighted) -> _Map:
-        return _Map(lambda x: self.run(_listed(x), how), self)
+        return _Map(lambda x: self.run(listed(x), how), self)
 
     @functools.cached_property
     def one_kernel(self) -> bool:
@@ -170,7 +158,7 @@ class LinearLayer:
             return 1 if eqn.inputs[0] in self.links else -1
         if eqn.name in ("mul", "div"):
             static = self.statics_of(eqn)
-            return sign_of(static[0]) if static else None
+            return _sign_of(static[0]) if static else None
         return 1
 
     def is_folded(self, eqn: Eqn) -> bool:
@@ -180,7 +168,7 @@ class LinearLayer:
 
     def kernel(self, core: Eqn, operand: int) -> Any:
         """The kernel of a contraction or convolution, in its own layout; scales folded in."""
-        weights = core.inputs[_weight_position(core, operand)]
+        weights = core.inputs[weight_position(core, operand)]
         kernel = evaluate.as_number(evaluate.read(self.statics, weights))
         affine = self.affine
         if not self.folds or affine is None:
@@ -188,18 +176,10 @@ class LinearLayer:
         after = self._slope(affine.post, output_features(core, operand))
         before = self._slope(affine.pre, input_features(core, operand))
         if core.name == "conv_general_dilated":
-            return scale_conv_kernel(core, kernel, before, after)
-        return scale_dot_kernel(core, operand, kernel, before, after)
-
-    def product(self, core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
-        """The core applied to its active operand, with another kernel."""
-        places = {operand: x, _weight_position(core, operand): kernel}
-        operands = [
-            places[i] if i in places else evaluate.read(self.statics, v)
-            for i, v in enumerate(core.inputs)
-        ]
-        params = evaluate.widened_params(core.params, x.dtype)
-        return compat.bind(core.prim, params, operands)[0]
+            scaled = scale_conv_kernel(core, kernel, before, after)
+        else:
+            scaled = scale_dot_kernel(core, operand, kernel, before, after)
+        return scaled.astype(kernel.dtype)
 
     def _slope(self, chain: list[Eqn], features: frozenset[int]) -> Any:
         """Product of the scales of a chain, of size 1 along all but the feature axes."""
@@ -233,11 +213,7 @@ class LinearLayer:
         env: dict[Value, Any] = dict(zip(self.group.inputs, xs, strict=True))
         for eqn in self.group.eqns:
             env.update(zip(eqn.outputs, self._step(eqn, env, how), strict=True))
-        # Where the layer casts on its way, scales that are folded in have another precision.
-        return how.applied(self._as_output, env[self.group.outputs[0]])
-
-    def _as_output(self, y: Any) -> Any:
-        return _in_dtype_of(self.group, y)
+        return env[self.group.outputs[0]]
 
     def _step(self, eqn: Eqn, env: dict[Value, Any], how: Any) -> Sequence[Any]:
         active = [v for v in eqn.inputs if v in env]
@@ -292,6 +268,16 @@ class LinearLayer:
 
         return functools.cache(read)
 
+    def product(self, core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
+        """The core applied to its active operand, with another kernel."""
+        places = {operand: x, weight_position(core, operand): kernel}
+        operands = [
+            places[i] if i in places else evaluate.read(self.statics, v)
+            for i, v in enumerate(core.inputs)
+        ]
+        params = evaluate.widened_params(core.params, x.dtype)
+        return compat.bind(core.prim, params, operands)[0]
+
     def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
         """An equation that moves or adds up elements, with zeros for what is static."""
         operands = []
@@ -319,23 +305,12 @@ def _widened_to(x: Any, value: Value, out: Value) -> Any:
     return jnp.broadcast_to(x, out.shape) if whole else x
 
 
-def _listed(x: Any) -> tuple[Any, ...]:
-    return x if isinstance(x, tuple) else (x,)
-
-
-def _zeros(group: Group) -> Any:
-    out = group.outputs[0]
-    return jnp.zeros(out.shape, evaluate.widen(jnp.zeros((), out.dtype)).dtype)
-
-
-def sign_of(value: Value) -> int | None:
+def _sign_of(value: Value) -> int | None:
     """The sign of a number that is written in the program; None for anything else."""
-    while not isinstance(value, Literal):
-        eqn = value.producer
-        if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:
-            return None
-        value = eqn.inputs[0]
-    return None if value.val == 0 or value.val != value.val else (1 if value.val > 0 else -1)
+    number = number_of(value)
+    if number is None or not (number > 0 or number < 0):
+        return None
+    return 1 if number > 0 else -1
 
 
 class _Weighted:
@@ -388,308 +363,6 @@ class _Ones(_Weighted):
         return contraction_count(core, operand, x)
 
     def _with_ones(self, core: Eqn, operand: int, x: Any) -> Any:
-        kernel = core.inputs[_weight_position(core, operand)]
-        return self.layer.product(core, operand, x, jnp.ones(kernel.shape, x.dtype))
-
-
-def _weight_position(core: Eqn, operand: int) -> int:
-    """Where a core has its kernel: what else it reads says where elements go."""
-    return next(i for i in carrying(core) if i != operand)
-
-
-# -- W+ and W- apart -------------------------------------------------------------------------
-
-# An array that is computed when it is asked for, once; None is zero.
-Cell = Callable[[], Any] | None
-
-
-class Parts(NamedTuple):
-    """What positive contributions sum up to, and what negative ones do."""
-
-    positive: Cell
-    negative: Cell
-
-
-class Split:
-    """The linear part with W+ and W- apart: of u and v the sums W+u + W-v and W-u + W+v.
-
-    With u = x+ and v = x- these are the positive and the negative contributions. Each is a sum of
-    products; nothing is subtracted. A product that nothing asks for is not computed.
-    """
-
-    def __init__(self, layer: LinearLayer):
-        self._layer = layer
-
-    def parts(self, u: Any, v: Any) -> Parts:
-        """Both sums, computed when asked for. `v` may be None: there is none."""
-        layer = self._layer
-        us = _listed(u)
-        vs = _listed(v) if v is not None else (None,) * len(us)
-        starts = [Parts(_given(a), _given(b)) for a, b in zip(us, vs, strict=True)]
-        return layer.run(starts, _Signs(layer))
-
-    def __call__(self, u: Any, v: Any = None) -> Any:
-        """W+u + W-v."""
-        return self.value(self.parts(u, v).positive)
-
-    def other(self, u: Any, v: Any = None) -> Any:
-        """W-u + W+v."""
-        return self.value(self.parts(u, v).negative)
-
-    def value(self, cell: Cell) -> Any:
-        """One of the sums, as an array."""
-        return _zeros(self._layer.group) if cell is None else cell()
-
-    def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:
-        """The transposed maps: what `s` at W+u + W-v and `other` at W-u + W+v send to u and v.
-
-        Either may be None. Without `both` to u alone.
-        """
-        like = self._layer.like
-        shapes = [like, like] if both else [like]
-
-        def sums(pair: list[Any]) -> Parts:
-            return self.parts(pair[0], pair[1] if both else None)
-
-        asked = [c is not None and t is not None for c, t in zip(sums(shapes), (s, other))]
-
-        def function(pair: list[Any]) -> list[Any]:
-            return [c() for c, ask in zip(sums(pair), asked) if ask and c is not None]
-
-        given = (None if t is None else _in_dtype_of(self._layer.group, t) for t in (s, other))
-        cotangents = [t for t, ask in zip(given, asked) if ask]
-        if not cotangents:
-            back = jax.tree.map(jnp.zeros_like, shapes)
-        else:
-            back = compat.linear_transpose(function, shapes, cotangents)
-        return tuple(back) if both else back[0]
-
-
-def _given(x: Any) -> Cell:
-    return None if x is None else lambda: x
-
-
-def _cell(make: Callable[[], Any]) -> Cell:
-    return functools.cache(make)
-
-
-def _sum(*terms: Cell) -> Cell:
-    found = [t for t in terms if t is not None]
-    if len(found) < 2:
-        return found[0] if found else None
-    return _cell(lambda: functools.reduce(operator.add, (t() for t in found)))
-
-
-def _then(function: Callable[[Any], Any], x: Cell) -> Cell:
-    return None if x is None else _cell(lambda: function(x()))
-
-
-class _Signs:
-    """Runs on pairs: a positive factor keeps the two apart, a negative one swaps them."""
-
-    def __init__(self, layer: LinearLayer):
-        self.layer = layer
-
-    def negated(self, x: Parts) -> Parts:
-        return Parts(_then(operator.neg, x.negative), _then(operator.neg, x.positive))
-
-    def added(self, x: Parts, y: Parts) -> Parts:
-        return Parts(_sum(x.positive, y.positive), _sum(x.negative, y.negative))
-
-    def applied(self, function: Callable[[Any], Any], x: Parts) -> Parts:
-        return Parts(_then(function, x.positive), _then(function, x.negative))
-
-    def scaled(self, x: Parts, factor: Callable[[], Any], sign: int | None) -> Parts:
-        if sign is not None:
-            by = self.applied(lambda y: y * factor(), x)
-            return by if sign > 0 else Parts(by.negative, by.positive)
-
-        def up(y: Any) -> Any:
-            return y * jnp.maximum(factor(), 0)
-
-        def down(y: Any) -> Any:
-            return y * jnp.minimum(factor(), 0)
-
-        return self._crossed(x, up, down)
-
-    @staticmethod
-    def _crossed(x: Parts, up: Callable[[Any], Any], down: Callable[[Any], Any]) -> Parts:
-        return Parts(
-            _sum(_then(up, x.positive), _then(down, x.negative)),
-            _sum(_then(down, x.positive), _then(up, x.negative)),
-        )
-
-    def through(self, core: Eqn, operand: int, x: Parts) -> Parts:
-        kernel = functools.cache(lambda: self.layer.kernel(core, operand))
-        positive = functools.cache(lambda: jnp.maximum(kernel(), 0))
-        negative = functools.cache(lambda: jnp.minimum(kernel(), 0))
-        return self._crossed(
-            x,
-            lambda y: self.layer.product(core, operand, y, positive()),
-            lambda y: self.layer.product(core, operand, y, negative()),
-        )
-
-    def moved(self, eqn: Eqn, env: dict[Value, Parts]) -> list[Parts]:
-        found = [
-            self._half(eqn, {v: env[v][side] for v in eqn.inputs if v in env}) for side in (0, 1)
-        ]
-        return [Parts(*pair) for pair in zip(*found, strict=True)]
-
-    def _half(self, eqn: Eqn, cells: dict[Value, Cell]) -> list[Cell]:
-        given = {v: cell for v, cell in cells.items() if cell is not None}
-        if not given:
-            return [None] * len(eqn.outputs)
-
-        def moved() -> list[Any]:
-            values = {v: cell() for v, cell in given.items()}
-            dtype = next(iter(values.values())).dtype
-            zeros = {v: jnp.zeros(v.shape, dtype) for v in cells if v not in given}
-            return self.layer.move(eqn, {**values, **zeros})
-
-        outputs = functools.cache(moved)
-
-        def output(index: int) -> Cell:
-            return lambda: outputs()[index]
-
-        return [output(i) for i in range(len(eqn.outputs))]
-
-
-# -- what else is asked of a layer ------------------------------------------------------------
-
-
-def feature_axes(group: Group) -> tuple[int, ...]:
-    """Axes of the output over which one example's features lie: all but batch and free axes."""
-    rank = group.outputs[0].ndim
-    affine = group.affine
-    core = affine.core if affine is not None else None
-    last = (rank - 1,) if rank else ()
-    if affine is None or core is None or core.name not in _KERNELS:
-        return last
-    if core.name == "conv_general_dilated":
-        batch = core.params["dimension_numbers"].out_spec[0]
-        axes = frozenset(i for i in range(core.out.ndim) if i != batch)
-    else:
-        batch_axes = range(len(core.params["dimension_numbers"][1][0]))
-        axes = output_features(core, affine.operand) - set(batch_axes)
-    for eqn in affine.post:
-        carried = _carried_axes(eqn, axes)
-        if carried is None:
-            return last
-        axes = carried
-    return tuple(sorted(axes))
-
-
-def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
-    """Where an equation leaves axes of its input; None if they are mixed with others."""
-    source = next((v for v in eqn.inputs if v.ndim), None)
-    if source is None:
-        return None
-    if eqn.name == "transpose":
-        return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
-    if eqn.name == "broadcast_in_dim":
-        return frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
-    if eqn.name in ("reshape", "squeeze", "expand_dims"):
-        places = unit_reshape(source.shape, eqn.out.shape)
-        return None if places is None else frozenset(places[i] for i in axes if i in places)
-    return axes if eqn.out.ndim == source.ndim else None
-
-
-def constant(group: Group, x: Any, value: Any) -> Any:
-    """`value` as an input of the layer, of size 1 along the axes that the core maps one by one."""
-    shape = list(x.shape)
-    affine = group.affine
-    core = affine.core if affine is not None else None
-    # What splits an axis over devices, or moves elements, needs the whole shape.
-    others = {e.name for e in group.eqns if e is not core}
-    in_place = others <= _IN_PLACE - {"reduce_scatter"}
-    if affine is not None and core is not None and affine.folds and in_place:
-        given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
-        for axis in _free_axes(core, affine.operand):
-            shape[axis] = given[axis]
-    return jnp.broadcast_to(jnp.asarray(value, x.dtype), shape)
-
-
-def _free_axes(core: Eqn, operand: int) -> tuple[int, ...]:
-    """Axes of the active operand along which the core does the same to every element."""
-    if core.name == "conv_general_dilated":
-        single = operand == 0 and core.params["batch_group_count"] == 1
-        return (core.params["dimension_numbers"].lhs_spec[0],) if single else ()
-    if core.name not in _KERNELS:
-        return ()
-    kept = input_features(core, operand)
-    return tuple(i for i in range(core.inputs[operand].ndim) if i not in kept)
-
-
-def has_bias(group: Group) -> bool:
-    """Whether a layer may add something: a shift, or a constant that it moves in."""
-    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
-    return any(_brings(eqn, [v for v in eqn.inputs if v not in links]) for eqn in group.eqns)
-
-
-def _brings(eqn: Eqn, static: list[Value]) -> bool:
-    """Whether an equation adds a constant to what it maps, or puts one beside it."""
-    if eqn.name in ADDITIONS:
-        return bool(static)
-    if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):
-        return True
-    if eqn.name not in (MOVES | {"select_n"}) - COPIES:
-        return False
-    return any(jnp.issubdtype(v.dtype, jnp.floating) and not _is_written_zero(v) for v in static)
-
-
-def _is_written_zero(value: Value) -> bool:
-    while not isinstance(value, Literal):
-        eqn = value.producer
-        if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:
-            return False
-        value = eqn.inputs[0]
-    return bool(value.val == 0)
-
-
-def bias_of(group: Group, statics: Env) -> Any:
-    """The layer's output for a zero input, of size 1 where it does not vary; 0.0 if it has none.
-
-    Zeros are symbolic: no product is computed unless a shift comes before the core.
-    """
-    env: Env = {}  # values that are not zero
-    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
-    norm_tail = group.affine.post if group.kind == "norm" and group.affine is not None else None
-    for eqn in group.eqns if norm_tail is None else norm_tail:
-        active = [v for v in eqn.inputs if v in links]
-        static = [v for v in eqn.inputs if v not in links]
-        value = next((env[v] for v in active if v in env), None)
-        if eqn.name in ADDITIONS and len(active) == 1:
-            term = evaluate.as_number(evaluate.read(statics, static[0]))
-            if eqn.name == "sub":
-                first = eqn.inputs[0] is active[0]
-                zero = 0.0 if value is None else value
-                env[eqn.out] = zero - term if first else term - zero
-            else:
-                env[eqn.out] = term if value is None else value + term
-        elif value is not None or _brings(eqn, static):
-            operands = [
-                _fill(env[v], v, eqn) if v in env else _static_or_zero(v, links, statics)
-                for v in eqn.inputs
-            ]
-            env.update(zip(eqn.outputs, evaluate.apply(eqn, operands, wide=True), strict=True))
-    return env.get(group.outputs[0], 0.0)
-
-
-def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
-    if value in links:
-        return jnp.zeros(value.shape, evaluate.as_number(jnp.zeros((), value.dtype)).dtype)
-    return evaluate.read(statics, value)
-
-
-def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
-    """Give a thin array its full shape, but for the batch axes that the core lets be 1."""
-    if eqn.name in ADDITIONS | _SCALES or eqn.name in COPIES:
-        return array
-    shape = list(value.shape)
-    batch: tuple[int, ...] = ()
-    if eqn.name in LINEAR_CORES:
-        batch = _free_axes(eqn, 0 if eqn.inputs[0] is value else 1)
-    array = array.reshape((1,) * (value.ndim - array.ndim) + array.shape)
-    for axis in batch:
-        shape[axis] = array.shape[axis]
-    return jnp.broadcast_to(array, shape)
+        kernel = core.inputs[weight_position(core, operand)]
+        ones = compat.typed_like(jnp.ones(kernel.shape, x.dtype), x)
+        return self.layer.product(core, operand, x, ones)

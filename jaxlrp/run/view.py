@@ -17,7 +17,9 @@ from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.rules.base import choose, safe_divide, stabilise, times
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.linear_map import LinearLayer, Split, bias_of, constant, feature_axes, has_bias
+from jaxlrp.run.layer_facts import bias_of, constant, feature_axes, has_bias
+from jaxlrp.run.linear_map import LinearLayer
+from jaxlrp.run.signs import Split
 
 
 class View:

@@ -1,0 +1,165 @@
+"""What rules ask of a linear layer besides its maps: its bias, its features, constant inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxlrp.graph.axes import unit_reshape
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.linear import input_features, output_features
+from jaxlrp.graph.primitives import (
+    ADDITIONS,
+    COPIES,
+    DEVICE_MOVES,
+    DEVICE_SUMS,
+    LINEAR_CORES,
+    MOVES,
+)
+from jaxlrp.run import evaluate
+from jaxlrp.run.evaluate import Env
+
+_SCALES = frozenset({"mul", "div", "neg"})
+_KERNELS = frozenset({"dot_general", "conv_general_dilated"})  # cores whose axes are known
+_IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
+
+
+def feature_axes(group: Group) -> tuple[int, ...]:
+    """Axes of the output over which one example's features lie: all but batch and free axes."""
+    rank = group.outputs[0].ndim
+    affine = group.affine
+    core = affine.core if affine is not None else None
+    last = (rank - 1,) if rank else ()
+    if affine is None or core is None or core.name not in _KERNELS:
+        return last
+    if core.name == "conv_general_dilated":
+        batch = core.params["dimension_numbers"].out_spec[0]
+        axes = frozenset(i for i in range(core.out.ndim) if i != batch)
+    else:
+        batch_axes = range(len(core.params["dimension_numbers"][1][0]))
+        axes = output_features(core, affine.operand) - set(batch_axes)
+    for eqn in affine.post:
+        carried = _carried_axes(eqn, axes)
+        if carried is None:
+            return last
+        axes = carried
+    return tuple(sorted(axes))
+
+
+def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
+    """Where an equation leaves axes of its input; None if they are mixed with others."""
+    source = next((v for v in eqn.inputs if v.ndim), None)
+    if source is None:
+        return None
+    if eqn.name == "transpose":
+        return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
+    if eqn.name == "broadcast_in_dim":
+        return frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
+    if eqn.name in ("reshape", "squeeze", "expand_dims"):
+        places = unit_reshape(source.shape, eqn.out.shape)
+        return None if places is None else frozenset(places[i] for i in axes if i in places)
+    return axes if eqn.out.ndim == source.ndim else None
+
+
+def constant(group: Group, x: Any, value: Any) -> Any:
+    """`value` as an input of the layer, of size 1 along the axes that the core maps one by one."""
+    shape = list(x.shape)
+    affine = group.affine
+    core = affine.core if affine is not None else None
+    # What splits an axis over devices, or moves elements, needs the whole shape.
+    others = {e.name for e in group.eqns if e is not core}
+    in_place = others <= _IN_PLACE - {"reduce_scatter"}
+    if affine is not None and core is not None and affine.folds and in_place:
+        given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
+        for axis in _free_axes(core, affine.operand):
+            shape[axis] = given[axis]
+    return jnp.broadcast_to(jnp.asarray(value, x.dtype), shape)
+
+
+def _free_axes(core: Eqn, operand: int) -> tuple[int, ...]:
+    """Axes of the active operand along which the core does the same to every element."""
+    if core.name == "conv_general_dilated":
+        single = operand == 0 and core.params["batch_group_count"] == 1
+        return (core.params["dimension_numbers"].lhs_spec[0],) if single else ()
+    if core.name not in _KERNELS:
+        return ()
+    kept = input_features(core, operand)
+    return tuple(i for i in range(core.inputs[operand].ndim) if i not in kept)
+
+
+def has_bias(group: Group) -> bool:
+    """Whether a layer may add something: a shift, or a constant that it moves in."""
+    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
+    return any(_brings(eqn, [v for v in eqn.inputs if v not in links]) for eqn in group.eqns)
+
+
+def _brings(eqn: Eqn, static: list[Value]) -> bool:
+    """Whether an equation adds a constant to what it maps, or puts one beside it."""
+    if eqn.name in ADDITIONS:
+        return bool(static)
+    if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):
+        return True
+    if eqn.name not in (MOVES | {"select_n"}) - COPIES:
+        return False
+    return any(jnp.issubdtype(v.dtype, jnp.floating) and number_of(v) != 0 for v in static)
+
+
+def number_of(value: Value) -> Any:
+    """The number, written in the program, that all elements of a value are; else None."""
+    while not isinstance(value, Literal):
+        eqn = value.producer
+        if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:
+            return None
+        value = eqn.inputs[0]
+    return value.val
+
+
+def bias_of(group: Group, statics: Env) -> Any:
+    """The layer's output for a zero input, of size 1 where it does not vary; 0.0 if it has none.
+
+    Zeros are symbolic: no product is computed unless a shift comes before the core.
+    """
+    env: Env = {}  # values that are not zero
+    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
+    norm_tail = group.affine.post if group.kind == "norm" and group.affine is not None else None
+    for eqn in group.eqns if norm_tail is None else norm_tail:
+        active = [v for v in eqn.inputs if v in links]
+        static = [v for v in eqn.inputs if v not in links]
+        value = next((env[v] for v in active if v in env), None)
+        if eqn.name in ADDITIONS and len(active) == 1:
+            term = evaluate.as_number(evaluate.read(statics, static[0]))
+            if eqn.name == "sub":
+                first = eqn.inputs[0] is active[0]
+                zero = 0.0 if value is None else value
+                env[eqn.out] = zero - term if first else term - zero
+            else:
+                env[eqn.out] = term if value is None else value + term
+        elif value is not None or _brings(eqn, static):
+            operands = [
+                _fill(env[v], v, eqn) if v in env else _static_or_zero(v, links, statics)
+                for v in eqn.inputs
+            ]
+            env.update(zip(eqn.outputs, evaluate.apply(eqn, operands, wide=True), strict=True))
+    return env.get(group.outputs[0], 0.0)
+
+
+def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
+    if value in links:
+        return jnp.zeros(value.shape, evaluate.as_number(jnp.zeros((), value.dtype)).dtype)
+    return evaluate.read(statics, value)
+
+
+def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
+    """Give a thin array its full shape, but for the batch axes that the core lets be 1."""
+    if eqn.name in ADDITIONS | _SCALES or eqn.name in COPIES:
+        return array
+    shape = list(value.shape)
+    batch: tuple[int, ...] = ()
+    if eqn.name in LINEAR_CORES:
+        batch = _free_axes(eqn, 0 if eqn.inputs[0] is value else 1)
+    array = array.reshape((1,) * (value.ndim - array.ndim) + array.shape)
+    for axis in batch:
+        shape[axis] = array.shape[axis]
+    return jnp.broadcast_to(array, shape)
