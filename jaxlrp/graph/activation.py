@@ -10,9 +10,9 @@ import heapq
 import itertools
 import math
 
+from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_shift, is_mask
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import affine_operand, is_literal, is_literal_shift, is_mask
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     COMPARISONS,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 
+from jaxlrp.graph.affine import is_literal, is_literal_shift
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import core_operand, is_literal_shift
+from jaxlrp.graph.linear import core_operand
 from jaxlrp.graph.primitives import (
     AFFINE,
     DEVICE_SUMS,
@@ -34,7 +35,7 @@ def is_crossed(bench: Workbench, value: Value) -> bool:
     if _is_alone(bench, maker) or any(_is_alone(bench, e) for e in uses):
         return False
     if _is_core(bench, maker):
-        return len(uses) == 1 and _is_link(bench, uses[0])
+        return any(_is_link(bench, e) for e in uses)
     if all(_is_core(bench, e) for e in uses):
         return _is_link(bench, maker)
     if _begins_at_join(bench, maker):
@@ -48,10 +49,7 @@ def _is_scaled(bench: Workbench, value: Value) -> bool:
         if is_view(eqn):
             if _is_scaled(bench, eqn.out):
                 return True
-        elif eqn.name == "neg" or (
-            eqn.name in ("mul", "div")
-            and any(bench.intervals.constant(v) is not None for v in eqn.inputs)
-        ):
+        elif eqn.name == "neg" or (eqn.name in ("mul", "div") and is_literal(bench, eqn)):
             return True
     return False
 
@@ -87,6 +85,8 @@ def _is_core(bench: Workbench, eqn: Eqn) -> bool:
 
 def _is_link(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation may fold into the core of a linear layer."""
+    if eqn.name in MOVES or eqn.name == "select_n":  # parts of one value may meet again
+        return True
     one = len(bench.activity.active_inputs(eqn)) == 1
     return one and (eqn.name in AFFINE | DEVICE_SUMS or is_view(eqn))
 

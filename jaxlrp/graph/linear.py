@@ -9,12 +9,19 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from jaxlrp.graph import ways
 from jaxlrp.graph.activity import is_inexact
+from jaxlrp.graph.affine import (
+    affine_operand,
+    brings_zeros,
+    is_literal_scale,
+    is_literal_shift,
+    is_move,
+    leads_into_nonlinearity,
+)
 from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
@@ -25,10 +32,8 @@ from jaxlrp.graph.primitives import (
     DEVICE_SUMS,
     ELEMENTWISE,
     LINEAR_CORES,
-    MOVES,
     carrying,
     is_view,
-    makes_integers,
     rounds,
 )
 
@@ -174,74 +179,6 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
     return True
 
 
-def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | None:
-    """Position of the active operand if the equation scales or shifts it by a static value.
-
-    With `spread` it may repeat the operand along axes of size 1, too.
-    """
-    if eqn.name not in AFFINE or is_mask(bench, eqn):
-        return None
-    active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
-    if len(active) != 1 or (eqn.name == "div" and active[0] == 1):
-        return None
-    if any(v in bench.activity.depends for i, v in enumerate(eqn.inputs) if i != active[0]):
-        return None  # a gate, or a detached value, is no parameter
-    if eqn.out.shape != eqn.inputs[active[0]].shape and not spread:
-        return None  # the active operand is broadcast
-    return active[0]
-
-
-def is_mask(bench: Workbench, eqn: Eqn) -> bool:
-    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, and no bias."""
-    if eqn.name != "add":
-        return False
-    for value in eqn.inputs:
-        while value.producer is not None and value.producer.name in MOVES | COPIES:
-            value = value.producer.inputs[0]
-        maker = value.producer
-        if value in bench.activity.depends or maker is None or maker.name != "select_n":
-            continue
-        if {bench.intervals.constant(v) for v in maker.inputs[1:]} == {0.0, -math.inf}:
-            return True
-    return False
-
-
-def is_literal(bench: Workbench, eqn: Eqn) -> bool:
-    """A scale or shift by numbers that are written in the program, not learned."""
-    static = [v for v in eqn.inputs if v not in bench.activity.depends]
-    return eqn.name == "neg" or any(not bench.statics.parameters(v) for v in static)
-
-
-def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
-    """A shift by numbers that are written in the program, not learned (and are not 0)."""
-    if eqn.name not in ADDITIONS or not is_literal(bench, eqn):
-        return False
-    static = (v for v in eqn.inputs if v not in bench.activity.depends)
-    return all(bench.intervals.constant(v) != 0.0 for v in static)
-
-
-def is_literal_scale(bench: Workbench, eqn: Eqn) -> bool:
-    """A scale or change of sign that is written in the program: it belongs to what reads it."""
-    if eqn.name == "neg":
-        return True
-    if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):
-        return False
-    return eqn.name in ("mul", "div") or not is_literal_shift(bench, eqn)
-
-
-def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
-    """Whether an elementwise equation that is not linear reads the value."""
-    for eqn in bench.reached_uses(value):
-        if eqn.name in COPIES or (affine_operand(bench, eqn) is not None):
-            if leads_into_nonlinearity(bench, eqn.out):
-                return True
-        elif (eqn.name in ELEMENTWISE and eqn.name not in AFFINE) or (
-            eqn.name in ("mul", "div") and eqn.inputs[0] is eqn.inputs[1]
-        ):
-            return True
-    return False
-
-
 def absorb_affine_after(
     bench: Workbench,
     start: Value,
@@ -298,18 +235,6 @@ def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
         return not any(bench.statics.parameters(v) for v in static)
 
     return _region_after(bench, start, divides, is_view)
-
-
-def is_move(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether an equation moves, selects or repeats elements by static positions and masks."""
-    if eqn.bodies or not (eqn.name in MOVES or eqn.name in COPIES or eqn.name == "select_n"):
-        return False
-    if eqn.name == "select_n" and sum(v in bench.activity.active for v in eqn.inputs) != 1:
-        return False
-    if makes_integers(eqn):
-        return False
-    depends = bench.activity.depends
-    return all(v not in depends or v in bench.activity.active for v in eqn.inputs)
 
 
 def _region_after(
@@ -378,7 +303,7 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         for v in made:
             frontier.pop(v, None)
         frontier.update(dict.fromkeys(bench.activity.active_inputs(eqn)))
-        pending = pending or scales or _brings_zeros(bench, eqn)
+        pending = pending or scales or brings_zeros(bench, eqn)
         if len(frontier) == 1:
             (only,) = frontier
             # A rounding before which nothing is scaled is a layer of its own.
@@ -388,13 +313,6 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
     source, n = best
     eqns = sorted(inside[:n], key=lambda e: e.order)
     return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
-
-
-def _brings_zeros(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether static elements come to stand beside the active ones: they are nobody's input."""
-    if eqn.name == "select_n" or eqn.name in ("pad", "scatter", "dynamic_update_slice"):
-        return True
-    return eqn.name == "concatenate" and any(v not in bench.activity.active for v in eqn.inputs)
 
 
 def _fold_before(bench: Workbench, group: Group) -> None:

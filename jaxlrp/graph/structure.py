@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jaxlrp.graph.activity import is_integer
+from jaxlrp.graph.affine import is_mask
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
-from jaxlrp.graph.linear import is_mask
 from jaxlrp.graph.primitives import (
     BITS,
     FIXED_LINEAR,
