@@ -31,6 +31,9 @@ OTHER = {
     "loop over heads": {"matmul": 2, "softmax": 1},
     "sums of products": {"matmul": -2, "product": 2},
     "by matrices": {"dense": 2},
+    # Masked scores are cast to float32: a rounding, and so an activation.
+    "is_causal": {"activation": 1},
+    "mask of dot_product_attention": {"activation": 1},
 }
 
 

@@ -1,0 +1,65 @@
+"""Planning looks at each equation a bounded number of times: counted, not timed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp.graph.groups import Workbench
+
+W = jnp.ones((4, 4))
+
+
+def branches(n):
+    return lambda x: sum(jax.nn.relu(x @ W * (i + 1)) for i in range(n))
+
+
+def shifts(n):
+    def fn(x):
+        y = x
+        for _ in range(n):
+            y = y + x * 0.01
+        return y
+
+    return fn
+
+
+def activations(n):
+    def fn(x):
+        for _ in range(n):
+            x = jnp.tanh(x)
+        return x
+
+    return fn
+
+
+def blocks(n):
+    def fn(x):
+        for _ in range(n):
+            h = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+            x = x + jax.nn.gelu(h @ W) @ W
+        return x
+
+    return fn
+
+
+@pytest.mark.parametrize("make", [branches, shifts, activations, blocks])
+def test_twice_the_equations_are_twice_the_looks(make, monkeypatch):
+    looks = 0
+    real = Workbench.reached_uses
+
+    def counted(self, value):
+        nonlocal looks
+        looks += 1
+        return real(self, value)
+
+    monkeypatch.setattr(Workbench, "reached_uses", counted)
+
+    def count(n):
+        nonlocal looks
+        looks = 0
+        lrp.plan(make(n), lrp.composites.epsilon_plus())(jnp.ones((2, 4)))
+        return looks
+
+    small, large = count(20), count(40)
+    assert 0 < small and large <= 2.2 * small
