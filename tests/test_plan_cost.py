@@ -62,4 +62,4 @@ def test_twice_the_equations_are_twice_the_looks(make, monkeypatch):
         return looks
 
     small, large = count(20), count(40)
-    assert 0 < small and large <= 2.2 * small
+    assert small > 0 and large <= 2.2 * small
