@@ -99,7 +99,8 @@ def program(seed: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
         return fn
 
-    return written(wrap(block)), written(block)
+    # What is computed twice is one value, but not across what is recomputed: then plans may differ.
+    return written(wrap(block)), written(block), wrap is jax.checkpoint and parallel
 
 
 @pytest.mark.parametrize("start", range(0, 240, 60))
@@ -108,7 +109,9 @@ def test_random_calls_are_planned_as_if_written_out(start, monkeypatch):
     x = normal(9, 3, 4)
     shared = 0
     for seed in range(start, start + 60):
-        called, plain = program(seed)
+        called, plain, apart = program(seed)
+        if apart:
+            continue
         rules = RULES[seed % len(RULES)]
         plan = lrp.plan(called, rules)(x)
         shared += bool(plan.found.calls)
@@ -120,7 +123,7 @@ def test_random_calls_are_planned_as_if_written_out(start, monkeypatch):
 def test_random_calls_are_explained_as_if_written_out(seed, monkeypatch):
     monkeypatch.setattr(trace, "_SHORT", 1)
     x = normal(9, 3, 4)
-    one, other = (lrp.explain(fn, RULES[seed % len(RULES)]) for fn in program(seed))
+    one, other = (lrp.explain(fn, RULES[seed % len(RULES)]) for fn in program(seed)[:2])
     found, expected = (jax.jit(lambda x, f=f: f(x, target=1))(x) for f in (one, other))
     finite = jnp.isfinite(expected)
     assert bool(jnp.all(finite == jnp.isfinite(found)))

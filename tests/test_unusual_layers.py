@@ -40,7 +40,7 @@ def conv(x, kernel, **options):
 LAYERS = {
     "kernel of a conv": (lambda k: conv(PICTURES[:2], k) + SHIFT, KERNELS),
     "kernel of a strided conv with groups": (
-        lambda k: conv(PICTURES[:1], k, feature_group_count=2, window_strides=(2, 1)) * 3.0,
+        lambda k: conv(PICTURES[:1], k, feature_group_count=2, window_strides=(2, 1)) * SHIFT,
         KERNELS[:, :, :1],
     ),
     "matrix on the right": (lambda w: PICTURES[0, 0] @ w + SHIFT[:3], RNG.normal(size=(2, 3))),

@@ -43,8 +43,8 @@ class _Bounds(Flow[_Fact]):
         beyond: Mapping[Value, _Fact] | None = None,
         exact: bool = False,
     ):
-        self._proven = proven or {}
-        self._beyond = beyond or {}
+        self._proven = {} if proven is None else proven
+        self._beyond = {} if beyond is None else beyond
         self._exact = exact
 
     def start(self, value: Value) -> _Fact:
