@@ -180,7 +180,7 @@ def test_a_primitive_without_a_rule():
     def fn(x):
         return lax.cumlogsumexp(x @ W, 1)
 
-    with pytest.raises(lrp.UnsupportedPrimitiveError, match=r"`cumlogsumexp`.*test_bad_input.*rules"):
+    with pytest.raises(lrp.UnsupportedPrimitiveError, match=r"`cumlogsumexp`.*test_bad_input"):
         lrp.plan(fn, lrp.Epsilon())(X)
     # The line that the message offers works.
     rules = lrp.RuleMap({"dense": lrp.Epsilon(0.0)}) | {"cumlogsumexp": lrp.Taylor()}
