@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 
+from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_shift, is_mask
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
@@ -42,13 +43,24 @@ def find(bench: Workbench) -> None:
 def _nonlinear(bench: Workbench, eqn: Eqn) -> bool:
     if makes_integers(eqn):
         return True
-    if eqn.name in COPIES or affine_operand(bench, eqn) is not None:
+    if eqn.name in COPIES | {"stop_gradient"} or affine_operand(bench, eqn) is not None:
         return False
     if eqn.name in ADDITIONS:
         return _has_inactive_term(bench, eqn)
-    if eqn.name == "select_n":  # a static choice of elements is routing, not an activation
-        return eqn.inputs[0] in bench.activity.depends
-    return True
+    return not _routes(bench, eqn)
+
+
+def _routes(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether relevance goes to the case that was taken: a choice, and nobody's activation.
+
+    The choice is static, or a case depends on the input and was stopped.
+    """
+    if eqn.name != "select_n":
+        return False
+    depends, active = bench.activity.depends, bench.activity.active
+    predicate, *cases = eqn.inputs
+    stopped = any(v in depends and v not in active and is_inexact(v) for v in cases)
+    return predicate not in depends or (stopped and any(v in active for v in cases))
 
 
 def _has_inactive_term(bench: Workbench, eqn: Eqn) -> bool:
@@ -70,8 +82,7 @@ def _absorbable(bench: Workbench, eqn: Eqn | None) -> bool:
         and len(eqn.outputs) == 1
         and bench.free(eqn)
         and any(v in bench.activity.depends for v in eqn.inputs)
-        # A static choice between elements moves relevance; it is nobody's activation.
-        and not (eqn.name == "select_n" and eqn.inputs[0] not in bench.activity.depends)
+        and not _routes(bench, eqn)
         and not _is_learned_shift(bench, eqn)
     )
 
@@ -82,6 +93,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
     Equations are met latest first, so when one is met it is known whether all that read it are in
     the group. Returns the equations that are shown to end no activation.
     """
+    if _routes(bench, last):
+        return []
     if affine_operand(bench, last) is not None and not is_literal(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
     activity = bench.activity

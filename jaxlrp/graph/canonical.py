@@ -69,6 +69,9 @@ class _Rewriter:
 
 
 def _key(eqn: Eqn) -> Hashable:
+    square = eqn.name == "mul" and eqn.inputs[0] is eqn.inputs[1]
+    if square or eqn.name == "square" or (eqn.name == "integer_pow" and eqn.params["y"] == 2):
+        return "square", eqn.inputs[0]  # one product in all three spellings
     inputs = tuple(_literal_key(v) if isinstance(v, Literal) else v for v in eqn.inputs)
     settings: Hashable = tuple(sorted(eqn.params.items(), key=lambda item: item[0]))
     try:

@@ -249,14 +249,17 @@ def _region_after(
     """
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
-    kept, pending = 0, False
+    kept, pending, negative = 0, False, False
     frontier = {start: None}
     while not any(v in bench.outputs for v in frontier):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
         if eqn is None or not bench.is_open(eqn):
             break
-        ours = belongs(eqn)
+        flips = is_literal_scale(bench, eqn) and _flips(bench, eqn)
+        # A change of sign that cancels one inside the region belongs to it.
+        ours = belongs(eqn) or (flips and negative)
+        negative ^= flips or _flips(bench, eqn)
         if not ours and not passes(eqn) and not is_literal_scale(bench, eqn):
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
@@ -271,6 +274,15 @@ def _region_after(
         if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
             kept, pending = len(eqns), False
     return eqns[:kept]
+
+
+def _flips(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation changes the sign of its active operand, as far as the program says."""
+    if eqn.name == "sub":
+        return eqn.inputs[1] in bench.activity.active
+    static = [v for v in eqn.inputs if v not in bench.activity.active]
+    scaled = eqn.name in ("mul", "div") and len(static) == 1
+    return eqn.name == "neg" or (scaled and bench.intervals[static[0]][1] < 0.0)
 
 
 def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, list[Eqn]]:

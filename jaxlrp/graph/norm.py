@@ -58,6 +58,10 @@ _KEEPS_FORM = frozenset(
 )
 
 
+# What else may stand between a statistic's sum and the division: roots, powers, guards.
+_BESIDE = frozenset("rsqrt pow select_n clamp".split())
+
+
 def _is_number(bench: Workbench, value: Value) -> bool:
     return bench.intervals.constant(value) is not None
 
@@ -112,6 +116,8 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
             continue
         seen.add(v)
         if not _is_reduction(bench, eqn):
+            if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:
+                return None  # a gate: a function of the statistic that is no root or power
             stack.extend(eqn.inputs)
     thin = value
     while thin.producer is not None and thin.producer.name in MOVES | ELEMENTWISE:

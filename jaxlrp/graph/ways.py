@@ -93,7 +93,9 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
         return list(np.split(x, ends, params["axis"]))
     if name == "pad":
         return [_padded(x, params["padding_config"])]
-    if len(eqn.outputs) == 1 and np.broadcast_shapes(x.shape, eqn.out.shape) == eqn.out.shape:
+    out = eqn.outputs[0].shape
+    fits = x.ndim == len(out) and all(a in (1, b) for a, b in zip(x.shape, out, strict=True))
+    if len(eqn.outputs) == 1 and fits:
         # Scales, shifts, copies, choices by static masks: element for element.
         return [np.broadcast_to(x, eqn.out.shape)] if name not in _OTHERS else None
     return None
