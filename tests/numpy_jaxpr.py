@@ -99,7 +99,14 @@ def _closed(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
 def _run(eqn: Any, args: list[Any]) -> list[Any]:
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
-        return _scan(params, args)
+        jaxpr = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
+        return scan(
+            params,
+            lambda step: _closed(params["jaxpr"], step),
+            [v.aval for v in jaxpr.invars],
+            [(v.aval, out.aval) for v, out in zip(jaxpr.outvars, eqn.outvars, strict=True)],
+            args,
+        )
     if name == "cond":
         return _closed(params["branches"][int(args[0])], args[1:])
     if name != "while":
@@ -183,13 +190,24 @@ def _dot(dimensions: Any, a: Any, b: Any) -> Any:
     return np.einsum(a, left, b, right, out)
 
 
-def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
-    consts, carries = params["num_consts"], params["num_carry"]
-    held, carry, xs = args[:consts], args[consts : consts + carries], args[consts + carries :]
-    xs = [np.asarray(x) for x in xs]
-    steps = range(params["length"])
-    rows: list[list[Any]] = [[] for _ in steps]
-    for step in reversed(steps) if params["reverse"] else steps:
-        outs = _closed(params["jaxpr"], [*held, *carry, *(x[step] for x in xs)])
-        carry, rows[step] = outs[:carries], outs[carries:]
+def scan(
+    params: dict[str, Any],
+    body: Callable[[list[Any]], list[Any]],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    args: Sequence[Any],
+) -> list[Any]:
+    """The outputs of a scan; `inputs` and `outputs` are the abstract values that its body sees.
+
+    An operand that has as many axes inside as outside is a constant or a carry, and each carry
+    comes back first: so the counts need no parameter, whose name depends on the version of JAX.
+    """
+    whole = sum(np.ndim(arg) == len(aval.shape) for arg, aval in zip(args, inputs, strict=True))
+    kept = sum(len(inner.shape) == len(outer.shape) for inner, outer in outputs)
+    held, carry, xs = args[: whole - kept], list(args[whole - kept : whole]), args[whole:]
+    rows: list[list[Any]] = [[] for _ in range(params["length"])]
+    order = range(len(rows))
+    for step in reversed(order) if params["reverse"] else order:
+        outs = body([*held, *carry, *(np.asarray(x)[step] for x in xs)])
+        carry, rows[step] = outs[:kept], outs[kept:]
     return [*carry, *(np.stack([np.asarray(v) for v in column]) for column in zip(*rows))]

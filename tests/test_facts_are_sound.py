@@ -180,15 +180,14 @@ class Watch:
         return [np.asarray(o) for o in outs]
 
     def scan(self, eqn: Eqn, args: list[Any], consts: dict[Value, Any]) -> list[Any]:
-        held, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-        carry, xs = args[held : held + carries], args[held + carries :]
-        rows: list[Any] = [None] * eqn.params["length"]
-        order = range(len(rows))
-        for i in reversed(order) if eqn.params["reverse"] else order:
-            step = [*args[:held], *carry, *(np.asarray(x)[i] for x in xs)]
-            outs = self.run(eqn.bodies[0], step, consts)
-            carry, rows[i] = outs[:carries], outs[carries:]
-        return [*carry, *(np.stack(column) for column in zip(*rows))]
+        body = eqn.bodies[0]
+        return numpy_jaxpr.scan(
+            eqn.params,
+            lambda step: self.run(body, step, consts),
+            [v.aval for v in body.inputs],
+            [(v.aval, out.aval) for v, out in zip(body.outputs, eqn.outputs, strict=True)],
+            args,
+        )
 
 
 def _graphs(graph: Graph):
