@@ -32,6 +32,9 @@ def is_crossed(bench: Workbench, value: Value) -> bool:
         return True
     if _is_shifted(bench, maker):
         return True
+    # A core folds what stands before it, whatever else reads that.
+    if _is_link(bench, maker) and any(_is_core(bench, e) or _is_link(bench, e) for e in uses):
+        return True
     if _is_alone(bench, maker) or any(_is_alone(bench, e) for e in uses):
         return False
     if _is_core(bench, maker):

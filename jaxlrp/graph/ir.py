@@ -121,13 +121,17 @@ class Graph:
         self.inputs = inputs
         self.consts = consts
         self.outputs = outputs
-        self.eqns = _needed(eqns, outputs)
+        self.renumber(eqns)
+
+    def renumber(self, eqns: list[Eqn]) -> None:
+        """Take other equations, in dataflow order, for the same inputs and outputs."""
+        self.eqns = _needed(eqns, self.outputs)
         self.consumers: dict[Value, list[Eqn]] = {}
         for order, eqn in enumerate(self.eqns):
             eqn.order = order
             for value in dict.fromkeys(eqn.inputs):
                 self.consumers.setdefault(value, []).append(eqn)
-        self._output_set = set(outputs)
+        self._output_set = set(self.outputs)
 
     def uses(self, value: Value) -> list[Eqn]:
         """Equations that read a value, in order."""

@@ -51,10 +51,29 @@ def find(bench: Workbench) -> None:
 
 
 def fold(bench: Workbench) -> None:
-    """Fold the scales and shifts that come before a core and that no core before them took."""
+    """Fold the scales and shifts that come before a core and that no core before them took.
+
+    Several cores may fold the same ones. Where something else reads these too, they are a layer of
+    their own for it.
+    """
     for group in bench.groups:
         if group.kind in ("dense", "conv") and group.affine is not None and not group.affine.pre:
             _fold_before(bench, group)
+    holders: dict[Eqn, list[Group]] = {}
+    for group in bench.groups:
+        for eqn in group.eqns if group.affine is not None and group.affine.pre else ():
+            holders.setdefault(eqn, []).append(group)
+    shared = [eqn for eqn in holders if bench.free(eqn)]
+    for eqn in sorted(shared, key=lambda e: -e.order):
+        readers = [e for v in eqn.outputs for e in bench.reached_uses(v)]
+        inside = all(
+            reader in holders
+            and not bench.free(reader)
+            and all(eqn in group.eqns for group in holders[reader])
+            for reader in readers
+        )
+        if inside and bench.outputs.isdisjoint(eqn.outputs):
+            bench.claimed[eqn] = holders[eqn][0]
 
 
 def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
@@ -289,7 +308,6 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
     """The source and the equations of the scales, shifts and moves before a core's operand."""
     start = core.inputs[operand]
     inside: list[Eqn] = []  # latest first
-    group = {core}
     frontier: dict[Value, None] = {start: None}
     best: tuple[Value, int] = (start, 0)
     pending = False
@@ -300,19 +318,13 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         if value is None or value in bench.activity.explained:
             break
         eqn = value.producer
-        if eqn is None or not bench.is_open(eqn) or value in bench.outputs:
+        if eqn is None or not bench.is_open(eqn):
             break
         scales = affine_operand(bench, eqn, spread=True) is not None
         if not scales and not is_move(bench, eqn):
             break
-        made = [v for v in eqn.outputs if v in bench.activity.reached]
-        if any(v in bench.outputs or v not in frontier for v in made):
-            break
-        if any(e not in group for v in made for e in bench.reached_uses(v)):
-            break
         inside.append(eqn)
-        group.add(eqn)
-        for v in made:
+        for v in eqn.outputs:
             frontier.pop(v, None)
         frontier.update(dict.fromkeys(bench.activity.active_inputs(eqn)))
         pending = pending or scales or brings_zeros(bench, eqn)
@@ -327,21 +339,20 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
     return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
 
 
-def _fold_before(bench: Workbench, group: Group) -> None:
-    """Fold the scales, shifts and moves of the core's input into it."""
+def _fold_before(bench: Workbench, group: Group) -> bool:
+    """Fold the scales, shifts and moves of the core's input into it; whether there are any."""
     assert group.affine is not None and group.affine.core is not None
     core, operand = group.affine.core, group.affine.operand
     source, before = _region_before(bench, core, operand)
     if not before or not _worth_folding(bench, before):
-        return
+        return False
     group.affine.pre = before
     group.affine.folds = group.affine.folds and _folds(
         bench, before, core.inputs[operand], input_features(core, operand)
     )
     group.eqns = before + group.eqns
     group.inputs = [source]
-    for eqn in before:
-        bench.claimed[eqn] = group
+    return True
 
 
 def _worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:

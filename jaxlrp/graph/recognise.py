@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from jaxlrp.graph import activation, gates, linear, norm, softmax, structure
+from jaxlrp.graph import activation, gates, hoist, linear, norm, softmax, structure
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.groups import Facts, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
@@ -63,8 +63,10 @@ def recognise(
 
     `entries` are the layers at which explained values inside the function are read.
     """
-    outputs = list(outputs)
+    outputs, explained = list(outputs), list(explained)
     facts = Facts(graph, Activity(graph, explained, outputs))
+    while hoist.hoisted(graph, facts, outputs):
+        facts = Facts(graph, Activity(graph, explained, outputs))
     bench = Workbench(graph, facts, outputs)
     for group in entries:
         bench.claim(group)

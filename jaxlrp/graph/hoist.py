@@ -1,0 +1,339 @@
+"""Scales and shifts of parts, moved to the whole: `split(x @ W)`, then a bias for each part.
+
+A part of a layer's output may be scaled and shifted by itself (queries, keys and values of one
+fused product), and outputs of several layers together once they are joined. The same numbers come
+out if each element is scaled and shifted before parts are taken or joined. Then scales and shifts
+stand beside the core that they belong to, where `linear.find` folds them. So the equations change
+places, if nothing else reads the elements in between. This is exact: the same numbers are added.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp import compat
+from jaxlrp.graph import control
+from jaxlrp.graph.affine import affine_operand, is_literal_scale, is_literal_shift
+from jaxlrp.graph.affine import leads_into_nonlinearity as meets_nonlinearity
+from jaxlrp.graph.groups import Facts, Workbench
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
+from jaxlrp.graph.linear import core_operand
+from jaxlrp.graph.primitives import COPIES, LINEAR_CORES, MOVES
+from jaxlrp.graph.trace import build
+
+# Moves that repeat nothing, and of which the places are known from the parameters alone.
+_PARTS = frozenset("slice split concatenate".split())
+_WHOLE = frozenset("reshape squeeze expand_dims transpose rev broadcast_in_dim".split())
+_SCALES = frozenset({"mul", "div"})
+_MOST_STATIC = 64  # equations that make a bias
+_MOST = 2**28  # elements of which each is counted
+
+
+@dataclasses.dataclass
+class _Chain:
+    """Scales and shifts of one value that moves made of others, and those others."""
+
+    value: Value
+    eqns: list[Eqn]
+    statics: list[Value]  # one for each of these but negations
+    moves: list[Eqn]  # from the leaves to the value
+    leaves: list[Value]
+    active: frozenset[Value]  # the leaves that carry relevance
+
+
+def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
+    """Move scales and shifts of parts before these; whether there were any.
+
+    The graph is changed in place: the same values are made by the same equations in another order.
+    """
+    found = False
+    for one in list(control.graphs(graph)):
+        seeded = (
+            outputs if one is graph else [v for v in one.outputs if v in facts.activity.reached]
+        )
+        bench = Workbench(one, facts, seeded)
+        chains = [c for eqn in one.eqns if (c := _chain(bench, eqn)) is not None]
+        mover = _Mover(one)
+        moved = [mover.move(chain) for chain in chains]
+        if any(moved):
+            found = True
+            one.renumber(mover.eqns)
+    return found
+
+
+def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
+    """The scales and shifts that begin at an equation, if they may stand before moves."""
+    value = _scaled(bench, first)
+    if value is None or value.producer is None or value.producer.name not in _PARTS | _WHOLE:
+        return None
+    if _scaled(bench, value.producer) is not None:
+        return None
+    moves, leaves = _moves_before(bench, value)
+    if not any(e.name in _PARTS for e in moves):
+        return None
+    if not any(_ends_layer(bench, leaf) for leaf in leaves):
+        return None
+    eqns, kept = [first], 0
+    while True:
+        if _belongs(bench, eqns[-1]):
+            kept = len(eqns)
+        use = bench.graph.sole_use(eqns[-1].out)
+        if use is None or _scaled(bench, use) is not eqns[-1].out:
+            break
+        eqns.append(use)
+    eqns = eqns[:kept]
+    inner = {value, *(v for e in eqns[:-1] for v in e.outputs), *leaves}
+    if (
+        not eqns
+        or bench.graph.uses(value) != [first]
+        or not inner.isdisjoint(bench.activity.explained)
+    ):
+        return None
+    if bench.graph.is_output(value) or not _alone(bench, value, moves, leaves):
+        return None
+    statics = [v for e in eqns for v in e.inputs if v not in bench.activity.active]
+    active = frozenset(v for v in leaves if v in bench.activity.active)
+    return _Chain(value, eqns, statics, moves, leaves, active)
+
+
+def _scaled(bench: Workbench, eqn: Eqn) -> Value | None:
+    """What an equation scales or shifts by a static value."""
+    place = affine_operand(bench, eqn)
+    if place is None or not bench.activity.is_reached(eqn):
+        return None
+    return eqn.inputs[place]
+
+
+def _belongs(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether a scale or shift belongs to the layer before it."""
+    if is_literal_scale(bench, eqn):
+        return False
+    return not is_literal_shift(bench, eqn) or not meets_nonlinearity(bench, eqn.out)
+
+
+def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value]]:
+    """The moves that make a value, in order, and what they start from."""
+    moves: set[Eqn] = set()
+    leaves: dict[Value, None] = {}
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        eqn = v.producer
+        if eqn is None or not _is_part(eqn) or v in bench.activity.explained:
+            leaves[v] = None
+        elif eqn not in moves:
+            moves.add(eqn)
+            stack.extend(eqn.inputs)
+    return sorted(moves, key=lambda e: e.order), list(leaves)
+
+
+def _is_part(eqn: Eqn) -> bool:
+    """Whether an equation moves elements and repeats none."""
+    return eqn.name in _PARTS or (eqn.name in _WHOLE and eqn.inputs[0].size == eqn.out.size)
+
+
+def _ends_layer(bench: Workbench, value: Value) -> bool:
+    """Whether a value is a linear layer's or a norm's output, up to scales, shifts and moves."""
+    while (eqn := value.producer) is not None:
+        active = bench.activity.active_inputs(eqn)
+        if eqn.name in LINEAR_CORES:
+            return core_operand(bench, eqn) is not None
+        if eqn.name in _SCALES and all(v in bench.activity.depends for v in eqn.inputs):
+            return eqn.inputs[0] is not eqn.inputs[1]
+        affine = affine_operand(bench, eqn) is not None
+        if not (affine or eqn.name in COPIES | MOVES) or len(active) != 1:
+            return False
+        (value,) = active
+    return False
+
+
+def _alone(bench: Workbench, value: Value, moves: list[Eqn], leaves: list[Value]) -> bool:
+    """Whether each element of a value is one element of the leaves, read by nothing else."""
+    inside = set(moves)
+    for leaf in leaves:
+        if leaf.size > _MOST or leaf.dtype != value.dtype:
+            return False
+        carries = leaf in bench.activity.active
+        made = {leaf: None}  # the leaf, and all that moves alone make of it
+        stack, steps = [leaf], set()
+        while stack:
+            for eqn in bench.graph.uses(stack.pop()):
+                if eqn not in steps and (eqn in inside or (carries and _is_part(eqn))):
+                    steps.add(eqn)
+                    made.update(dict.fromkeys(eqn.outputs))
+                    stack.extend(eqn.outputs)
+        order = sorted(steps, key=lambda e: -e.order)
+        others: dict[Value, int] = {}
+        for v in made if carries else ():
+            others[v] = sum(e not in steps for e in bench.graph.uses(v))
+            others[v] += bench.graph.is_output(v)
+        others.pop(value, None)
+        own = _readings(order, leaf, {value: 1})
+        if np.any(own > 1) or np.any((own > 0) & (_readings(order, leaf, others) > 0)):
+            return False
+    return True
+
+
+def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarray:
+    """How often each element of a leaf is read by way of some values that moves make of it.
+
+    The moves are given latest first.
+    """
+    counts = {v: np.full(v.shape, min(n, 9), np.uint8) for v, n in read.items() if n}
+    for eqn in steps:
+        given = [counts.get(v) for v in eqn.outputs]
+        if all(g is None for g in given):
+            continue
+        for v, back in zip(eqn.inputs, _back(eqn, given), strict=True):
+            counts[v] = counts[v] + back if v in counts else back
+    return counts.get(leaf, np.zeros(leaf.shape, np.uint8))
+
+
+def _back(eqn: Eqn, given: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """Readings of a move's operands, from those of its results."""
+    params, source = eqn.params, eqn.inputs[0]
+    parts = [np.zeros(v.shape, np.uint8) if g is None else g for v, g in zip(eqn.outputs, given)]
+    if eqn.name == "split":
+        return [np.concatenate(parts, params["axis"])]
+    (x,) = parts
+    if eqn.name == "concatenate":
+        ends = np.cumsum([v.shape[params["dimension"]] for v in eqn.inputs])[:-1]
+        return list(np.split(x, ends, params["dimension"]))
+    if eqn.name == "slice":
+        strides = params["strides"] or (1,) * x.ndim
+        limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+        whole = np.zeros(source.shape, np.uint8)
+        whole[tuple(slice(*limit) for limit in limits)] = x
+        return [whole]
+    if eqn.name == "transpose":
+        return [np.transpose(x, np.argsort(params["permutation"]))]
+    if eqn.name == "rev":
+        return [np.flip(x, params["dimensions"])]
+    if eqn.name == "reshape" and params["dimensions"] is not None:
+        order = params["dimensions"]
+        turned = x.reshape([source.shape[i] for i in order])
+        return [np.transpose(turned, np.argsort(order))]
+    return [x.reshape(source.shape)]
+
+
+def _turns(chain: _Chain, eqn: Eqn) -> bool:
+    """Whether an equation of a chain changes the sign: `-x`, `b - x`."""
+    return eqn.name == "neg" or (eqn.name == "sub" and eqn.inputs[0] in chain.statics)
+
+
+class _Mover:
+    """One graph while scales and shifts in it change places."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.eqns = list(graph.eqns)
+        self._scaled: dict[Value, Value] = {}  # what leaves have become so far
+
+    def move(self, chain: _Chain) -> bool:
+        """Put a chain before the moves; False if something in it cannot be computed there."""
+        leaves = [self._scaled.get(v, v) for v in chain.leaves]
+        made = [self._made(chain, leaves, i) for i in range(len(leaves))]
+        if any(eqns is None for eqns in made):
+            return False
+        for old, leaf, eqns in zip(chain.leaves, leaves, made, strict=True):
+            assert eqns is not None
+            new = eqns[-1].out
+            readers = self.graph.uses(old) if old in chain.active else chain.moves
+            for reader in readers:
+                reader.inputs = [new if v is leaf else v for v in reader.inputs]
+            if old in chain.active:
+                self._scaled[old] = new
+            maker = leaf.producer
+            at = 0 if maker is None else self.eqns.index(maker) + 1
+            self.eqns[at:at] = eqns
+        maker, last = chain.value.producer, chain.eqns[-1].out
+        assert maker is not None
+        maker.outputs[chain.value.index] = last
+        last.producer, last.index = maker, chain.value.index
+        gone = set(chain.eqns)
+        self.eqns = [e for e in self.eqns if e not in gone]
+        return True
+
+    def _made(self, chain: _Chain, leaves: Sequence[Value], number: int) -> list[Eqn] | None:
+        """Equations that scale and shift one leaf as the elements that it gives are."""
+        value, leaf, maker = chain.value, leaves[number], chain.leaves[number].producer
+
+        def whole(x: Any, *statics: Any) -> Any:
+            def moved(x: Any) -> Any:
+                env = {v: jnp.zeros(v.shape, v.dtype) for v in leaves} | {leaf: x}
+                for eqn in chain.moves:
+                    outs = compat.bind(eqn.prim, eqn.params, [env[v] for v in eqn.inputs])
+                    env.update(zip(eqn.outputs, outs, strict=True))
+                return env[value]
+
+            place = jax.linear_transpose(moved, x)
+            arrays = iter(statics)
+            for eqn in chain.eqns:
+                (here,) = place(jnp.ones(value.shape, value.dtype))
+                if _turns(chain, eqn):
+                    x = x * (1 - 2 * here)
+                if eqn.name == "neg":
+                    continue
+                (array,) = place(jnp.broadcast_to(next(arrays), value.shape))
+                if eqn.name in ("mul", "div"):
+                    array = array + (1 - here)
+                adds = _turns(chain, eqn)  # b - x
+                x = x + array if adds else compat.bind(eqn.prim, eqn.params, [x, array])[0]
+            return x
+
+        statics: list[Value] = []
+        eqns: list[Eqn] = []
+        for static in chain.statics:
+            early = self._early(static, maker, eqns)
+            if early is None:
+                return None
+            statics.append(early)
+        given = [v for v in statics if not isinstance(v, Literal)]
+
+        def function(x: Any, *arrays: Any) -> Any:
+            rest = iter(arrays)
+            return whole(x, *(v.val if isinstance(v, Literal) else next(rest) for v in statics))
+
+        shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (leaf, *given)]
+        traced = build(jax.make_jaxpr(function)(*shapes), [()] * len(shapes))
+        if traced.consts:
+            return None
+        first = chain.eqns[0]
+        values = dict(zip(traced.inputs, (leaf, *given), strict=True))
+        for eqn in traced.eqns:
+            eqn.inputs = [values.get(v, v) for v in eqn.inputs]
+            eqn.scope, eqn.source_info = first.scope, first.source_info
+            eqn.region = None if maker is None else maker.region
+        return eqns + traced.eqns
+
+    def _early(self, value: Value, maker: Eqn | None, eqns: list[Eqn]) -> Value | None:
+        """A static value as it can be had right after an equation, by copies of its own."""
+        order = -1 if maker is None else maker.order
+        region = None if maker is None else maker.region
+        copies: dict[Value, Value] = {}
+
+        def have(value: Value) -> Value | None:
+            eqn = value.producer
+            if eqn is None or (eqn.region is None and eqn.order < order):
+                return value
+            if value not in copies:
+                if eqn.bodies or len(copies) > _MOST_STATIC:
+                    return None
+                inputs = [have(v) for v in eqn.inputs]
+                if any(v is None for v in inputs):
+                    return None
+                outs = [Value(v.aval, index=v.index) for v in eqn.outputs]
+                copy = Eqn(eqn.prim, eqn.params, inputs, outs, eqn.scope, eqn.source_info, region)
+                for out in outs:
+                    out.producer = copy
+                eqns.append(copy)
+                copies.update(zip(eqn.outputs, outs, strict=True))
+            return copies[value]
+
+        return have(value)

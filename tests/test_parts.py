@@ -1,0 +1,152 @@
+"""Scales and shifts of parts of a layer's output, and layers that read one scaled value."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlrp as lrp
+from tests.compare import assert_close
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 6))
+W, B, S = RNG.normal(size=(6, 12)), RNG.normal(size=12), RNG.normal(size=12)
+U, V, C = RNG.normal(size=(6, 4)), RNG.normal(size=(6, 4)), RNG.normal(size=8)
+MEAN, STD = RNG.uniform(size=6), 0.5 + RNG.uniform(size=6)
+RULES = [lrp.ZPlus(), lrp.AlphaBeta(2, 1), lrp.Epsilon(0.1, bias="distribute"), lrp.ZBox(-3.0, 3.0)]
+
+
+def attend(q, k, v):
+    return jax.nn.softmax(q @ k.T) @ v
+
+
+def thirds(array):
+    return jnp.split(array, 3, -1)
+
+
+def whole(x):
+    return attend(*thirds(x @ W + B))
+
+
+def each(x):
+    return attend(*(p + b for p, b in zip(thirds(x @ W), thirds(B))))
+
+
+def by_heads(x):
+    shifted = (p.reshape(3, 2, 2) + b.reshape(2, 2) for p, b in zip(thirds(x @ W), thirds(B)))
+    return attend(*(p.reshape(3, 4) for p in shifted))
+
+
+def called(x):
+    add = jax.jit(lambda parts: [p + b for p, b in zip(parts, thirds(B))])
+    return attend(*add(thirds(jax.checkpoint(lambda x: x @ W)(x))))
+
+
+def gated(z):
+    return jnp.tanh(z[:, :6]) * jax.nn.sigmoid(z[:, 6:])
+
+
+def gated_parts(z):
+    return jnp.tanh(z[:, :6] + B[:6]) * jax.nn.sigmoid(z[:, 6:] + B[6:])
+
+
+def scanned(gates):
+    return lambda x: jax.lax.scan(lambda h, t: (h, gates(t[None] @ W)[0]), x[0], x)[1]
+
+
+PAIRS = {
+    "a bias for each part": (whole, each),
+    "a bias for each head": (whole, by_heads),
+    "parts inside calls": (whole, called),
+    "a bias for the first part alone": (
+        lambda x: attend(*thirds(x @ W + jnp.concatenate([B[:4], jnp.zeros(8)]))),
+        lambda x: (lambda q, k, v: attend(q + B[:4], k, v))(*thirds(x @ W)),
+    ),
+    "a scale and a bias for each part": (
+        lambda x: attend(*thirds((x @ W) * S + B)),
+        lambda x: attend(*(p * s + b for p, s, b in zip(*map(thirds, (x @ W, S, B))))),
+    ),
+    "a divisor for each part": (
+        lambda x: attend(*thirds((x @ W) / (4 + S))),
+        lambda x: attend(*(p / (4 + s) for p, s in zip(*map(thirds, (x @ W, S))))),
+    ),
+    "a part taken from a bias": (
+        lambda x: attend(*thirds(B - x @ W)),
+        lambda x: attend(*(b - p for p, b in zip(*map(thirds, (x @ W, B))))),
+    ),
+    "gates": (lambda x: gated(x @ W + B), lambda x: gated_parts(x @ W)),
+    "gates in a scan": (scanned(lambda z: gated(z + B)), scanned(gated_parts)),
+    "layers that are joined": (
+        lambda x: jax.nn.relu(jnp.concatenate([x @ U + C[:4], x @ V + C[4:]], -1)),
+        lambda x: jax.nn.relu(jnp.concatenate([x @ U, x @ V], -1) + C),
+    ),
+    "a layer and an activation that are joined": (
+        lambda x: jnp.concatenate([x @ U + C[:4], jax.nn.relu(x @ V) + C[4:]], -1),
+        lambda x: jnp.concatenate([x @ U, jax.nn.relu(x @ V)], -1) + C,
+    ),
+    "a layer and a constant that are joined": (
+        lambda x: jnp.concatenate([x @ U + C[:4], jnp.broadcast_to(S[:4] + C[4:], (3, 4))], -1),
+        lambda x: jnp.concatenate([x @ U, jnp.broadcast_to(S[:4], (3, 4))], -1) + C,
+    ),
+    "one scaled value read twice": (
+        lambda x: (
+            jax.nn.relu((x - MEAN) @ (U / STD[:, None]))
+            + jax.nn.relu((x - MEAN) @ (V[::-1] / STD[:, None]))
+        ),
+        lambda x: (lambda y: jax.nn.relu(y @ U) + jax.nn.relu(y[:, ::-1] @ V))((x - MEAN) / STD),
+    ),
+    "parts of one scaled value": (
+        lambda x: ((x[:, :2] - MEAN[:2]) @ U[:2]) * ((x[:, 2:] - MEAN[2:]) @ U[2:]),
+        lambda x: (lambda a, b: (a @ U[:2]) * (b @ U[2:]))(*jnp.split(x - MEAN, [2], -1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("name", PAIRS)
+def test_two_spellings(name, rule):
+    left, right = PAIRS[name]
+    rules = {"dense": rule}
+    assert_close(lrp.explain(left, rules)(X), lrp.explain(right, rules)(X), 1e-9)
+    assert_close(left(X), right(X), 1e-12)
+
+
+def test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that():
+    def function(x):
+        y = (x - MEAN) / STD
+        return y @ U + y[:, :4]
+
+    rules = {"dense": lrp.ZBox(0.0, 1.0), "affine": lrp.Epsilon(0.0)}
+    plan = lrp.plan(function, rules)(X)
+    assert [layer.kind for layer in plan.layers] == ["affine", "dense", "structural", "add"]
+    # The sum hands each term its own value, and the affine layer's share of it is x / std.
+    _, back = lrp.relevance_vjp(lambda x: (x - MEAN) @ (U / STD[:, None]), rules, X)
+    (expected,) = back(((X - MEAN) / STD) @ U)
+    through = np.pad(X[:, :4] / STD[:4], ((0, 0), (0, 2)))
+    assert_close(lrp.explain(function, rules)(X), expected + through, 1e-9)
+
+
+def test_elements_that_something_else_reads_too_keep_their_order():
+    """The first part is read with and without its bias: neither may move."""
+
+    def function(x):
+        z = x @ W
+        return jnp.tanh(z[:, :4] + B[:4]) * z[:, 2:6]
+
+    kinds = [layer.kind for layer in lrp.plan(function, {})(X).layers]
+    assert kinds.count("affine") == 1
+
+
+def test_numbers_beside_an_activation_stay_there():
+    """The 1 that a forget gate adds belongs to the gate."""
+
+    def function(x):
+        return jnp.tanh((x @ W)[:, :6]) * jax.nn.sigmoid((x @ W)[:, 6:] + 1.0)
+
+    assert "affine" not in [layer.kind for layer in lrp.plan(function, {})(X).layers]
+    wide = lrp.explain(function, {"dense": lrp.ZPlus()})(X)
+    other = lrp.explain(
+        lambda x: jnp.tanh(x @ W[:, :6]) * (1 / (1 + jnp.exp(-(x @ W[:, 6:]) - 1.0))),
+        {"dense": lrp.ZPlus()},
+    )(X)
+    assert_close(wide, other, 1e-9)
