@@ -9,7 +9,7 @@ import jaxlrp as lrp
 from tests.compare import assert_close
 
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(3, 6))
+X = jnp.asarray(RNG.normal(size=(3, 6)))
 W, B, S = RNG.normal(size=(6, 12)), RNG.normal(size=12), RNG.normal(size=12)
 U, V, C = RNG.normal(size=(6, 4)), RNG.normal(size=(6, 4)), RNG.normal(size=8)
 MEAN, STD = RNG.uniform(size=6), 0.5 + RNG.uniform(size=6)
@@ -88,6 +88,14 @@ PAIRS = {
         lambda x: jnp.concatenate([x @ U + C[:4], jnp.broadcast_to(S[:4] + C[4:], (3, 4))], -1),
         lambda x: jnp.concatenate([x @ U, jnp.broadcast_to(S[:4], (3, 4))], -1) + C,
     ),
+    "a bias scattered over some columns": (
+        lambda x: jax.nn.relu(x @ U + jnp.array([0, C[0], 0, C[1] + C[2]])),
+        lambda x: jax.nn.relu((x @ U).at[:, jnp.array([1, 3, 3])].add(C[:3])),
+    ),
+    "a scale scattered over some columns": (
+        lambda x: jax.nn.relu(x @ U * jnp.array([1, C[0], 1, C[1]]) + C[:4]),
+        lambda x: jax.nn.relu((x @ U).at[:, jnp.array([1, 3])].multiply(C[:2]) + C[:4]),
+    ),
     "one scaled value read twice": (
         lambda x: (
             jax.nn.relu((x - MEAN) @ (U / STD[:, None]))
@@ -109,6 +117,22 @@ def test_two_spellings(name, rule):
     rules = {"dense": rule}
     assert_close(lrp.explain(left, rules)(X), lrp.explain(right, rules)(X), 1e-9)
     assert_close(left(X), right(X), 1e-12)
+
+
+def _norm(x):
+    return jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(("divisor", "factor"), [(0.1, 0.0), (0.0, 0.1), (0.1, 0.3)])
+def test_a_divisor_is_held_where_it_multiplies_though_a_number_was_added(divisor, factor):
+    def function(x):
+        return ((x / (_norm(x) + divisor)) @ W) * (_norm(x) + factor)
+
+    def held(x):
+        return (x @ W) * jax.lax.stop_gradient((_norm(x) + factor) / (_norm(x) + divisor))
+
+    rules = {"dense": lrp.Epsilon(0.0)}
+    assert_close(lrp.explain(function, rules)(X), lrp.explain(held, rules)(X), 1e-9)
 
 
 def test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that():
@@ -150,3 +174,16 @@ def test_numbers_beside_an_activation_stay_there():
         {"dense": lrp.ZPlus()},
     )(X)
     assert_close(wide, other, 1e-9)
+
+
+def test_the_plan_says_where_a_box_is_not_that_of_the_input():
+    def why(function):
+        plan = lrp.plan(function, {"dense": lrp.ZBox(0.0, 1.0)})(X)
+        return [layer.why for layer in plan.layers if layer.kind == "dense"]
+
+    said = "; the bounds are for what {!r} gives, not for the input"
+    assert why(lambda x: jnp.tanh(x) @ U) == ["rule map: 'dense'" + said.format("activation_0")]
+    assert why(lambda x: ((x - MEAN) / STD)[:, ::-1] @ U) == ["rule map: 'dense'"]
+    assert why(lambda x: x[:, ::-1] @ U) == ["rule map: 'dense'"]
+    in_body = why(lambda x: jax.lax.map(lambda row: row @ U, (x - MEAN) / STD))
+    assert in_body == ["rule map: 'dense'" + said.format("affine_0")]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from jaxlrp.graph.dataflow import Flow, Origins, solve
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.layout import unit_reshape
-from jaxlrp.graph.primitives import RANDOM, row
+from jaxlrp.graph.primitives import RANDOM, SCATTERS, row
 
 __all__ = ["Statics", "unit_reshape"]
 
@@ -86,6 +86,12 @@ class Statics:
                 elif v in self._roots or (v.producer is not None and v.producer.name in RANDOM):
                     found[v] = None
                 else:
-                    stack.extend(reversed(list(self._origins.before(v))))
+                    stack.extend(reversed(self._contents(v)))
             self._params[value] = tuple(found)
         return self._params[value]
+
+    def _contents(self, value: Value) -> list[Value]:
+        """What a value is made from at once; the places where a scatter puts numbers are none."""
+        before = list(self._origins.before(value))
+        scattered = value.producer is not None and value.producer.name in SCATTERS
+        return [before[0], *before[2:]] if scattered else before

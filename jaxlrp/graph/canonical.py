@@ -6,15 +6,30 @@ rewrites are made: every value that is left is computed by the network's own equ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from jaxlrp import compat
+from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
+
+# What a scatter does where it does something, and the number that changes nothing.
+_SCATTERED: dict[str, tuple[Callable[..., Any], int]] = {
+    "scatter-add": (lax.add, 0),
+    "scatter_add": (lax.add, 0),
+    "scatter-sub": (lax.add, 0),
+    "scatter_sub": (lax.add, 0),
+    "scatter-mul": (lax.mul, 1),
+    "scatter_mul": (lax.mul, 1),
+}
 
 
 def canonical(graph: Graph, varying: Collection[Value]) -> Graph:
@@ -39,6 +54,9 @@ class _Rewriter:
             if varies:
                 self.varying.update(eqn.outputs)
                 self.varying.update(v for body in eqn.bodies for v in body.inputs)
+            if varies and eqn.name in _SCATTERED:
+                kept += self.spread_out(eqn)
+                continue
             if eqn.bodies:
                 eqn.bodies = tuple(self.body(body) for body in eqn.bodies)
             elif eqn.name == "stop_gradient" and not varies:
@@ -56,6 +74,23 @@ class _Rewriter:
                 alike.append(eqn)
             kept.append(eqn)
         return Graph(graph.inputs, graph.consts, kept, [self.of(v) for v in graph.outputs])
+
+    def spread_out(self, eqn: Eqn) -> list[Eqn]:
+        """A scatter that adds or multiplies static values, as a sum or product with all of them."""
+        x, *others = eqn.inputs
+        if not self.varying.isdisjoint(others):
+            return [eqn]
+        plain, idle = _SCATTERED[eqn.name]
+
+        def function(x: Any, *others: Any) -> Any:
+            start = jnp.full(eqn.out.shape, idle, eqn.out.dtype)
+            (static,) = compat.bind(eqn.prim, eqn.params, [start, *others])
+            return plain(x, static)
+
+        eqns = equations(function, [x, *others], eqn, eqn.region)
+        self.same[eqn.out] = eqns[-1].out
+        self.varying.add(eqns[-1].out)
+        return eqns
 
     def body(self, body: Graph) -> Graph:
         inner = self.graph(body)

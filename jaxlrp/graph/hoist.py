@@ -21,11 +21,11 @@ from jaxlrp import compat
 from jaxlrp.graph import control
 from jaxlrp.graph.affine import affine_operand, is_literal_scale, is_literal_shift
 from jaxlrp.graph.affine import leads_into_nonlinearity as meets_nonlinearity
+from jaxlrp.graph.build import equations
 from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand
 from jaxlrp.graph.primitives import COPIES, LINEAR_CORES, MOVES
-from jaxlrp.graph.trace import build
 
 # Moves that repeat nothing, and of which the places are known from the parameters alone.
 _PARTS = frozenset("slice split concatenate".split())
@@ -300,17 +300,8 @@ class _Mover:
             rest = iter(arrays)
             return whole(x, *(v.val if isinstance(v, Literal) else next(rest) for v in statics))
 
-        shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (leaf, *given)]
-        traced = build(jax.make_jaxpr(function)(*shapes), [()] * len(shapes))
-        if traced.consts:
-            return None
-        first = chain.eqns[0]
-        values = dict(zip(traced.inputs, (leaf, *given), strict=True))
-        for eqn in traced.eqns:
-            eqn.inputs = [values.get(v, v) for v in eqn.inputs]
-            eqn.scope, eqn.source_info = first.scope, first.source_info
-            eqn.region = None if maker is None else maker.region
-        return eqns + traced.eqns
+        region = None if maker is None else maker.region
+        return eqns + equations(function, (leaf, *given), chain.eqns[0], region)
 
     def _early(self, value: Value, maker: Eqn | None, eqns: list[Eqn]) -> Value | None:
         """A static value as it can be had right after an equation, by copies of its own."""

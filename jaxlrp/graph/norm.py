@@ -331,10 +331,10 @@ def _exclusive(bench: Workbench, factor: Value, reader: Eqn) -> list[Eqn]:
 
 
 def _base(bench: Workbench, value: Value) -> Value:
-    """What a factor is a moved, scaled or reciprocal form, a root or a power of."""
+    """What a factor is a moved, scaled, shifted or reciprocal form, a root or a power of."""
     while (eqn := value.producer) is not None:
         dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-        keeps = eqn.name in MOVES | COPIES | _KEEPS_FORM | {"rsqrt", "pow"}
+        keeps = eqn.name in MOVES | COPIES | _KEEPS_FORM | ADDITIONS | {"rsqrt", "pow"}
         if not keeps or len(dependent) != 1 or eqn.name == "abs":
             break
         value = dependent[0]

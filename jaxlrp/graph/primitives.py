@@ -111,6 +111,8 @@ REDUCE_WINNERS = Family("reduce winner")
 WINDOW_WINNERS = Family("window winner")
 RUNNING_WINNERS = Family("running winner")
 SCATTER_WINNERS = Family("scatter winner")
+# Operand, indices, updates: what is put at the places that the indices say.
+SCATTERS = Family("scatter")
 SORTS = Family("sort")
 REDUCTIONS = Family("reduction")
 # What is drawn at random is as good as a parameter.
@@ -187,7 +189,7 @@ _rows(
     chooses=_AFTER_FIRST,
     parts=True,
 )
-_rows("scatter", "move", bounds=spreads.with_updates(2), chooses={1})
+_rows("scatter", "move", "scatter", bounds=spreads.with_updates(2), chooses={1})
 _rows("stop_gradient", bounds=spreads.first, **_FLAT)
 
 # -- element by element --------------------------------------------------------------------------
@@ -277,7 +279,7 @@ _rows("reduce_sum", "linear", "reduction", bounds=spreads.sums(spreads.over_axes
 _rows("reduce_sum", layout=layout.reduced)
 _rows("reduce_window_sum", "linear", "reduction", bounds=spreads.sums(spreads.in_window))
 _rows("reduce_window_sum", layout=layout.windows)
-_rows("scatter-add scatter_add", "linear", bounds=spreads.scattered_sum, chooses={1})
+_rows("scatter-add scatter_add", "linear", "scatter", bounds=spreads.scattered_sum, chooses={1})
 _rows("fft complex conj triangular_solve custom_linear_solve", "linear")
 _rows("real imag complex conj", "linear", **_FLAT)
 _rows("psum psum_invariant", "linear", "device sum", bounds=spreads.sums(spreads.unknown_count))
@@ -339,7 +341,13 @@ _rows("iota", bounds=spreads.counted, layout=layout.counted)
 _rows("reduce_prod", bounds=spreads.products(), ulps=ranges.ROUNDED, layout=layout.reduced)
 _rows("cumprod", bounds=spreads.products(), ulps=ranges.ROUNDED)
 _rows("cumprod cumlogsumexp", layout=layout.moving_along("axis"))
-_rows("scatter-mul scatter_mul", bounds=spreads.products((0, 2)), ulps=ranges.ROUNDED, chooses={1})
+_rows(
+    "scatter-mul scatter_mul",
+    "scatter",
+    bounds=spreads.products((0, 2)),
+    ulps=ranges.ROUNDED,
+    chooses={1},
+)
 _rows("lu", choices={1, 2})
 _rows(
     """random_bits random_seed random_wrap random_unwrap random_split random_fold_in random_gamma

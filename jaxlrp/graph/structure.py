@@ -85,9 +85,6 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
         return "matmul", "linear", "both operands depend on the input"
     if name in ("reduce_prod", "cumprod"):
         return "product", "linear", "many factors"
-    if name in ("scatter-mul", "scatter_mul") and eqn.inputs[2] not in active:
-        kind = "affine" if bench.statics.parameters(eqn.inputs[2]) else "structural"
-        return kind, "linear", "scales some elements"
     if name in ("triangular_solve", "custom_linear_solve"):
         if any(v in active for v in eqn.inputs[: _n_coefficients(eqn)]):
             return "unsupported", "linear", ""

@@ -1,18 +1,15 @@
-"""From a function to a graph: `make_jaxpr`, then every call looked into."""
+"""From a function to its graph in canonical form."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from jaxlrp import compat
-from jaxlrp.graph import control
+from jaxlrp.graph.build import build
 from jaxlrp.graph.canonical import canonical
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
-from jaxlrp.graph.spelling import spelled_out
+from jaxlrp.graph.ir import Graph
 
 
 def trace(
@@ -34,110 +31,3 @@ def trace(
     for value in graph.inputs[:n_module]:
         value.of_module = True
     return graph, [array for _, array in graph.consts], out_shape
-
-
-def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
-    """The graph of a closed jaxpr."""
-    eqns: list[Eqn] = []
-    consts: list[tuple[Value, Any]] = []
-    seen: dict[int, Value] = {}
-    called: dict[int, Any] = {}  # one for each equation, so that repeated calls stay alike
-    repeated = repeated_calls(closed.jaxpr)
-
-    def constant(array: Any, aval: Any) -> Value:
-        # Tied weights captured by a closure arrive once per call: keep one value for one array.
-        if id(array) not in seen:
-            seen[id(array)] = Value(aval)
-            consts.append((seen[id(array)], array))
-        return seen[id(array)]
-
-    def body(closed: Any, scope: tuple[str, ...], caller: Any) -> Graph:
-        inner: list[Eqn] = []
-        inputs = [Value(var.aval) for var in closed.jaxpr.invars]
-        env: dict[Any, Value] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
-        for var, array in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-            env[var] = constant(array, var.aval)
-        outputs = inline(closed.jaxpr, env, scope, None, caller, inner)
-        return Graph(inputs, [], inner, outputs)
-
-    def inline(
-        jaxpr: Any,
-        env: dict[Any, Value],
-        scope: tuple[str, ...],
-        region: Region | None,
-        caller: Any,
-        eqns: list[Eqn],
-    ) -> list[Value]:
-        def read(atom: Any) -> Value:
-            if isinstance(atom, compat.Literal):
-                return Literal(atom.aval, atom.val)
-            return env[atom]
-
-        for eqn in jaxpr.eqns:
-            inputs = [read(atom) for atom in eqn.invars]
-            if id(eqn) not in called:
-                call = compat.called_jaxpr(eqn) or spelled_out(eqn)
-                params = compat.Params(eqn.primitive.name, eqn.params)
-                called[id(eqn)] = call, params, compat.remat_settings(eqn), compat.scope_names(eqn)
-            call, params, settings, names = called[id(eqn)]
-            inner_scope = scope + names if names else scope
-            if call is not None:
-                inner, inner_consts = call
-                inner_env = {
-                    var: constant(array, var.aval)
-                    for var, array in zip(inner.constvars, inner_consts, strict=True)
-                }
-                inner_env.update(zip(inner.invars, inputs, strict=True))
-                of = inner if id(inner) in repeated else None
-                stands_out = settings is not None or of is not None
-                inner_region = Region(settings, region, of) if stands_out else region
-                outputs = inline(
-                    inner, inner_env, inner_scope, inner_region, caller or eqn.source_info, eqns
-                )
-            else:
-                outputs = [Value(var.aval) for var in eqn.outvars]
-                source = (caller, eqn.source_info)
-                node = Eqn(eqn.primitive, params, inputs, outputs, inner_scope, source, region)
-                for index, value in enumerate(outputs):
-                    value.producer, value.index = node, index
-                if bodies := compat.bodies(eqn):
-                    whole = caller or eqn.source_info
-                    node.bodies = tuple(body(closed, inner_scope, whole) for closed in bodies)
-                    control.bind_operands(node)
-                eqns.append(node)
-            env.update(zip(eqn.outvars, outputs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    jaxpr = closed.jaxpr
-    inputs = [Value(var.aval) for var in jaxpr.invars]
-    for value, path in zip(inputs, paths, strict=True):
-        value.path = path
-    env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
-    for var, array in zip(jaxpr.constvars, closed.consts, strict=True):
-        env[var] = constant(array, var.aval)
-    outputs = inline(jaxpr, env, (), None, None, eqns)
-    return Graph(inputs, consts, eqns, outputs)
-
-
-# Calls of fewer equations are no stretch worth recognising together.
-_SHORT = 8
-
-
-def repeated_calls(jaxpr: Any) -> frozenset[int]:
-    """Identities of the jaxprs that are called at more than one place, small helpers left out."""
-    places: Counter[int] = Counter()
-    lengths: dict[int, int] = {}
-
-    def length(jaxpr: Any) -> int:
-        if id(jaxpr) not in lengths:
-            calls = [(compat.called_jaxpr(eqn), eqn) for eqn in jaxpr.eqns]
-            inner = [call[0] for call, _ in calls if call is not None]
-            loops = [body.jaxpr for _, eqn in calls for body in compat.bodies(eqn)]
-            places.update(id(called) for called in inner)
-            lengths[id(jaxpr)] = sum(call is None for call, _ in calls) + sum(map(length, inner))
-            for body in loops:
-                length(body)
-        return lengths[id(jaxpr)]
-
-    length(jaxpr)
-    return frozenset(one for one, n in places.items() if n > 1 and lengths[one] >= _SHORT)

@@ -170,6 +170,8 @@ class Rule:
     fits: ClassVar[frozenset[str] | None] = None  # None: any kind
     # At an output that a layer with this rule makes, the seed is the weight, not weight x value.
     from_weight: ClassVar[bool] = False
+    # Bounds are given for the layer's input: the plan says where that is not what is explained.
+    bounds_input: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -31,6 +31,7 @@ class ZBox(LinearRule):
     bias: BiasPolicy = dataclasses.field(default="absorb", kw_only=True, metadata={"static": True})
 
     carries: ClassVar[Carries] = "relevance"
+    bounds_input: ClassVar[bool] = True
     fits: ClassVar[frozenset[str] | None] = frozenset({"dense", "conv", "embed", "affine"})
 
     def __post_init__(self) -> None:

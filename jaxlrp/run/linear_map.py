@@ -238,8 +238,6 @@ class LinearLayer:
             return [how.scaled(x, self._factor(eqn), self.sign(eqn))]
         if name in LINEAR_CORES and len(active) == 1:
             return [how.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
-        if name in ("scatter-mul", "scatter_mul"):
-            return [how.scaled(env[active[0]], self._scattered(eqn), None)]
         if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
             return how.moved(eqn, env)
         raise RuleError(
@@ -254,17 +252,6 @@ class LinearLayer:
         def read() -> Any:
             factor = evaluate.as_number(evaluate.read(self.statics, value))
             return 1 / factor if eqn.name == "div" else factor
-
-        return functools.cache(read)
-
-    def _scattered(self, eqn: Eqn) -> Callable[[], Any]:
-        """The factors of a scatter that multiplies, 1 where it leaves elements alone."""
-        _, indices, scale = eqn.inputs
-
-        def read() -> Any:
-            factors = evaluate.as_number(evaluate.read(self.statics, scale))
-            ones = jnp.ones(eqn.out.shape, factors.dtype)
-            return evaluate.apply(eqn, [ones, evaluate.read(self.statics, indices), factors])[0]
 
         return functools.cache(read)
 

@@ -295,11 +295,29 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += "; no LRP rule, though LRP stands on both sides: see Taylor()"
         if group.note:
             layer.why += f"; {group.note}"
+        if layer.rule.bounds_input and (maker := _maker_before(graph, index)) is not None:
+            layer.why += f"; the bounds are for what {maker.name!r} gives, not for the input"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
         undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
         if layer.kind in ("product", "matmul") and undecided:
             layer.why += ", so Uniform applies"
+
+
+def _maker_before(graph: LayerGraph, index: int) -> Layer | None:
+    """A layer between the explained input and another layer that does more than move elements."""
+    stack, seen = [index], {index}
+    while stack:
+        for other in (i for found in graph.makers[stack.pop()] for i in found):
+            layer = graph.layers[other]
+            group = group_of(layer)
+            if other in seen or group.entry is not None:
+                continue
+            seen.add(other)
+            if layer.kind != "structural" or group.transport != "move":
+                return layer
+            stack.append(other)
+    return None
 
 
 def _between_lrp(graph: LayerGraph) -> frozenset[int]:
