@@ -25,8 +25,6 @@ KNOWN: dict[str, str] = {
     "scores: sum": "a sum of products of two active values is a product and a sum, no matmul",
     "fourier: parts": "real and imaginary parts that are scaled apart are no complex layer",
     "triangle and the rest": "a value cut in two by masks and added again is a sum of its own",
-    "split the outputs of a dense layer": "a bias behind two layers joined stays there",
-    "split the channels of a convolution": "a bias behind two layers joined stays there",
     "vmap of cond": "a batched branch stops what it did not take: the layer ends there",
 }
 KNOWN_CASES: dict[int, str] = {
