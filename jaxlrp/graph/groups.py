@@ -74,7 +74,8 @@ class Group:
     is_relu: bool = False  # activation: and f(x) = x for every x > 0
     detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
     logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
-    gate: int | None = None  # product: which of `inputs` is the gate
+    powers: tuple[int, ...] = ()  # product: how often each input is a factor; < 0 if it divides
+    gates: tuple[int, ...] = ()  # product: which of `inputs` are gates
     gate_by: str = ""  # and what shows it: "divides", "bounds", "share", "activation"
     # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"
@@ -84,6 +85,11 @@ class Group:
     like: Group | None = None  # the group of an earlier call that this one was copied from
     # norm: equations of its statistic through which relevance passes for other readers
     borrowed: frozenset[Eqn] = frozenset()
+
+    @property
+    def gate(self) -> int | None:
+        """Of a product of two, which one is the gate."""
+        return self.gates[0] if len(self.gates) == 1 and len(self.inputs) == 2 else None
 
     @property
     def statics(self) -> list[Value]:

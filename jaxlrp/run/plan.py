@@ -88,8 +88,13 @@ class Layer:
 
     @property
     def gate(self) -> tuple[int | None, str]:
-        """Of a product: the position of its gate, and what shows it."""
+        """Of a product of two: the position of its gate, and what shows it."""
         return group_of(self).gate, group_of(self).gate_by
+
+    @property
+    def gates(self) -> tuple[int, ...]:
+        """Of a product: the positions of its gates."""
+        return group_of(self).gates
 
     @property
     def iterations(self) -> tuple[int, ...]:
@@ -297,7 +302,7 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += f"; {group.note}"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
-        undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
+        undecided = not group.gates and getattr(layer.rule, "signal", 0) is None
         if layer.kind in ("product", "matmul") and undecided:
             layer.why += ", so Uniform applies"
 

@@ -1,0 +1,69 @@
+"""A product of two active values that is summed over axes is a matrix product, however written."""
+
+from __future__ import annotations
+
+from jaxlrp.graph import trees
+from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale
+from jaxlrp.graph.flat import tree_at
+from jaxlrp.graph.groups import Group, Workbench
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import is_view, rounds
+from jaxlrp.graph.sources import common, sources
+from jaxlrp.graph.trees import Operand
+
+
+def find(bench: Workbench) -> None:
+    for eqn in bench.eqns:
+        if eqn.name == "reduce_sum" and bench.is_open(eqn):
+            _claim(bench, eqn)
+
+
+def _claim(bench: Workbench, total: Eqn) -> None:
+    before: list[Eqn] = []
+    reader, value = total, total.inputs[0]
+    while (eqn := _sole_maker(bench, value, reader)) is not None:
+        if len(bench.activity.active_inputs(eqn)) > 1:
+            break
+        if not is_literal_scale(bench, eqn) and (not is_view(eqn) or rounds(eqn)):
+            return
+        before.append(eqn)
+        reader, (value,) = eqn, bench.activity.active_inputs(eqn)
+    if eqn is None or eqn.name not in ("mul", "div"):
+        return
+    tree = tree_at(bench, eqn, _factors(bench))
+    powers = {v: n for v, n in tree.powers().items() if v in bench.activity.active}
+    if len(powers) != 2 or not set(powers.values()) <= {1, -1}:
+        return  # three factors: a product, and a sum
+    if common([_sources(bench, v) for v in powers]) is not None:
+        return  # x * f(x) is an activation
+    eqns = sorted([*tree.eqns, *before, total], key=lambda e: e.order)
+    group = Group("matmul", eqns, list(powers), [total.out], total)
+    group.powers = tuple(powers.values())
+    group.note = "both operands depend on the input"
+    bench.claim(group)
+
+
+def _sole_maker(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
+    """The equation that makes a value for one reader alone, if no layer has it."""
+    eqn = value.producer
+    if eqn is None or not bench.is_open(eqn) or value in bench.activity.explained:
+        return None
+    return eqn if bench.sole_use(value) is reader else None
+
+
+def _factors(bench: Workbench) -> trees.Operands:
+    """Factors as in a product; learned scales stay layers of their own."""
+
+    def factors(eqn: Eqn) -> list[Operand] | None:
+        learned = affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
+        return None if learned else trees.factors(eqn)
+
+    return factors
+
+
+def _sources(bench: Workbench, value: Value) -> list[Value]:
+    def is_layer(eqn: Eqn) -> bool:
+        learned = affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
+        return learned or not bench.is_open(eqn)
+
+    return sources(bench.activity, value, is_layer)
