@@ -12,6 +12,7 @@ import math
 
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_shift
+from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
@@ -88,6 +89,7 @@ def _absorbable(bench: Workbench, eqn: Eqn | None) -> bool:
         and any(v in bench.activity.depends for v in eqn.inputs)
         and not _routes(bench, eqn)
         and not _is_learned_shift(bench, eqn)
+        and not is_sign_of_sum(bench, eqn)
     )
 
 

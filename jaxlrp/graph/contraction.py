@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaxlrp.graph import trees
-from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale
+from jaxlrp.graph.affine import is_literal_scale
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import is_view, rounds
-from jaxlrp.graph.sources import common, sources
+from jaxlrp.graph.sources import common, is_learned, sources
 from jaxlrp.graph.trees import Operand
 
 
@@ -34,7 +34,7 @@ def _claim(bench: Workbench, total: Eqn) -> None:
     powers = {v: n for v, n in tree.powers().items() if v in bench.activity.active}
     if len(powers) != 2 or not set(powers.values()) <= {1, -1}:
         return  # three factors: a product, and a sum
-    if common([_sources(bench, v) for v in powers]) is not None:
+    if common(sources(bench, v) for v in powers) is not None:
         return  # x * f(x) is an activation
     eqns = sorted([*tree.eqns, *before, total], key=lambda e: e.order)
     group = Group("matmul", eqns, list(powers), [total.out], total)
@@ -55,15 +55,6 @@ def _factors(bench: Workbench) -> trees.Operands:
     """Factors as in a product; learned scales stay layers of their own."""
 
     def factors(eqn: Eqn) -> list[Operand] | None:
-        learned = affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
-        return None if learned else trees.factors(eqn)
+        return None if is_learned(bench, eqn) else trees.factors(eqn)
 
     return factors
-
-
-def _sources(bench: Workbench, value: Value) -> list[Value]:
-    def is_layer(eqn: Eqn) -> bool:
-        learned = affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
-        return learned or not bench.is_open(eqn)
-
-    return sources(bench.activity, value, is_layer)

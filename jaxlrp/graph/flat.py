@@ -1,17 +1,19 @@
 """Flat sums and products: each maximal tree of additions, or of multiplications, is one group.
 
 So `(a + b) + c` and `a + (b + c)` are one sum of three terms, `(a * c) / b` and `a / (b / c)` one
-product of three factors. Static terms are the sum's bias, static factors its scale.
+product of three factors. Static factors are the product's scale; static terms stand behind the
+sum, as a layer of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from jaxlrp.graph import trees
-from jaxlrp.graph.affine import is_mask
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import ADDITIONS, is_view
+from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.trees import Operands, Tree
 
 
@@ -34,17 +36,63 @@ def find_products(bench: Workbench) -> None:
 def find_sums(bench: Workbench) -> None:
     done: set[Eqn] = set()
     for eqn in reversed(bench.eqns):
-        begins = trees.terms(eqn) is not None and not trees.is_copy(eqn)
-        if not begins or eqn in done or not bench.is_open(eqn) or is_mask(bench, eqn):
+        if eqn in done or not bench.is_open(eqn) or not _adds(bench, eqn):
             continue
-        tree = tree_at(bench, eqn, trees.terms)
+        tree = tree_at(bench, eqn, trees.terms, _belongs_to_sum(bench))
         done.update(tree.eqns)
-        active = [v for v, _ in tree.leaves if v in bench.activity.active]
-        if len(active) > 1:
-            _claim(bench, "add", tree, list(dict.fromkeys(active)))
+        active = [(v, sign) for v, sign in tree.leaves if v in bench.activity.active]
+        if len(active) < 2:
+            continue
+        if eqn.name == "neg" and active[0][1] * _sign(bench, active[0][0]) < 0:
+            done.difference_update(tree.eqns[1:])  # -(a + b): the sign is left to who reads it
+        else:
+            _claim(bench, "add", tree, list(dict.fromkeys(v for v, _ in active)))
 
 
-def tree_at(bench: Workbench, root: Eqn, operands: Operands) -> Tree:
+def _sign(bench: Workbench, term: Value) -> int:
+    """-1 if an activation has taken in the sign of a term."""
+    group = None if term.producer is None else bench.claimed.get(term.producer)
+    turned = group is not None and group.kind == "activation" and group.eqns[-1].name == "neg"
+    return -1 if turned else 1
+
+
+def _adds(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation adds up active values, or changes a sign."""
+    if eqn.name == "reduce_sum":
+        return is_stack_sum(bench, eqn)
+    both = eqn.name in ADDITIONS and all(v in bench.activity.active for v in eqn.inputs)
+    return both or eqn.name in ("neg", "tie")
+
+
+def is_sign_of_sum(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether a change of sign cancels that of a sum's first term: -(-a - b) is a + b."""
+    if eqn.name != "neg":
+        return False
+    sign, value, reader, joined = -1, eqn.inputs[0], eqn, False
+    while (maker := value.producer) is not None and bench.sole_use(value) is reader:
+        if not bench.is_open(maker) or not (trees.is_copy(maker) or _adds(bench, maker)):
+            break
+        value, turn = (trees.terms(maker) or [])[0]
+        sign, reader, joined = sign * turn, maker, joined or maker.name in ADDITIONS
+    return joined and sign > 0
+
+
+def _belongs_to_sum(bench: Workbench) -> Belongs:
+    def belongs(eqn: Eqn, reader: Eqn) -> bool:
+        if eqn.name in trees.STACKS:
+            return reader.name == "reduce_sum"
+        inside = reader.name == "concatenate" and is_view(eqn)
+        return inside or trees.is_copy(eqn) or _adds(bench, eqn)
+
+    return belongs
+
+
+Belongs = Callable[[Eqn, Eqn], bool]
+
+
+def tree_at(
+    bench: Workbench, root: Eqn, operands: Operands, belongs: Belongs = lambda eqn, reader: True
+) -> Tree:
     """The tree that ends at an equation: what no layer has, and nothing else reads."""
 
     def inner(value: Value, reader: Eqn) -> Eqn | None:
@@ -53,7 +101,7 @@ def tree_at(bench: Workbench, root: Eqn, operands: Operands) -> Tree:
             return None
         if value in bench.activity.explained or bench.sole_use(value) is not reader:
             return None
-        return None if is_mask(bench, eqn) else eqn
+        return eqn if belongs(eqn, reader) else None
 
     return trees.grow(root, operands, inner)
 

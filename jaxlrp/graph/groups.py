@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 from jaxlrp.graph.activity import Activity
@@ -114,9 +115,15 @@ class Facts:
     def __init__(self, graph: Graph, activity: Activity):
         self.graph = graph
         self.activity = activity
-        self.statics = Statics(graph)
-        self.intervals = Intervals(graph)
         self.claimed: dict[Eqn, Group] = {}
+
+    @functools.cached_property
+    def statics(self) -> Statics:
+        return Statics(self.graph)
+
+    @functools.cached_property
+    def intervals(self) -> Intervals:
+        return Intervals(self.graph)
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
         """Bounds of values that are known from what they mean."""
@@ -131,7 +138,6 @@ class Workbench:
         self.graph = graph
         self.facts = facts
         self.activity = facts.activity
-        self.statics = facts.statics
         self.claimed = facts.claimed
         self.outputs = set(relevance_outputs)
         self.groups: list[Group] = []
@@ -140,6 +146,10 @@ class Workbench:
     @property
     def intervals(self) -> Intervals:
         return self.facts.intervals
+
+    @property
+    def statics(self) -> Statics:
+        return self.facts.statics
 
     def free(self, eqn: Eqn) -> bool:
         return eqn not in self.claimed

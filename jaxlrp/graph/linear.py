@@ -36,6 +36,7 @@ from jaxlrp.graph.primitives import (
     is_view,
     rounds,
 )
+from jaxlrp.graph.stacks import is_stack_sum
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 # Cores with one kernel, whose axes are known: scales fold into it.
@@ -62,7 +63,7 @@ def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
     if eqn.name not in LINEAR_CORES and eqn.name not in _SUMS:
         return None
     active = [i for i in carrying(eqn) if eqn.inputs[i] in bench.activity.active]
-    return active[0] if len(active) == 1 else None
+    return active[0] if len(active) == 1 and not is_stack_sum(bench, eqn) else None
 
 
 def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
@@ -169,7 +170,7 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
     summed = False
     for eqn in chain:
         summed = summed or eqn.name in DEVICE_SUMS
-        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg"}:
+        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg", "tie"}:
             continue
         if eqn.name not in ("mul", "div") or summed:
             return False
@@ -303,7 +304,7 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         if eqn is None or not bench.is_open(eqn) or value in bench.outputs:
             break
         scales = affine_operand(bench, eqn, spread=True) is not None
-        if not scales and not is_move(bench, eqn):
+        if not scales and not is_move(bench, eqn) and eqn.name != "tie":
             break
         made = [v for v in eqn.outputs if v in bench.activity.reached]
         if any(v in bench.outputs or v not in frontier for v in made):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from jaxlrp.graph.activity import Activity
+from jaxlrp.graph.affine import affine_operand, is_literal
+from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ELEMENTWISE
 
@@ -12,23 +13,22 @@ from jaxlrp.graph.primitives import ELEMENTWISE
 _MOST = 40
 
 
-def sources(facts: Activity, value: Value, is_layer: Callable[[Eqn], bool]) -> list[Value]:
+def sources(bench: Workbench, value: Value) -> list[Value]:
     """The value itself, and every active one of its shape from which alone it is made.
 
-    The nearest first. What a linear layer holds (`is_layer`) is not looked through.
+    The nearest first. What a linear layer may hold is not looked through.
     """
     found, frontier = [value], {value}
     for _ in range(_MOST):
         latest = max(frontier, key=_order)
         eqn = latest.producer
-        elementwise = eqn is not None and (eqn.name in ELEMENTWISE or eqn.name == "stop_gradient")
-        if eqn is None or not elementwise or latest in facts.explained or is_layer(eqn):
+        if eqn is None or latest in bench.activity.explained or not _may_be_inside(bench, eqn):
             break
         frontier.remove(latest)
-        frontier.update(v for v in eqn.inputs if v in facts.depends)
+        frontier.update(v for v in eqn.inputs if v in bench.activity.depends)
         if len(frontier) == 1:
             (only,) = frontier
-            if only in facts.active and only.shape == value.shape:
+            if only in bench.activity.active and only.shape == value.shape:
                 found.append(only)
     return found
 
@@ -37,6 +37,16 @@ def common(lists: Iterable[list[Value]]) -> Value | None:
     """The nearest value that is in all lists."""
     first, *others = lists
     return next((v for v in first if all(v in other for other in others)), None)
+
+
+def _may_be_inside(bench: Workbench, eqn: Eqn) -> bool:
+    elementwise = eqn.name in ELEMENTWISE or eqn.name == "stop_gradient"
+    return elementwise and bench.free(eqn) and not is_learned(bench, eqn)
+
+
+def is_learned(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation scales or shifts by an array that is learned."""
+    return affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
 
 
 def _order(value: Value) -> int:

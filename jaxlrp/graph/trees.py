@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, rounds
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, is_view, rounds
 
 Operand = tuple[Value, int]  # with its sign in a sum, its power in a product
 Operands = Callable[[Eqn], "list[Operand] | None"]
@@ -70,7 +70,14 @@ def terms(eqn: Eqn) -> list[Operand] | None:
         return [(first, 1), (second, -1 if eqn.name == "sub" else 1)]
     if eqn.name == "neg":
         return [(eqn.inputs[0], -1)]
-    return [(eqn.inputs[0], 1)] if is_copy(eqn) else None
+    if eqn.name in STACKS:
+        return [(v, 1) for v in eqn.inputs]
+    one = eqn.name == "reduce_sum" or is_copy(eqn) or is_view(eqn)
+    return [(eqn.inputs[0], 1)] if one else None
+
+
+# What is summed along its own axis is a sum of what it holds: see `graph/stacks.py`.
+STACKS = frozenset({"stack", "concatenate"})
 
 
 def is_copy(eqn: Eqn) -> bool:

@@ -16,6 +16,7 @@ from jaxlrp.graph import names as naming
 from jaxlrp.graph.groups import Facts, Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.recognise import Recognised, recognise
+from jaxlrp.graph.reorder import reordered
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
     Detach,
@@ -164,7 +165,7 @@ def make_plan(
     entries: Sequence[Group] = (),
 ) -> Plan:
     """Recognise the layers of a graph, give each its rule, and decide what every edge carries."""
-    plan = survey(graph, explained, outputs, entries)
+    plan = survey(reordered(graph, explained, outputs), explained, outputs, entries)
     _assign_rules(plan, rules)
     edges.decide(plan, outputs, seed)
     return plan
