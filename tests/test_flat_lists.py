@@ -184,6 +184,7 @@ def test_squares_activations_and_three_factors_are_no_contraction():
         lambda x: (x * jax.nn.sigmoid(x)).sum(-1),
         lambda x: ((x @ A) * (x @ B) * (x @ C)).sum(-1),
         lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True)),
+        lambda x: ((x @ A) * jax.nn.sigmoid(x.sum(-1, keepdims=True))).mean(-1),  # a gate
     ):
         assert lrp.plan(fn, {})(X).count("matmul") == 0
 
@@ -337,6 +338,20 @@ def test_half_to_the_activation():
     for fn in SWIGLU:
         found = relevance(lambda x, fn=fn: fn(x[0], x[1]), {}, x)
         assert_close(found, jnp.full(2, 3.0 / (1 + np.exp(-2.0))))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda h: jax.nn.softmax((h + S) + lax.stop_gradient(jnp.cos(h))),
+        lambda h: jnp.exp(h - jax.nn.logsumexp(h, -1, keepdims=True)) @ W,
+        lambda h: (h - h.mean(-1, keepdims=True)) * (lax.rsqrt(h.var(-1, keepdims=True)) * S),
+        lambda h: h * lax.rsqrt((h * h).mean(-1, keepdims=True)) * jax.nn.sigmoid(h),
+    ],
+)
+def test_norms_and_softmaxes_stay_whole(norm):
+    plan = lrp.plan(lambda x: norm(jnp.sinh(x @ A)), {})(X)
+    assert plan.count("softmax") + plan.count("norm") == 1, str(plan)
 
 
 def test_powers_are_an_activation():

@@ -7,6 +7,7 @@ from jaxlrp.graph.affine import is_literal_scale
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.linear import axes_at_sum
 from jaxlrp.graph.primitives import is_view, rounds
 from jaxlrp.graph.sources import common, is_learned, sources
 from jaxlrp.graph.trees import Operand
@@ -34,6 +35,8 @@ def _claim(bench: Workbench, total: Eqn) -> None:
     powers = {v: n for v, n in tree.powers().items() if v in bench.activity.active}
     if len(powers) != 2 or not set(powers.values()) <= {1, -1}:
         return  # three factors: a product, and a sum
+    if not all(_is_summed_over(bench, v, eqn, [*before[::-1], total]) for v in powers):
+        return  # a gate of whole channels, and a sum: nothing is contracted
     if common(sources(bench, v) for v in powers) is not None:
         return  # x * f(x) is an activation
     eqns = sorted([*tree.eqns, *before, total], key=lambda e: e.order)
@@ -41,6 +44,15 @@ def _claim(bench: Workbench, total: Eqn) -> None:
     group.powers = tuple(powers.values())
     group.note = "both operands depend on the input"
     bench.claim(group)
+
+
+def _is_summed_over(bench: Workbench, factor: Value, product: Eqn, after: list[Eqn]) -> bool:
+    """Whether a factor varies along an axis over which the product is summed."""
+    if factor.ndim != product.out.ndim:
+        return True
+    *moves, total = after
+    axes = axes_at_sum(bench.statics.varying_axes(factor), moves)
+    return axes is None or not axes.isdisjoint(total.params["axes"])
 
 
 def _sole_maker(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:

@@ -92,7 +92,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
 
 
-def _axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
+def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
     """Where axes are after some scales and moves; None if they were merged or cut up."""
     for eqn in eqns:
         if eqn.name == "transpose":
@@ -126,7 +126,7 @@ def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | No
         if not any(is_inexact(p) for p in bench.statics.parameters(static)):
             return False
         axes = bench.statics.varying_axes(static) if static.ndim == eqn.out.ndim else frozenset()
-        summed = _axes_at_sum(axes, eqns[eqns.index(eqn) + 1 :])
+        summed = axes_at_sum(axes, eqns[eqns.index(eqn) + 1 :])
         return summed is not None and not summed.isdisjoint(total.params["axes"])
 
     kernels = [e for e in eqns if is_kernel(e)]

@@ -9,8 +9,7 @@ from jaxlrp.graph import trees
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value, recomputed
-from jaxlrp.graph.primitives import ELEMENTWISE, MOVES, REDUCTIONS
-from jaxlrp.graph.sources import sources
+from jaxlrp.graph.sources import is_statistic, sources
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
@@ -30,7 +29,7 @@ def factors_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn])
     several = [c for c in clusters if len(c.factors) > 1]
     if len(clusters) < 2 or not several or _meet(bench, tree, several) or _squares(tree):
         return None
-    if any(_is_statistic(bench, v, c.sources) for v, _ in active for c in several):
+    if any(is_statistic(bench, v, c.sources) for v, _ in active for c in several):
         return None  # norms are looked for in the order of the program
     factors = [_product(made, cluster.factors) for cluster in clusters]
     factors += [(v, n) for v, n in tree.leaves if v not in bench.activity.active]
@@ -98,24 +97,3 @@ def _squares(tree: Tree) -> bool:
         len(e.inputs) == 2 and e.inputs[0] is e.inputs[1] and e.inputs[0].producer in inside
         for e in tree.eqns
     )
-
-
-def _is_statistic(bench: Workbench, value: Value, of: list[Value]) -> bool:
-    """Whether a value is made of sums or maxima of one of some others."""
-    stack, seen = [(value, False)], set()
-    while stack:
-        one, reduced = stack.pop()
-        if (one, reduced) in seen or len(seen) > _MOST:
-            continue
-        seen.add((one, reduced))
-        if reduced and one in of:
-            return True
-        eqn = one.producer
-        if eqn is not None and one in bench.activity.depends and eqn.name in _THROUGH:
-            reduced = reduced or eqn.name in REDUCTIONS
-            stack += [(v, reduced) for v in eqn.inputs]
-    return False
-
-
-_THROUGH = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
-_MOST = 100

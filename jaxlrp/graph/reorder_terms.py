@@ -9,7 +9,7 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value, recomputed
 from jaxlrp.graph.linear import core_operand
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view
-from jaxlrp.graph.sources import is_learned
+from jaxlrp.graph.sources import is_learned, is_statistic
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
@@ -37,6 +37,8 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     takes = None if not static or _is_scaled(bench, root.out) else _first_linear(bench, active)
     if takes is None and _is_in_order(tree, static, stopped):
         return None
+    if any(is_statistic(bench, v, [w for w, _ in active if w is not v]) for v, _ in active):
+        return None  # norms and softmaxes are looked for in the order of the program
     total = None
     for value, sign in sorted(active, key=lambda term: term[1] < 0):
         if value is takes:
