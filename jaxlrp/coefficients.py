@@ -16,14 +16,16 @@ from jaxlrp.selectors import LayerGraph, Selector
 _CARRIES = frozenset("structural affine add reduce avg_pool norm".split())
 _COMPUTES = frozenset("dense conv".split())
 _PRODUCTS = ("product", "matmul")
+# What shows a gate that is one here too.
+_SHOWN = frozenset({"divides", "bounds", "share"})
 
 
 @dataclasses.dataclass(frozen=True)
 class SignalIs(Selector):
     """Products whose signal is the factor at `position`.
 
-    The other one is bounded by [0, 1], is a share, or is computed by a linear layer from what the
-    signal carries.
+    Every other one is bounded by [0, 1], is a share, or is computed by a linear layer from what
+    the signal carries.
     """
 
     position: int
@@ -38,31 +40,48 @@ class SignalIs(Selector):
 
 def _signals(layers: LayerGraph) -> dict[int, int]:
     """Position of the signal of every product that has one; to a fixed point."""
-    products = [
-        i
+    products = {
+        i: list(range(len(layers.makers[i])))
         for i, layer in enumerate(layers.layers)
-        if layer.kind in _PRODUCTS and len(layers.makers[i]) == 2
-    ]
+        if layer.kind in _PRODUCTS and len(layers.makers[i]) > 1
+    }
     signals: dict[int, int] = {}
-    for index in products:
-        gate, by = layers.layers[index].gate
-        if gate is not None and by in ("divides", "bounds", "share"):
-            signals[index] = 1 - gate
+    for index, factors in products.items():
+        layer = layers.layers[index]
+        if _SHOWN.issuperset(layer.gate[1].split(", ")):
+            products[index] = factors = [i for i in factors if i not in layer.gates]
+        if len(factors) == 1:
+            signals[index] = factors[0]
     changed = True
     while changed:
         changed = False
-        for index in products:
-            if index in signals:
-                continue
-            first, second = layers.makers[index]
-            second_is_computed = _computed(
-                layers, second, _carried(layers, first, signals), signals
-            )
-            first_is_computed = _computed(layers, first, _carried(layers, second, signals), signals)
-            if first_is_computed != second_is_computed:
-                signals[index] = 0 if second_is_computed else 1
-                changed = True
+        for index, factors in products.items():
+            if index not in signals:
+                found = _signal(layers, layers.makers[index], factors, signals)
+                if found is not None:
+                    signals[index], changed = found, True
     return signals
+
+
+def _signal(
+    layers: LayerGraph,
+    makers: Sequence[Sequence[int]],
+    factors: Sequence[int],
+    signals: dict[int, int],
+) -> int | None:
+    """The factor from what it carries all others are computed, if it is from none of theirs."""
+    carried = {i: _carried(layers, makers[i], signals) for i in factors}
+    computed = {
+        (i, j): _computed(layers, makers[j], carried[i], signals)
+        for i in factors
+        for j in factors
+        if i != j
+    }
+    for i in factors:
+        others = [j for j in factors if j != i]
+        if all(computed[i, j] and not computed[j, i] for j in others):
+            return i
+    return None
 
 
 def _carried(layers: LayerGraph, start: Iterable[int], signals: dict[int, int]) -> set[int]:

@@ -254,20 +254,22 @@ def lstm_lrp_all(
     return RuleMap(entries, "lstm_lrp_all")
 
 
+_MOST_FACTORS = 6  # of a product whose signal `mamba_lrp` looks for
+
+
 def mamba_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     """Selective state spaces: the coefficients of the state are constants, the gate is halved.
 
-    A product of which one factor is computed from what the other carries (the discretised A, B and
-    C), or lies in [0, 1], gives all to the other; any other product gives half to each. SiLU
-    passes (its secant), norms are detached, the rest is Epsilon(epsilon).
+    A product whose factors but one are computed from what that one carries (the discretised A, B
+    and C), or lie in [0, 1], gives all to it; any other product shares alike. SiLU passes (its
+    secant), norms are detached, the rest is Epsilon(epsilon).
 
     Source: Rezaei Jafari et al., MambaLRP: explaining selective state space sequence models,
     NeurIPS 2024.
     """
     entries: dict[_Selector, Rule] = {
         **_linear(epsilon, bias),
-        SignalIs(0): SignalTakesAll(signal=0),
-        SignalIs(1): SignalTakesAll(signal=1),
+        **{SignalIs(n): SignalTakesAll(signal=n) for n in range(_MOST_FACTORS)},
     }
     return RuleMap(entries, "mamba_lrp")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxlrp.graph import trace
+from jaxlrp.graph import build
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.groups import Facts
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
@@ -205,7 +205,7 @@ class Claims:
             return jax.tree.leaves(fn(*jax.tree.unflatten(jax.tree.structure(args), leaves)))
 
         self.leaves = [np.asarray(a) for a in jax.tree.leaves(args)]
-        self.graph = trace.build(jax.make_jaxpr(flat)(*self.leaves), [()] * len(self.leaves))
+        self.graph = build.build(jax.make_jaxpr(flat)(*self.leaves), [()] * len(self.leaves))
         activity = Activity(self.graph, self.graph.inputs[:1], self.graph.outputs)
         self.facts = Facts(self.graph, activity)
         self.faults: list[str] = []

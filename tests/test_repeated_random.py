@@ -12,7 +12,7 @@ import pytest
 
 import jaxlrp as lrp
 from jaxlrp import composites
-from jaxlrp.graph import trace
+from jaxlrp.graph import build
 from tests.test_repeated_calls import close, normal, rows
 
 W, V, G, B = normal(1, 4, 4), normal(2, 4, 4), jnp.abs(normal(3, 4)) + 0.5, normal(4, 4)
@@ -105,7 +105,7 @@ def program(seed: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
 @pytest.mark.parametrize("start", range(0, 240, 60))
 def test_random_calls_are_planned_as_if_written_out(start, monkeypatch):
-    monkeypatch.setattr(trace, "_SHORT", 1)
+    monkeypatch.setattr(build, "_SHORT", 1)
     x = normal(9, 3, 4)
     shared = 0
     for seed in range(start, start + 60):
@@ -121,7 +121,7 @@ def test_random_calls_are_planned_as_if_written_out(start, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(0, 240, 40))
 def test_random_calls_are_explained_as_if_written_out(seed, monkeypatch):
-    monkeypatch.setattr(trace, "_SHORT", 1)
+    monkeypatch.setattr(build, "_SHORT", 1)
     x = normal(9, 3, 4)
     one, other = (lrp.explain(fn, RULES[seed % len(RULES)]) for fn in program(seed)[:2])
     found, expected = (jax.jit(lambda x, f=f: f(x, target=1))(x) for f in (one, other))

@@ -22,7 +22,6 @@ from tests.random_programs import Builder
 # Rewrites after which the library answers otherwise today, and why.
 KNOWN: dict[str, str] = {
     "softmax: contraction": "a sum written as a product with ones is a product",
-    "scores: sum": "a sum of products of two active values is a product and a sum, no matmul",
     "fourier: parts": "real and imaginary parts that are scaled apart are no complex layer",
     "triangle and the rest": "a value cut in two by masks and added again is a sum of its own",
     "vmap of cond": "a batched branch stops what it did not take: the layer ends there",

@@ -1,7 +1,7 @@
 """Activations: groups of elementwise equations with one active source, whatever their spelling.
 
-Also what remains elementwise afterwards: scales and shifts that fold into no neighbour, sums and
-products of two active values, selections between them.
+Also what remains elementwise afterwards: scales and shifts that fold into no neighbour, and the
+larger of two values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import itertools
 import math
 
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_shift, is_mask
+from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_shift
+from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
@@ -35,6 +36,10 @@ def find(bench: Workbench) -> None:
             continue
         if eqn.name in ELEMENTWISE and len(eqn.outputs) == 1:
             linear.update(_claim_activation(bench, eqn))
+
+
+def find_affine(bench: Workbench) -> None:
+    """Chains of scales and shifts that no neighbour took."""
     for eqn in bench.eqns:
         if bench.is_open(eqn) and affine_operand(bench, eqn) is not None:
             _claim_affine(bench, eqn)
@@ -84,6 +89,7 @@ def _absorbable(bench: Workbench, eqn: Eqn | None) -> bool:
         and any(v in bench.activity.depends for v in eqn.inputs)
         and not _routes(bench, eqn)
         and not _is_learned_shift(bench, eqn)
+        and not is_sign_of_sum(bench, eqn)
     )
 
 
@@ -215,14 +221,8 @@ def _claim_affine(bench: Workbench, first: Eqn) -> None:
 
 
 def find_pairs(bench: Workbench) -> None:
-    """Sums and products of active values, and the larger of two."""
+    """The larger of two active values."""
     for eqn in bench.eqns:
-        if not bench.is_open(eqn):
-            continue
-        active = bench.activity.active_inputs(eqn)
-        if eqn.name in ADDITIONS and not is_mask(bench, eqn):
-            bench.claim(Group("add", [eqn], active, [eqn.out], eqn))
-        elif eqn.name in ("mul", "div") and len(active) == 2:
-            bench.claim(Group("product", [eqn], active, [eqn.out], eqn))
-        elif eqn.name in ("max", "min"):
+        if bench.is_open(eqn) and eqn.name in ("max", "min"):
+            active = bench.activity.active_inputs(eqn)
             bench.claim(Group("max_pool", [eqn], active, [eqn.out], eqn))

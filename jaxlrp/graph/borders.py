@@ -10,7 +10,9 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand
 from jaxlrp.graph.primitives import (
+    ADDITIONS,
     AFFINE,
+    COPIES,
     DEVICE_SUMS,
     ELEMENTWISE,
     LINEAR_CORES,
@@ -31,6 +33,8 @@ def is_crossed(bench: Workbench, value: Value) -> bool:
     if maker.name in ELEMENTWISE and _is_scaled(bench, value):
         return True
     if _is_shifted(bench, maker):
+        return True
+    if len(uses) == 1 and _are_one_tree(bench, maker, uses[0]):
         return True
     # A core folds what stands before it, whatever else reads that.
     if _is_link(bench, maker) and any(_is_core(bench, e) or _is_link(bench, e) for e in uses):
@@ -94,10 +98,22 @@ def _is_link(bench: Workbench, eqn: Eqn) -> bool:
     return one and (eqn.name in AFFINE | DEVICE_SUMS or is_view(eqn))
 
 
+def _are_one_tree(bench: Workbench, maker: Eqn, reader: Eqn) -> bool:
+    """Whether both may belong to one sum, one product, or to a product that is summed."""
+    if reader.name == "reduce_sum":
+        return maker.name in MOVES or maker.name in ("mul", "div", "neg")
+    return any(maker.name in made and reader.name in read for made, read in _TREES)
+
+
+_TERMS = ADDITIONS | COPIES | {"neg", "tie"}
+_FACTORS = COPIES | {"mul", "div", "neg", "tie"}
+_TREES = ((_TERMS | {"reduce_sum"}, _TERMS | {"stack"}), (_FACTORS, _FACTORS))
+
+
 def _is_alone(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation joins values that have no source in common that a layer could begin at.
 
-    So does the sum of a residual stream: no layer of several equations holds it.
+    So does the sum of a residual stream: beside its own tree no layer holds it.
     """
     active = bench.activity.active_inputs(eqn)
     return len(active) == 2 and not _have_common_source(bench, *active)

@@ -1,6 +1,8 @@
-"""Gates: which factor of a product opens and shuts the other, if the graph tells."""
+"""Gates: which factors of a product open and shut the others, if the graph tells."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
@@ -13,10 +15,10 @@ KEEPS_SHARES = frozenset("structural affine dense reduce avg_pool norm activatio
 
 def find(bench: Workbench) -> None:
     for group in bench.groups:
-        if group.kind in ("product", "matmul") and len(group.inputs) == 2:
-            group.gate, group.gate_by = _gate(bench, group)
+        if group.kind in ("product", "matmul") and len(group.inputs) > 1:
+            group.gates, group.gate_by = _gates(bench, group)
             if group.gate_by or group.kind == "product":
-                group.note = _NOTES[group.gate_by]
+                group.note = _note(group)
 
 
 _NOTES = {
@@ -26,19 +28,51 @@ _NOTES = {
     "activation": "the gate is an activation's output",
     "": "no operand is a gate by meaning",
 }
+_NOTES_OF_MANY = {
+    "divides": "divide",
+    "bounds": "lie in [0, 1]",
+    "share": "come from a softmax",
+    "activation": "are activations' outputs",
+}
 
 
-def _gate(bench: Workbench, group: Group) -> tuple[int | None, str]:
-    if group.main.name == "div":
-        return group.inputs.index(group.main.inputs[1]), "divides"
-    tests = {"bounds": _bounded, "share": _is_share}
+def _note(group: Group) -> str:
+    if len(group.inputs) == 2 or not group.gates:
+        return _NOTES[group.gate_by]
+    found = ", ".join(_NOTES_OF_MANY[by] for by in group.gate_by.split(", "))
+    return f"{len(group.gates)} of {len(group.inputs)} factors are gates: they {found}"
+
+
+def _gates(bench: Workbench, group: Group) -> tuple[tuple[int, ...], str]:
+    """Positions of the gates, and what shows them: one test after the other.
+
+    A test that all factors pass, of those that no test before showed to be gates, shows nothing.
+    """
+    divisors = {v for v, power in zip(group.inputs, group.powers) if power < 0}
+    tests: dict[str, Callable[[Workbench, Value], bool]] = {
+        "divides": lambda bench, value: value in divisors or _is_reciprocal(bench, value),
+        "bounds": _bounded,
+        "share": _is_share,
+    }
     if group.kind == "product":
         tests["activation"] = _activated
+    signals, shown = dict(enumerate(group.inputs)), []
     for by, test in tests.items():
-        found = [i for i, v in enumerate(group.inputs) if test(bench, v)]
-        if len(found) == 1:
-            return found[0], by
-    return None, ""
+        found = [i for i, v in signals.items() if test(bench, v)]
+        if 0 < len(found) < len(signals):
+            signals = {i: v for i, v in signals.items() if i not in found}
+            shown.append(by)
+    gates = tuple(i for i in range(len(group.inputs)) if i not in signals)
+    return gates, ", ".join(shown)
+
+
+def _is_reciprocal(bench: Workbench, value: Value) -> bool:
+    """Whether a factor is a number over something: it divides."""
+    group = _maker(bench, value)
+    if group is None or group.kind != "activation" or len(group.eqns) > 1:
+        return False
+    (eqn,) = group.eqns
+    return eqn.name == "div" or (eqn.name == "integer_pow" and eqn.params["y"] == -1)
 
 
 def _bounded(bench: Workbench, value: Value) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 from jaxlrp.graph.activity import Activity
@@ -74,7 +75,8 @@ class Group:
     is_relu: bool = False  # activation: and f(x) = x for every x > 0
     detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
     logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
-    gate: int | None = None  # product: which of `inputs` is the gate
+    powers: tuple[int, ...] = ()  # product: how often each input is a factor; < 0 if it divides
+    gates: tuple[int, ...] = ()  # product: which of `inputs` are gates
     gate_by: str = ""  # and what shows it: "divides", "bounds", "share", "activation"
     # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
     transport: str = "linear"
@@ -84,6 +86,11 @@ class Group:
     like: Group | None = None  # the group of an earlier call that this one was copied from
     # norm: equations of its statistic through which relevance passes for other readers
     borrowed: frozenset[Eqn] = frozenset()
+
+    @property
+    def gate(self) -> int | None:
+        """Of a product of two, which one is the gate."""
+        return self.gates[0] if len(self.gates) == 1 and len(self.inputs) == 2 else None
 
     @property
     def statics(self) -> list[Value]:
@@ -108,9 +115,15 @@ class Facts:
     def __init__(self, graph: Graph, activity: Activity):
         self.graph = graph
         self.activity = activity
-        self.statics = Statics(graph)
-        self.intervals = Intervals(graph)
         self.claimed: dict[Eqn, Group] = {}
+
+    @functools.cached_property
+    def statics(self) -> Statics:
+        return Statics(self.graph)
+
+    @functools.cached_property
+    def intervals(self) -> Intervals:
+        return Intervals(self.graph)
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
         """Bounds of values that are known from what they mean."""
@@ -125,7 +138,6 @@ class Workbench:
         self.graph = graph
         self.facts = facts
         self.activity = facts.activity
-        self.statics = facts.statics
         self.claimed = facts.claimed
         self.outputs = set(relevance_outputs)
         self.groups: list[Group] = []
@@ -134,6 +146,10 @@ class Workbench:
     @property
     def intervals(self) -> Intervals:
         return self.facts.intervals
+
+    @property
+    def statics(self) -> Statics:
+        return self.facts.statics
 
     def free(self, eqn: Eqn) -> bool:
         return eqn not in self.claimed

@@ -36,6 +36,7 @@ from jaxlrp.graph.primitives import (
     is_view,
     rounds,
 )
+from jaxlrp.graph.stacks import is_stack_sum
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 # Cores with one kernel, whose axes are known: scales fold into it.
@@ -81,7 +82,7 @@ def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
     if eqn.name not in LINEAR_CORES and eqn.name not in _SUMS:
         return None
     active = [i for i in carrying(eqn) if eqn.inputs[i] in bench.activity.active]
-    return active[0] if len(active) == 1 else None
+    return active[0] if len(active) == 1 and not is_stack_sum(bench, eqn) else None
 
 
 def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
@@ -110,7 +111,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
 
 
-def _axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
+def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
     """Where axes are after some scales and moves; None if they were merged or cut up."""
     for eqn in eqns:
         if eqn.name == "transpose":
@@ -144,7 +145,7 @@ def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | No
         if not any(is_inexact(p) for p in bench.statics.parameters(static)):
             return False
         axes = bench.statics.varying_axes(static) if static.ndim == eqn.out.ndim else frozenset()
-        summed = _axes_at_sum(axes, eqns[eqns.index(eqn) + 1 :])
+        summed = axes_at_sum(axes, eqns[eqns.index(eqn) + 1 :])
         return summed is not None and not summed.isdisjoint(total.params["axes"])
 
     kernels = [e for e in eqns if is_kernel(e)]
@@ -188,7 +189,7 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
     summed = False
     for eqn in chain:
         summed = summed or eqn.name in DEVICE_SUMS
-        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg"}:
+        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg", "tie"}:
             continue
         if eqn.name not in ("mul", "div") or summed:
             return False
@@ -321,7 +322,7 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         if eqn is None or not bench.is_open(eqn):
             break
         scales = affine_operand(bench, eqn, spread=True) is not None
-        if not scales and not is_move(bench, eqn):
+        if not scales and not is_move(bench, eqn) and eqn.name != "tie":
             break
         inside.append(eqn)
         for v in eqn.outputs:

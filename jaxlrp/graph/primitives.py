@@ -191,6 +191,8 @@ _rows(
 )
 _rows("scatter", "move", "scatter", bounds=spreads.with_updates(2), chooses={1})
 _rows("stop_gradient", bounds=spreads.first, **_FLAT)
+# Of its two values the first is carried on and the second handed on; see `graph/tie.py`.
+_rows("tie", bounds=ranges.of(lambda ordered, own: own), chooses={1}, **_FLAT)
 
 # -- element by element --------------------------------------------------------------------------
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from jaxlrp.graph import activation, gates, hoist, linear, norm, softmax, structure
+from jaxlrp.graph import (
+    activation,
+    contraction,
+    flat,
+    gates,
+    hoist,
+    linear,
+    norm,
+    softmax,
+    structure,
+)
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.groups import Facts, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
@@ -17,9 +27,13 @@ _FINDERS = (
     softmax.prove_shares,
     norm.find,
     norm.find_undone,
+    contraction.find,
     linear.find,
     linear.fold,
     activation.find,
+    flat.find_products,
+    flat.find_sums,
+    activation.find_affine,
     activation.find_pairs,
     structure.find,
 )

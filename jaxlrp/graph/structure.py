@@ -93,7 +93,7 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
         return "max_pool", "move", ""
     if name in SORTS:
         return "structural", "move", "relevance follows the permutation"
-    if name in MOVES:
+    if name in MOVES or name == "tie":
         return "structural", "move", ""
     if name == "select_n" and eqn.inputs[0] not in active:
         return "structural", "move", "relevance goes to the case that was taken"

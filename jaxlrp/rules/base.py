@@ -78,10 +78,12 @@ class LayerView(Protocol):
     bias: Any  # what the layer adds: its output for a zero input; broadcasts against `z`
     linear: Any  # xW, `z` without the bias: no difference, but a product of its own
     nonnegative: bool  # x >= 0 is proven, and the layer has no scale whose sign is open
-    reciprocal: int | None  # products: position of an input that divides
     factors: int  # products: how many
+    powers: tuple[int, ...]  # products: how often each input is a factor; less than 0 if it divides
+    reciprocal: int | None  # products: position of the input that divides, if it is one
+    gates: tuple[int, ...]  # products: positions of the gates that the graph shows
+    gate: int | None  # products of two: position of the gate, if the graph shows one
     is_relu: bool  # activations: it is max(x, 0), in whatever spelling
-    gate: int | None  # products: position of the gate among the inputs, if the graph shows one
     sign_split: bool  # outputs z < 0 may carry relevance (False below a ReLU)
     arriving: str  # "density" or "relevance": which of the two came to the output
     arrived: Any  # that array

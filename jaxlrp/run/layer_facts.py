@@ -127,22 +127,30 @@ def bias_of(group: Group, statics: Env) -> Any:
     for eqn in group.eqns if norm_tail is None else norm_tail:
         active = [v for v in eqn.inputs if v in links]
         static = [v for v in eqn.inputs if v not in links]
-        value = next((env[v] for v in active if v in env), None)
-        if eqn.name in ADDITIONS and len(active) == 1:
-            term = evaluate.as_number(evaluate.read(statics, static[0]))
-            if eqn.name == "sub":
-                first = eqn.inputs[0] is active[0]
-                zero = 0.0 if value is None else value
-                env[eqn.out] = zero - term if first else term - zero
-            else:
-                env[eqn.out] = term if value is None else value + term
-        elif value is not None or _brings(eqn, static):
+        if eqn.name in ADDITIONS:
+            terms = [
+                -term if eqn.name == "sub" and position == 1 else term
+                for position, v in enumerate(eqn.inputs)
+                if (term := _term(v, env, links, statics)) is not None
+            ]
+            if terms:
+                env[eqn.out] = sum(terms[1:], terms[0])
+        elif eqn.name == "tie":  # its other operand is the value, not the bias
+            env.update((eqn.out, env[v]) for v in active if v in env)
+        elif any(v in env for v in active) or _brings(eqn, static):
             operands = [
                 _fill(env[v], v, eqn) if v in env else _static_or_zero(v, links, statics)
                 for v in eqn.inputs
             ]
             env.update(zip(eqn.outputs, evaluate.apply(eqn, operands, wide=True), strict=True))
     return env.get(group.outputs[0], 0.0)
+
+
+def _term(value: Value, env: Env, links: set[Value], statics: Env) -> Any:
+    """A term of a sum; None for the zero that an active one is."""
+    if value in links:
+        return env.get(value)
+    return evaluate.as_number(evaluate.read(statics, value))
 
 
 def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:

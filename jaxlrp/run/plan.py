@@ -16,6 +16,7 @@ from jaxlrp.graph import names as naming
 from jaxlrp.graph.groups import Facts, Group, around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.recognise import Recognised, recognise
+from jaxlrp.graph.reorder import reordered
 from jaxlrp.rulemap import RuleMap
 from jaxlrp.rules import (
     Detach,
@@ -88,8 +89,13 @@ class Layer:
 
     @property
     def gate(self) -> tuple[int | None, str]:
-        """Of a product: the position of its gate, and what shows it."""
+        """Of a product of two: the position of its gate, and what shows it."""
         return group_of(self).gate, group_of(self).gate_by
+
+    @property
+    def gates(self) -> tuple[int, ...]:
+        """Of a product: the positions of its gates."""
+        return group_of(self).gates
 
     @property
     def iterations(self) -> tuple[int, ...]:
@@ -159,7 +165,7 @@ def make_plan(
     entries: Sequence[Group] = (),
 ) -> Plan:
     """Recognise the layers of a graph, give each its rule, and decide what every edge carries."""
-    plan = survey(graph, explained, outputs, entries)
+    plan = survey(reordered(graph, explained, outputs), explained, outputs, entries)
     _assign_rules(plan, rules)
     edges.decide(plan, outputs, seed)
     return plan
@@ -299,7 +305,7 @@ def _assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += f"; the bounds are for what {maker.name!r} gives, not for the input"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
-        undecided = group.gate is None and getattr(layer.rule, "signal", 0) is None
+        undecided = not group.gates and getattr(layer.rule, "signal", 0) is None
         if layer.kind in ("product", "matmul") and undecided:
             layer.why += ", so Uniform applies"
 

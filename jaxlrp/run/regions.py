@@ -150,7 +150,7 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
         layer.nonnegative,
         layer.sign_split,
         layer.relu is not None,
-        group.gate,
+        group.gates,
         group.logits is not None,
         probes.of_layer(layer),
     )

@@ -49,8 +49,11 @@ class View:
         self.gate = group.gate
         self.is_relu = group.is_relu
         self.transport = group.transport
-        self.reciprocal = 1 if group.kind == "product" and group.main.name == "div" else None
-        self.factors: Any = 2
+        self.gates = group.gates
+        self.powers = group.powers
+        dividing = [i for i, power in enumerate(group.powers) if power < 0]
+        self.reciprocal = dividing[0] if len(dividing) == 1 else None
+        self.factors: Any = len(group.powers) or 2
         if group.main.name == "reduce_prod":
             shape = group.inputs[0].shape
             self.factors = math.prod(shape[axis] for axis in group.main.params["axes"])

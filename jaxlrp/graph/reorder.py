@@ -1,0 +1,57 @@
+"""Terms and factors in the order in which layers are looked for.
+
+A sum hides a layer where a bias stands away from the product that it belongs to; a product does
+where the factors that are one activation stand apart. There new equations compute the value in
+another order, tied to the network's own (`graph/tie.py`). Where the order is right, nothing is
+added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxlrp.graph.activity import Activity, is_inexact
+from jaxlrp.graph.groups import Facts, Workbench
+from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.reorder_factors import factors_in_order
+from jaxlrp.graph.reorder_terms import terms_in_order
+from jaxlrp.graph.tie import CannotOrder, Ordered
+
+
+def reordered(graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]) -> Graph:
+    """The graph with its sums and products, in bodies too, in the order that is looked for."""
+    outputs = list(outputs)
+    facts = Facts(graph, Activity(graph, explained, outputs))
+    return _reordered(Workbench(graph, facts, outputs))
+
+
+def _reordered(bench: Workbench) -> Graph:
+    after: dict[Eqn, list[Eqn]] = {}
+    done: set[Eqn] = set()
+    bodies: dict[Eqn, tuple[Graph, ...]] = {}
+    for eqn in reversed(bench.graph.eqns):
+        if not bench.is_open(eqn):
+            continue
+        if eqn.bodies:
+            bodies[eqn] = tuple(_body(bench, body) for body in eqn.bodies)
+        elif eqn not in done and is_inexact(eqn.out):
+            order = {"mul": factors_in_order, "div": factors_in_order}.get(eqn.name, terms_in_order)
+            made = Ordered(eqn)
+            try:
+                value = order(bench, eqn, made, done)
+            except CannotOrder:
+                continue
+            if value is not None and value.shape == eqn.out.shape:
+                after[eqn] = made.tied(value)
+    for eqn, graphs in bodies.items():
+        eqn.bodies = graphs
+    if not after:
+        return bench.graph
+    graph = bench.graph
+    eqns = [e for eqn in graph.eqns for e in (eqn, *after.get(eqn, ()))]
+    return Graph(graph.inputs, graph.consts, eqns, graph.outputs)
+
+
+def _body(bench: Workbench, body: Graph) -> Graph:
+    outputs = [v for v in body.outputs if v in bench.activity.reached]
+    return _reordered(Workbench(body, bench.facts, outputs))

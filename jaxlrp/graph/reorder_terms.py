@@ -1,0 +1,134 @@
+"""The order of terms: biases at the linear layer among them, then what is static, then stopped."""
+
+from __future__ import annotations
+
+from jaxlrp.graph import trees
+from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask
+from jaxlrp.graph.flat import tree_at
+from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.ir import Eqn, Value, recomputed
+from jaxlrp.graph.linear import core_operand
+from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view
+from jaxlrp.graph.sources import is_learned, is_statistic
+from jaxlrp.graph.tie import Ordered
+from jaxlrp.graph.trees import Operand, Tree
+
+_NAMES = ("add", "sub")
+
+
+def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
+    """The value of a sum in that order; None if it is in that order, or is no sum.
+
+    The first linear layer takes the biases, unless a scale stands behind the sum: then they belong
+    to the shifts and scales there.
+    """
+    if not _belongs(bench, root, root):
+        return None
+    tree = tree_at(bench, root, trees.terms, lambda eqn, reader: _belongs(bench, eqn, root))
+    done.update(tree.eqns)
+    facts = bench.activity
+    active = [(v, s) for v, s in tree.leaves if v in facts.active]
+    static = [(v, s) for v, s in tree.leaves if v not in facts.depends]
+    stopped = [(v, s) for v, s in tree.leaves if v in facts.depends and v not in facts.active]
+    if len(active) < 2 or not (static or stopped):
+        return None
+    if any(v.dtype != root.out.dtype for v, _ in tree.leaves):
+        return None
+    takes = None if not static or _is_scaled(bench, root.out) else _first_linear(bench, active)
+    if takes is None and _is_in_order(tree, static, stopped):
+        return None
+    if any(is_statistic(bench, v, [w for w, _ in active if w is not v]) for v, _ in active):
+        return None  # norms and softmaxes are looked for in the order of the program
+    total = None
+    for value, sign in sorted(active, key=lambda term: term[1] < 0):
+        if value is takes:
+            value = _with(made, value, [(v, s * sign) for v, s in static])
+        if total is None and sign < 0:
+            value, sign = made.apply("neg", value), 1
+        total = made.joined(total, value, sign, _NAMES)
+    assert total is not None
+    return _with(made, total, [*(static if takes is None else ()), *stopped])
+
+
+def _with(made: Ordered, value: Value, terms: list[Operand]) -> Value:
+    for term, sign in terms:
+        value = made.joined(value, term, sign, _NAMES)
+    return value
+
+
+def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
+    """Whether an equation is part of the sum that ends at `root`.
+
+    A bias beside a linear layer is part of that layer, a number that is written beside a term part
+    of the term, and a product with zero is nothing.
+    """
+    if recomputed(eqn) is not recomputed(root):
+        return False
+    if eqn.name == "neg" or trees.is_copy(eqn):
+        return eqn is not root
+    if eqn.name not in ADDITIONS or is_mask(bench, eqn):
+        return False
+    active = [v for v in eqn.inputs if v in bench.activity.active]
+    if len(active) == 2:
+        return True
+    (other,) = (v for v in eqn.inputs if v not in bench.activity.active)
+    if other in bench.activity.depends:
+        return bench.intervals.constant(other) != 0.0
+    return is_learned(bench, eqn) and _core(bench, active[0]) is None
+
+
+def _core(bench: Workbench, value: Value) -> Eqn | None:
+    """The heart of the linear layer that ends at a value and would take a bias behind it."""
+    while (eqn := value.producer) is not None and bench.is_open(eqn):
+        if bench.sole_use(value) is None or value in bench.activity.explained:
+            return None
+        if eqn.name in LINEAR_CORES:
+            position = core_operand(bench, eqn)
+            weights = (v for i, v in enumerate(eqn.inputs) if i != position)
+            learned = position is not None and any(map(bench.statics.parameters, weights))
+            return eqn if learned else None
+        scales = affine_operand(bench, eqn) is not None and not is_literal_shift(bench, eqn)
+        if not scales and not is_view(eqn):
+            return None
+        (value,) = bench.activity.active_inputs(eqn)
+    return None
+
+
+def _first_linear(bench: Workbench, terms: list[Operand]) -> Value | None:
+    cores = {value: _core(bench, value) for value, _ in terms}
+    found = {core.order: value for value, core in cores.items() if core is not None}
+    return found[min(found)] if found else None
+
+
+def _is_scaled(bench: Workbench, value: Value) -> bool:
+    """Whether a learned scale stands behind a value: a normalisation, which shifts too."""
+    while (eqn := bench.sole_use(value)) is not None:
+        if is_learned(bench, eqn) and eqn.name in ("mul", "div"):
+            return True
+        if not is_view(eqn):
+            return False
+        value = eqn.out
+    return False
+
+
+def _is_in_order(tree: Tree, static: list[Operand], stopped: list[Operand]) -> bool:
+    """Whether what is stopped comes last, and what is static before it."""
+    inside, eqn = set(tree.eqns), tree.eqns[0]
+    for terms in (stopped, static):
+        left = [v for v, _ in terms]
+        while eqn in inside and left:
+            if eqn.name in ADDITIONS:
+                last = next((v for v in eqn.inputs if any(v is w for w in left)), None)
+                if last is None:
+                    break
+                left.remove(last)
+                eqn = _producer(next(v for v in eqn.inputs if v is not last))
+            else:
+                eqn = _producer(eqn.inputs[0])
+        if left:
+            return False
+    return True
+
+
+def _producer(value: Value) -> Eqn | None:
+    return value.producer

@@ -1,0 +1,72 @@
+"""Of which single values a value is an elementwise function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxlrp.graph.affine import affine_operand, is_literal
+from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import ELEMENTWISE, MOVES, REDUCTIONS
+
+# Of an activation's equations so many are looked at: planning stays near-linear.
+_MOST = 40
+_MOST_BEHIND = 100
+_THROUGH = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
+
+
+def sources(bench: Workbench, value: Value) -> list[Value]:
+    """The value itself, and every active one of its shape from which alone it is made.
+
+    The nearest first. What a linear layer may hold is not looked through.
+    """
+    found, frontier = [value], {value}
+    for _ in range(_MOST):
+        latest = max(frontier, key=_order)
+        eqn = latest.producer
+        if eqn is None or latest in bench.activity.explained or not _may_be_inside(bench, eqn):
+            break
+        frontier.remove(latest)
+        frontier.update(v for v in eqn.inputs if v in bench.activity.depends)
+        if len(frontier) == 1:
+            (only,) = frontier
+            if only in bench.activity.active and only.shape == value.shape:
+                found.append(only)
+    return found
+
+
+def common(lists: Iterable[list[Value]]) -> Value | None:
+    """The nearest value that is in all lists."""
+    first, *others = lists
+    return next((v for v in first if all(v in other for other in others)), None)
+
+
+def is_statistic(bench: Workbench, value: Value, of: list[Value]) -> bool:
+    """Whether a value is made of sums or maxima of one of some others."""
+    stack, seen = [(value, False)], set()
+    while stack:
+        one, reduced = stack.pop()
+        if (one, reduced) in seen or len(seen) > _MOST_BEHIND:
+            continue
+        seen.add((one, reduced))
+        if reduced and one in of:
+            return True
+        eqn = one.producer
+        if eqn is not None and one in bench.activity.depends and eqn.name in _THROUGH:
+            reduced = reduced or eqn.name in REDUCTIONS
+            stack += [(v, reduced) for v in eqn.inputs]
+    return False
+
+
+def _may_be_inside(bench: Workbench, eqn: Eqn) -> bool:
+    elementwise = eqn.name in ELEMENTWISE or eqn.name == "stop_gradient"
+    return elementwise and bench.free(eqn) and not is_learned(bench, eqn)
+
+
+def is_learned(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation scales or shifts by an array that is learned."""
+    return affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
+
+
+def _order(value: Value) -> int:
+    return -1 if value.producer is None else value.producer.order

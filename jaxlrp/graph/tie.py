@@ -1,0 +1,99 @@
+"""A tie: a value as the network computes it, and the same in another order of operations.
+
+Forward it is the network's own value, to the last bit. Its derivative, and relevance, go to the
+other one alone, in which the order is the one that recognition looks for.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlrp import compat
+from jaxlrp.graph.ir import Eqn, Value
+
+
+@jax.custom_jvp
+def _tied(ordered: Any, own: Any) -> Any:
+    return own
+
+
+@_tied.defjvp
+def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    return _tied(*primals), tangents[0]
+
+
+class _Tie:
+    """What an equation asks of a primitive."""
+
+    name = "tie"
+    multiple_results = False
+
+    @staticmethod
+    def get_bind_params(params: dict[str, Any]) -> dict[str, Any]:
+        return params
+
+    @staticmethod
+    def bind(ordered: Any, own: Any) -> Any:
+        return _tied(ordered, own)
+
+
+_PRIMITIVE = _Tie()
+_PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
+
+
+class CannotOrder(Exception):
+    """A partial result would have a shape that no value here has."""
+
+
+class Ordered:
+    """New equations that compute what `own` does, and stand where it stands."""
+
+    def __init__(self, own: Eqn):
+        self._own = own
+        self.eqns: list[Eqn] = []
+
+    def apply(self, name: str, *operands: Value) -> Value:
+        """The value of a new equation."""
+        shape = np.broadcast_shapes(*(v.shape for v in operands))
+        alike = next((v for v in (*operands, self._own.out) if v.shape == shape), None)
+        if alike is None:
+            raise CannotOrder
+        value = Value(alike.aval)
+        self._add(*_operation(name), list(operands), value)
+        return value
+
+    def joined(self, acc: Value | None, value: Value, sign: int, names: tuple[str, str]) -> Value:
+        """One term, or factor, more; `names` are what a sign of 1 and of -1 ask for."""
+        if acc is None:
+            return value
+        return self.apply(names[0] if sign > 0 else names[1], acc, value)
+
+    def tied(self, value: Value) -> list[Eqn]:
+        """All equations: the last one ties the value to what `own` makes, in its place."""
+        out = self._own.out
+        own = Value(out.aval, self._own)
+        self._own.outputs = [own]
+        self._add(_PRIMITIVE, _PARAMS, [value, own], out)
+        return self.eqns
+
+    def _add(self, prim: Any, params: dict[str, Any], inputs: list[Value], out: Value) -> None:
+        own = self._own
+        eqn = Eqn(prim, params, inputs, [out], own.scope, own.source_info, own.region)
+        out.producer, out.index = eqn, 0
+        self.eqns.append(eqn)
+
+
+_OPERATIONS = {"add": lax.add, "sub": lax.sub, "mul": lax.mul, "div": lax.div, "neg": lax.neg}
+
+
+@functools.cache
+def _operation(name: str) -> tuple[Any, dict[str, Any]]:
+    scalars = [jax.ShapeDtypeStruct((), jnp.float32)] * (1 if name == "neg" else 2)
+    (eqn,) = jax.make_jaxpr(_OPERATIONS[name])(*scalars).eqns
+    return eqn.primitive, compat.Params(name, eqn.params)
