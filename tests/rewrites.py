@@ -364,6 +364,8 @@ def _(e: Edit) -> bool:
     inner = e.producer()
     if e.op not in ("add", "bias") or inner is None or inner.op not in ("add", "bias"):
         return False
+    if e.program.readers(inner.name) > 1:  # a value of its own
+        return False
     a, b = inner.args
     if e.rng.random() < 0.5:
         return e.to("{0} + ({1} + {2})", a, b, e.args[1])
@@ -441,6 +443,8 @@ def _(e: Edit) -> bool:
 def _(e: Edit) -> bool:
     inner = e.producer()
     if e.op not in ("mul", "scale") or inner is None or inner.op not in ("mul", "scale"):
+        return False
+    if e.program.readers(inner.name) > 1:  # a value of its own
         return False
     return e.to("{0} * ({1} * {2})", *inner.args, e.args[1])
 

@@ -29,7 +29,6 @@ SOME = [
 # Layers that a spelling has beyond those of its family.
 OTHER = {
     "loop over heads": {"matmul": 2, "softmax": 1},
-    "sums of products": {"matmul": -2, "product": 2},
     "by matrices": {"dense": 2},
     # Masked scores are cast to float32: a rounding, and so an activation.
     "is_causal": {"activation": 1},

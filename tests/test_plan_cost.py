@@ -43,7 +43,42 @@ def blocks(n):
     return fn
 
 
-@pytest.mark.parametrize("make", [branches, shifts, activations, blocks])
+def terms(n):
+    """A sum in which biases and stopped terms stand anywhere."""
+
+    def fn(x):
+        y = jnp.tanh(x)
+        for i in range(n):
+            y = jnp.sin(x * i) + (y + W[i % 4]) - jax.lax.stop_gradient(jnp.cos(x * i))
+        return y
+
+    return fn
+
+
+def factors(n):
+    """A product of functions of two values in turn."""
+
+    def fn(x):
+        a, b = x @ W, jnp.exp(x)
+        y = a
+        for _ in range(n):
+            y = (y * jnp.tanh(b)) / jnp.cosh(a)
+        return y
+
+    return fn
+
+
+def signs(n):
+    def fn(x):
+        y = x
+        for i in range(n):
+            y = -(jnp.sin(x * i) - (y + W[0]))
+        return jax.nn.relu(y)
+
+    return fn
+
+
+@pytest.mark.parametrize("make", [branches, shifts, activations, blocks, terms, factors, signs])
 def test_twice_the_equations_are_twice_the_looks(make, monkeypatch):
     looks = 0
     real = Workbench.reached_uses

@@ -14,6 +14,7 @@ from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
 _NAMES = ("add", "sub")
+_MOST = 20  # scales, shifts and views behind a product that are looked through
 
 
 def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
@@ -37,7 +38,8 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     takes = None if not static or _is_scaled(bench, root.out) else _first_linear(bench, active)
     if takes is None and _is_in_order(tree, static, stopped):
         return None
-    if any(is_statistic(bench, v, [w for w, _ in active if w is not v]) for v, _ in active):
+    joined = {v for v, _ in active}
+    if any(is_statistic(bench, v, joined) for v in joined):
         return None  # norms and softmaxes are looked for in the order of the program
     total = None
     for value, sign in sorted(active, key=lambda term: term[1] < 0):
@@ -79,8 +81,11 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
 
 def _core(bench: Workbench, value: Value) -> Eqn | None:
     """The heart of the linear layer that ends at a value and would take a bias behind it."""
-    while (eqn := value.producer) is not None and bench.is_open(eqn):
-        if bench.sole_use(value) is None or value in bench.activity.explained:
+    for _ in range(_MOST):
+        eqn = value.producer
+        if eqn is None or not bench.is_open(eqn) or value in bench.activity.explained:
+            return None
+        if bench.sole_use(value) is None:
             return None
         if eqn.name in LINEAR_CORES:
             position = core_operand(bench, eqn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jaxlrp.graph.affine import affine_operand, is_literal
 from jaxlrp.graph.groups import Workbench
@@ -41,7 +41,7 @@ def common(lists: Iterable[list[Value]]) -> Value | None:
     return next((v for v in first if all(v in other for other in others)), None)
 
 
-def is_statistic(bench: Workbench, value: Value, of: list[Value]) -> bool:
+def is_statistic(bench: Workbench, value: Value, of: Collection[Value]) -> bool:
     """Whether a value is made of sums or maxima of one of some others."""
     stack, seen = [(value, False)], set()
     while stack:
