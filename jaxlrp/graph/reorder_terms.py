@@ -6,7 +6,7 @@ from jaxlrp.graph import trees
 from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
-from jaxlrp.graph.ir import Eqn, Value, recomputed
+from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view
 from jaxlrp.graph.sources import is_learned, is_statistic
@@ -64,8 +64,6 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     A bias beside a linear layer is part of that layer, a number that is written beside a term part
     of the term, and a product with zero is nothing.
     """
-    if recomputed(eqn) is not recomputed(root):
-        return False
     if eqn.name == "neg" or trees.is_copy(eqn):
         return eqn is not root
     if eqn.name not in ADDITIONS or is_mask(bench, eqn):
