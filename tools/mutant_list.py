@@ -1,0 +1,752 @@
+"""The breaks that `tools/mutants.py` makes: for each one place, and the tests that must see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str  # under jaxlrp/
+    old: str
+    new: str
+    tests: tuple[str, ...]  # as pytest takes them
+    harmless: str = ""  # why no number changes
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}: {' '.join(self.old.split())[:60]}"
+
+
+BOUNDS = ("tests/test_facts.py::test_bounds_of_one_equation",)
+AXES = ("tests/test_facts.py::test_axes_along_which_a_value_varies",)
+LOOPS = ("tests/test_facts.py::test_facts_hold_in_every_iteration",)
+CLAIMS = ("tests/test_facts_are_sound.py::test_claims_about_functions",)
+RECOGNITION = ("tests/test_recognition.py",)
+LAYERS = ("tests/test_layer_reference.py",)
+REGIONS = ("tests/test_linear_regions.py",)
+ONE_LAYER = ("tests/test_linear_rules.py::test_one_layer",)
+
+_BOUNDS = (
+    Mutant("graph/ranges.py", "return -a[1], -a[0]", "return -a[0], -a[1]", BOUNDS),
+    Mutant("graph/ranges.py", "(0.0 if a[0] <= 0.0 <= a[1] else low)", "low", CLAIMS),
+    Mutant("graph/ranges.py", "for x in a for y in b]", "for x, y in zip(a, b)]", CLAIMS),
+    Mutant(
+        "graph/ranges.py",
+        "return EVERYTHING\n\n\ndef monotone",
+        "return POSITIVE\n\n\ndef monotone",
+        CLAIMS,
+    ),
+    Mutant("graph/ranges.py", "if power % 2 == 0:", "if power:", CLAIMS),
+    Mutant("graph/ranges.py", "if base[0] < 0:", "if False:", CLAIMS),
+    Mutant(
+        "graph/ranges.py", "(0.0 if a[0] >= 0 else -most)", "(0.0 if b[0] >= 0 else -most)", BOUNDS
+    ),
+    Mutant(
+        "graph/ranges.py",
+        "min(max(x[i], low[i]), high[i])",
+        "min(max(x[i], low[1]), high[i])",
+        BOUNDS,
+    ),
+    Mutant("graph/ranges.py", "return float(a[0] > b[1])", "return float(a[0] >= b[1])", CLAIMS),
+    Mutant("graph/ranges.py", "if low > 0 or high < 0 else (0.0", "if low >= 0 else (0.0", CLAIMS),
+    # Integers that do not fit wrap around.
+    Mutant(
+        "graph/ranges.py",
+        "return bounds if fits and exact else",
+        "return bounds if True else",
+        BOUNDS,
+    ),
+    Mutant(
+        "graph/ranges.py",
+        "    if ulps:\n",
+        "    if False:\n",
+        ("tests/test_facts.py::test_a_sum_of_float32_numbers_is_not_bounded_as_in_float64",),
+    ),
+    Mutant(
+        "graph/spreads.py", "return (0.0 if term[0] >= 0", "return (0.0 if term[1] >= 0", BOUNDS
+    ),
+    Mutant("graph/spreads.py", "term, product(term, (n, n))])", "term])", BOUNDS),
+    Mutant(
+        "graph/spreads.py",
+        "return bounds if fill != fill else",
+        "return bounds if True else",
+        BOUNDS,
+    ),
+    Mutant("graph/spreads.py", "if not real.any(1).all():", "if False:", BOUNDS),
+    Mutant("graph/spreads.py", "return SIGNED_UNIT", "return UNIT", BOUNDS),
+    Mutant(
+        "graph/spreads.py",
+        "return hull([operand, plus(of_sign(operand), of_sign(update))])",
+        "return operand",
+        BOUNDS,
+    ),
+    Mutant(
+        "graph/refine.py",
+        '(name in ("gt", "ge")) == taken',
+        '(name in ("gt", "ge")) != taken',
+        CLAIMS,
+    ),
+    Mutant(
+        "graph/refine.py", "return all(a[1][i] == b[1][i] for i in wide)", "return True", CLAIMS
+    ),
+    Mutant(
+        "graph/refine.py",
+        "return holds_exactly(eqn.inputs[0].dtype, eqn.out.dtype)",
+        "return True",
+        BOUNDS,
+    ),
+    Mutant(
+        "graph/intervals.py", "low = 0.0 if low >= 0.0 and not last", "low = 0.0 if not last", LOOPS
+    ),
+    Mutant(
+        "graph/intervals.py",
+        "number = a.number if a.number == b.number else None",
+        "number = a.number",
+        CLAIMS,
+    ),
+)
+
+_AXES = (
+    Mutant("graph/axes.py", "return a | b", "return a", LOOPS),
+    Mutant("graph/axes.py", "frozenset(i - inside.sliced for i in fact)", "fact", LOOPS),
+    Mutant("graph/axes.py", "found = set(layout.own)", "found = set()", AXES),
+    Mutant("graph/axes.py", "v.producer.name in RANDOM", "False", RECOGNITION),
+    Mutant(
+        "graph/layout.py",
+        "first = {i: (int(d),) for i, d in enumerate(dims)}",
+        "first = {i: (i,) for i, d in enumerate(dims)}",
+        AXES,
+    ),
+    Mutant(
+        "graph/layout.py", "{i: tuple(after) for before", "{i: tuple(after[:1]) for before", AXES
+    ),
+    Mutant(
+        "graph/layout.py",
+        "operands.append(places | {a: (start + i,)",
+        "operands.append(places | {a: (i,)",
+        CLAIMS,
+    ),
+    Mutant("graph/layout.py", 'if eqn.params["feature_group_count"] != 1:', "if False:", CLAIMS),
+    Mutant(
+        "graph/alignment.py",
+        "all(y is None or x == y for x, y",
+        "all(True for x, y",
+        ("tests/test_attention_parts.py::test_what_is_no_softmax",),
+    ),
+    Mutant(
+        "graph/alignment.py",
+        "if eqn.name in _PARTS:",
+        "if False:",
+        ("tests/test_attention_parts.py::test_what_is_no_norm",),
+    ),
+)
+
+_FLOW = (
+    Mutant(
+        "graph/dataflow.py",
+        "yield self._carried[value]",
+        "yield from ()",
+        ("tests/test_facts.py::test_carried_weights_have_the_rule_of_the_unrolled_network",),
+    ),
+    Mutant(
+        "graph/dataflow.py",
+        'return eqn.name == "scan" and control.scan_length(eqn) == 0',
+        "return False",
+        LOOPS,
+    ),
+    Mutant(
+        "graph/dataflow.py",
+        "if not found & allowed:",
+        "if True:",
+        ("tests/test_control_flow.py::test_a_carry_that_reaches_the_output_through_another",),
+    ),
+    Mutant(
+        "graph/dataflow.py",
+        "fact = flow.chosen(fact, look(eqn.inputs[0]))",
+        "pass",
+        ("tests/test_control_flow.py",),
+    ),
+    Mutant(
+        "graph/activity.py",
+        "comes = place in carries if meaning.pairs else bool(carries)",
+        "comes = bool(carries)",
+        ("tests/test_structural.py",),
+    ),
+    Mutant(
+        "graph/activity.py", "and place not in meaning.choices", "", ("tests/test_integers.py",)
+    ),
+    Mutant(
+        "graph/activity.py",
+        'eqn.name == "stop_gradient" or _is_times_zero(eqn)',
+        "_is_times_zero(eqn)",
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/activity.py",
+        'eqn.name == "stop_gradient" or _is_times_zero(eqn)',
+        'eqn.name == "stop_gradient"',
+        ("tests/test_recurrent.py",),
+    ),
+    Mutant(
+        "graph/activity.py",
+        "if any(v in self.reached and v not in self.explained",
+        "if any(v in self.reached",
+        ("tests/test_wrt.py",),
+    ),
+)
+
+_CANONICAL = (
+    Mutant(
+        "graph/canonical.py",
+        "return eqn.prim, settings, inputs",
+        "return eqn.prim, inputs",
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/canonical.py",
+        'if eqn.name == "add" else (eqn.inputs,)',
+        "",
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "alike = all(_uncopied(c)",
+        "alike = any(_uncopied(c)",
+        ("tests/test_recognition.py",),
+    ),
+    Mutant(
+        "graph/canonical.py",
+        'eqn.name == "stop_gradient" and not varies',
+        'eqn.name == "stop_gradient"',
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "return long[: len(short)] == short and",
+        "return",
+        ("tests/test_peers.py",),
+    ),
+)
+
+
+T = "tests/test_"
+
+_LINEAR = (
+    # Scales, shifts and moves.
+    Mutant(
+        "graph/affine.py",
+        "if any(v in bench.activity.depends for i, v in enumerate",
+        "if any(False for i, v in enumerate",
+        RECOGNITION,
+    ),
+    Mutant("graph/affine.py", '(eqn.name == "div" and active[0] == 1)', "False", RECOGNITION),
+    Mutant(
+        "graph/affine.py",
+        "== {0.0, -math.inf}",
+        "== {1.0, -math.inf}",
+        ("tests/test_attention.py",),
+    ),
+    Mutant(
+        "graph/affine.py",
+        'return eqn.name == "neg" or any(not bench',
+        'return eqn.name == "neg" or not any(not bench',
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/affine.py",
+        "    if makes_integers(eqn):\n        return False\n    depends",
+        "    depends",
+        ("tests/test_integers.py",),
+    ),
+    Mutant(
+        "graph/affine.py",
+        'return eqn.name == "concatenate" and any(',
+        "return any(",
+        ("tests/test_linear_regions.py",),
+    ),
+    Mutant(
+        "graph/affine.py",
+        "return all(v not in depends or v in bench.activity.active",
+        "return all(True or v in bench.activity.active",
+        ("tests/test_structural.py",),
+    ),
+    # Linear layers.
+    Mutant("graph/linear.py", "if len(active) == 1 else None", "if active else None", RECOGNITION),
+    Mutant(
+        "graph/linear.py",
+        "elif not any(bench.statics.parameters(v)",
+        "elif not any(True for v in (v)",
+        RECOGNITION,
+    ),
+    Mutant("graph/linear.py", "return not shift or (", "return True or (", RECOGNITION),
+    Mutant(
+        "graph/linear.py",
+        "if any(e not in group for v in made",
+        "if any(False for v in made",
+        LAYERS,
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if any(v not in frontier for v in bench",
+        "if any(False for v in bench",
+        ("tests/test_rewrites.py",),
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if pending and len(frontier) == 1 and",
+        "if pending and",
+        ("tests/test_rewrites.py",),
+    ),
+    Mutant("graph/linear.py", "if operand == 1:", "if False:", ("tests/test_rewrites.py",)),
+    Mutant(
+        "graph/linear.py", "return not (scales_by_number and nonlinear)", "return True", RECOGNITION
+    ),
+    Mutant("graph/linear.py", "not summed.isdisjoint(total", "bool(total", RECOGNITION),
+    Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", LAYERS),
+    Mutant(
+        "graph/linear.py",
+        "exact = not any(map(rounds, inside[best[1] :]))",
+        "exact = True",
+        ("tests/test_integers.py",),
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if ways.single(eqns, source, core, operand) else",
+        "if True else",
+        ("tests/test_rewrites.py",),
+    ),
+    Mutant("graph/ways.py", "& (rows[:, 1:] != 0)", "", ("tests/test_rewrites.py",)),
+    Mutant(
+        "graph/ways.py",
+        'if eqn.name in ("gather", "tile"',
+        'if eqn.name in ("tile"',
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/ways.py", 'contracted = tuple(core.params["axes"])', "contracted = (0,)", RECOGNITION
+    ),
+)
+
+_NORM = (
+    Mutant(
+        "graph/norm.py",
+        'if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):',
+        "if False:",
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/norm.py",
+        "if v is source:\n            return None",
+        "if False:\n            return None",
+        LAYERS,
+    ),
+    Mutant(
+        "graph/norm.py",
+        "return eqns if thin.size < scaled.size else None",
+        "return eqns",
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/norm.py",
+        "if learned and bench.statics.varying_axes(factor):",
+        "if False:",
+        ("tests/test_transformer_parts.py",),
+    ),
+    Mutant(
+        "graph/norm.py",
+        "if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:",
+        "if False:",
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/norm.py",
+        "aligned(scaled, source, factor, source) is False",
+        "False",
+        ("tests/test_attention_parts.py::test_what_is_no_norm",),
+    ),
+    Mutant(
+        "graph/norm.py",
+        "if scaled in made[group] and factor not in made[group]:",
+        "if True:",
+        ("tests/test_transformer_parts.py",),
+    ),
+    Mutant(
+        "graph/norm.py",
+        "return bench.intervals[eqn.inputs[1]][1] < 0 or",
+        "return True or",
+        RECOGNITION,
+    ),
+)
+
+_SOFTMAX = (
+    Mutant(
+        "graph/softmax.py",
+        "own = aligned(numerator, above.out, beside, exp.out) is not False",
+        "own = True",
+        ("tests/test_attention_parts.py::test_what_is_no_softmax",),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "return read == [_unwrapped(eqn.inputs[1])]",
+        "return True",
+        ("tests/test_attention.py",),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "if largest and _origin(bench, eqn.inputs[-1]) is origin:",
+        "if largest:",
+        ("tests/test_attention_parts.py",),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "if beside and not bench.intervals.nonnegative(value):",
+        "if False:",
+        ("tests/test_attention_parts.py::test_what_is_no_softmax",),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "not _same(above, exp)",
+        "above.name != exp.name",
+        ("tests/test_attention_parts.py::test_what_is_no_softmax",),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        'if eqn.name in ("select_n", "add") and any(',
+        "if False and any(",
+        ("tests/test_structural.py", "tests/test_attention.py"),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        'group.eqns[-1].name in ("log", "add", "sub")',
+        "False",
+        ("tests/test_attention_parts.py",),
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "<= 1.0 for v in weights)",
+        "<= 9e9 for v in weights)",
+        ("tests/test_attention_parts.py",),
+    ),
+)
+
+_ACTIVATIONS = (
+    Mutant(
+        "graph/activation.py",
+        "if last.name in ADDITIONS and source in last.inputs",
+        "if False",
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/activation.py",
+        "if affine_operand(bench, last) is not None and not is_literal(bench, last):",
+        "if False:",
+        LAYERS,
+    ),
+    Mutant("graph/activation.py", "and not _is_learned_shift(bench, eqn)", "", LAYERS),
+    Mutant("graph/activation.py", "if only.shape == last.out.shape:", "if True:", RECOGNITION),
+    Mutant(
+        "graph/activation.py",
+        "group.zero_at_zero = low >= -ZERO and high <= ZERO",
+        "group.zero_at_zero = True",
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/activation.py",
+        "group.hard_relu = left == (0.0, 0.0)",
+        "group.hard_relu = left[0] == 0.0",
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/activation.py",
+        "points = (1e-30, 1.0, 1e30)",
+        "points = (1.0,)",
+        ("tests/test_linear_rules.py::test_two_layers",),
+    ),
+    Mutant(
+        "graph/activation.py",
+        "return len(inactive) == 1 and",
+        "return False and",
+        ("tests/test_integers.py",),
+    ),
+    Mutant(
+        "graph/activation.py",
+        "return predicate not in depends or (",
+        "return (",
+        ("tests/test_attacked.py",),
+    ),
+    Mutant(
+        "graph/activation.py",
+        "sources == {value} and _is_learned_affine(bench, eqn)",
+        "False",
+        LAYERS,
+    ),
+    Mutant(
+        "graph/activation.py",
+        'kind = "structural" if number_scale else "affine"',
+        'kind = "affine"',
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/gates.py",
+        "return low >= UNIT[0] and high <= UNIT[1]",
+        "return low >= UNIT[0]",
+        ("tests/test_recurrent.py",),
+    ),
+    Mutant("graph/gates.py", "if len(found) == 1:", "if found:", LAYERS),
+    Mutant(
+        "graph/gates.py",
+        'mixed_before = clipped and group.kind == "dense"',
+        "mixed_before = False",
+        ("tests/test_transformer_parts.py",),
+    ),
+    Mutant(
+        "graph/gates.py",
+        'return group.inputs.index(group.main.inputs[1]), "divides"',
+        'return group.inputs.index(group.main.inputs[0]), "divides"',
+        RECOGNITION,
+    ),
+    Mutant(
+        "graph/gates.py",
+        'return group is not None and group.kind == "activation"',
+        "return False",
+        ("tests/test_transformer_parts.py",),
+    ),
+)
+
+_REPEATED = (
+    Mutant(
+        "graph/repeats.py",
+        "bench.intervals[v] == bench.intervals[w]\n",
+        "True\n",
+        ("tests/test_repeated_random.py",),
+    ),
+    Mutant("graph/repeats.py", "bytes_v == bytes_w)", "True)", ("tests/test_repeated_random.py",)),
+    Mutant(
+        "graph/repeats.py",
+        "return not any(is_crossed(bench, v) for v in border)",
+        "return True",
+        ("tests/test_repeated_calls.py",),
+    ),
+    Mutant(
+        "graph/repeats.py",
+        "return {values[v]: a for v, a in arrives(first).items()} == arrives(other)",
+        "return True",
+        ("tests/test_repeated_random.py",),
+    ),
+    Mutant(
+        "graph/repeats.py",
+        "and (not static or _static_facts(bench, v) == _static_facts(bench, w))",
+        "",
+        ("tests/test_repeated_random.py",),
+    ),
+    Mutant(
+        "graph/borders.py",
+        "if maker.name in ELEMENTWISE and _is_scaled(bench, value):",
+        "if False:",
+        ("tests/test_repeated_random.py",),
+    ),
+    Mutant(
+        "graph/borders.py",
+        "return len(active) == 2 and not _have_common_source(bench, *active)",
+        "return len(active) == 2",
+        ("tests/test_repeated_random.py",),
+    ),
+    Mutant(
+        "graph/embed.py",
+        "return indices in self.indexed and self._is_table(table)",
+        "return self._is_table(table)",
+        ("tests/test_wrt.py",),
+    ),
+    Mutant(
+        "graph/embed.py",
+        "kept = [e for e in looked_up if e not in factors]",
+        "kept = looked_up",
+        ("tests/test_wrt.py",),
+    ),
+    Mutant(
+        "graph/embed.py",
+        "if any(axis != last for axis",
+        "if any(True for axis",
+        ("tests/test_wrt.py",),
+    ),
+    Mutant(
+        "graph/embed.py",
+        "if any(v in depends and v not in zone for v in eqn.inputs):",
+        "if False:",
+        ("tests/test_wrt.py",),
+    ),
+)
+
+_RUN = (
+    Mutant(
+        "run/signs.py",
+        "return by if sign > 0 else Parts(by.negative, by.positive)",
+        "return by",
+        REGIONS,
+    ),
+    Mutant(
+        "run/signs.py",
+        "return Parts(_then(operator.neg, x.negative), _then(operator.neg, x.positive))",
+        "return Parts(_then(operator.neg, x.positive), _then(operator.neg, x.negative))",
+        REGIONS,
+    ),
+    Mutant(
+        "run/signs.py",
+        "_sum(_then(up, x.positive), _then(down, x.negative))",
+        "_sum(_then(up, x.positive))",
+        REGIONS,
+    ),
+    Mutant("run/linear_map.py", "return 1 if number > 0 else -1", "return 1", REGIONS),
+    Mutant("run/linear_map.py", "-x if self.signs else x", "-x", REGIONS),
+    Mutant(
+        "run/linear_map.py",
+        'how.negated(env[v]) if name == "sub" and i == 1 else env[v]',
+        "env[v]",
+        REGIONS,
+    ),
+    Mutant("run/linear_map.py", "jnp.zeros_like(static) if is_term else static", "static", REGIONS),
+    Mutant(
+        "run/linear_map.py",
+        'if eqn.name == "div":\n                slope = 1 / scale',
+        "if False:\n                slope = 1 / scale",
+        ("tests/test_rewrites.py",),
+    ),
+    Mutant(
+        "run/linear_map.py", "signed + negative - absolute", "signed + negative + absolute", REGIONS
+    ),
+    Mutant("run/layer_facts.py", "term - zero", "zero - term", REGIONS),
+    Mutant(
+        "run/layer_facts.py",
+        'if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):',
+        "if False:",
+        REGIONS,
+    ),
+    Mutant("run/layer_facts.py", "affine.folds and in_place", "in_place", REGIONS),
+    Mutant(
+        "run/layer_facts.py",
+        'return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)',
+        "return axes",
+        REGIONS,
+    ),
+    Mutant(
+        "run/edges.py",
+        "and layer.output not in self.plan.found.outputs\n",
+        "",
+        ("tests/test_seeds.py",),
+    ),
+    Mutant(
+        "run/edges.py",
+        "and all(_kills_negative(r) for r in readers)",
+        "and any(_kills_negative(r) for r in readers)",
+        ("tests/test_linear_rules.py::test_a_residual_branch",),
+    ),
+    Mutant(
+        "run/edges.py",
+        'if what == "relevance" or value not in self.edges:',
+        "if value not in self.edges:",
+        LAYERS,
+    ),
+    Mutant(
+        "run/edges.py",
+        'layer.arriving == "density"\n            and',
+        "True and",
+        ("tests/test_linear_rules.py::test_two_layers",),
+    ),
+    Mutant(
+        "run/edges.py", "alone = self.uses[output] == 1", "alone = True", ("tests/test_seeds.py",)
+    ),
+    Mutant("run/edges.py", "if not changed:", "if True:", ("tests/test_control_flow.py",)),
+)
+
+_RULES = (
+    Mutant(
+        "rules/base.py",
+        "return z + choose(z >= 0, epsilon, -epsilon, z)",
+        "return z + choose(z > 0, epsilon, -epsilon, z)",
+        (T + "linear_rules.py",),
+    ),
+    Mutant("rules/base.py", 'return 0.0 if self.bias == "ignore" else bias', "return bias", LAYERS),
+    Mutant(
+        "rules/base.py",
+        "rest = safe_divide(layer.relevance - kept, count)",
+        "rest = safe_divide(layer.relevance, count)",
+        ONE_LAYER,
+    ),
+    Mutant(
+        "rules/epsilon.py",
+        '(layer.linear, 0.0) if self.bias == "ignore"',
+        '(layer.z, 0.0) if self.bias == "ignore"',
+        ONE_LAYER,
+    ),
+    Mutant(
+        "rules/positive.py",
+        "layer.map(positive=1)(layer.x)",
+        "layer.map(signed=1)(layer.x)",
+        (T + "linear_rules.py::test_an_input_known_to_be_non_negative",),
+    ),
+    Mutant(
+        "rules/positive.py",
+        "bias_q = found.negative, negative_part(bias)",
+        "bias_q = found.negative, bias",
+        ONE_LAYER,
+    ),
+    Mutant("rules/positive.py", "favoured = choose(upper, p, q, p)", "favoured = p", ONE_LAYER),
+    Mutant("rules/positive.py", "a + choose(v < 0, -b, b, b)", "a + b", ONE_LAYER),
+    Mutant(
+        "rules/positive.py",
+        "s = choose(upper, s, 0.0, s)",
+        "pass",
+        (T + "linear_rules.py::test_two_layers",),
+    ),
+    Mutant("rules/first_layer.py", "z = split(above, below)", "z = split(above, above)", ONE_LAYER),
+    Mutant("rules/first_layer.py", "layer.bias**2", "layer.bias", ONE_LAYER),
+    Mutant(
+        "rules/first_layer.py",
+        "s = layer.over(count, epsilon",
+        "s = layer.over(count + layer.bias, epsilon",
+        ONE_LAYER,
+    ),
+    Mutant(
+        "rules/bilinear.py",
+        "return tuple(-c if i == layer.reciprocal else c",
+        "return tuple(c if i == layer.reciprocal else c",
+        (T + "attention_parts.py",),
+    ),
+    Mutant("rules/bilinear.py", "signal = 1 - layer.gate", "signal = layer.gate", LAYERS),
+    Mutant(
+        "rules/bilinear.py", "share=1 / layer.factors", "share=0.5", (T + "linear_primitives.py",)
+    ),
+    Mutant(
+        "rules/elementary.py",
+        "return layer.vjp(layer.over(layer.linear))",
+        "return layer.vjp(layer.over(layer.z))",
+        (T + "exact.py::test_a_norm_without_its_shift",),
+    ),
+    Mutant(
+        "rules/elementary.py",
+        'layer.kind == "activation" and layer.zero_at_zero',
+        'layer.kind == "activation"',
+        RECOGNITION,
+    ),
+    Mutant(
+        "rules/activations.py",
+        "jnp.maximum(layer.relevance, 0.0) if layer.is_relu else layer.relevance",
+        "layer.relevance",
+        (T + "seeds.py",),
+    ),
+)
+
+MUTANTS = (
+    *_BOUNDS,
+    *_AXES,
+    *_FLOW,
+    *_CANONICAL,
+    *_LINEAR,
+    *_NORM,
+    *_SOFTMAX,
+    *_ACTIVATIONS,
+    *_REPEATED,
+    *_RUN,
+    *_RULES,
+)
