@@ -94,6 +94,26 @@ def test_a_softmax_over_a_mapped_axis():
     assert_same(explained(spellings, RULES["attn"]))
 
 
+def test_a_softmax_over_segments():
+    """Of its own segment; over the sum of another one an exponential is none."""
+    x, w, v, owner = weights(5, WIDTH), weights(WIDTH, 1)[:, 0], weights(5, 2), jnp.arange(5) // 2
+
+    def over(read):
+        def fn(x):
+            e = jnp.exp(x @ w)
+            return (e / jax.ops.segment_sum(e, owner, 3)[read]) @ v
+
+        return fn
+
+    def apart(x):
+        return jnp.concatenate([jax.nn.softmax(u) for u in jnp.split(x @ w, [2, 4])]) @ v
+
+    found, wanted = (lrp.explain(fn, RULES["attn"])(x) for fn in (over(owner), apart))
+    assert_close(found, wanted)
+    plan = lrp.plan(over(owner[::-1]), RULES["attn"])(x)
+    assert plan.count("softmax") == 0
+
+
 # --- linear attention
 
 
