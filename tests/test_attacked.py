@@ -58,8 +58,9 @@ def test_a_stopped_case_stays_stopped():
         lambda h, b: (-1.0) * (-h - b),
         lambda h, b: -(-b - h),
         lambda h, b: -1.0 * (-(h + b)),
+        lambda h, b: 0.0 - (-h - b),
     ],
-    ids=["twice", "scaled", "backwards", "outside"],
+    ids=["twice", "scaled", "backwards", "outside", "from zero"],
 )
 def test_signs_that_cancel(spelling, rule):
     one, other = (

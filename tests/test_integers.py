@@ -219,6 +219,15 @@ def test_what_chooses_is_static_and_the_plan_says_so(choose):
     assert_close(lrp.explain(lambda x: fn(x, False), E0)(X), expected)
 
 
+def test_a_place_is_no_value():
+    """A product with it has one factor that relevance goes to."""
+
+    def fn(x):
+        return x * (1.0 + jnp.argmax(x, -1, keepdims=True))
+
+    assert_close(lrp.explain(fn, E0)(X), fn(X))
+
+
 @pytest.mark.parametrize(
     "bits",
     [

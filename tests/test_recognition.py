@@ -132,6 +132,17 @@ def test_a_learned_slope_is_part_of_its_activation():
     assert kinds(prelu, x) == ["dense", "activation"]
 
 
+def test_a_learned_numerator_is_part_of_its_activation():
+    w, top, x = array(5, 7), array(7), array(4, 5)
+
+    def fn(x):
+        return top / (1 + jnp.square(x @ w))
+
+    assert kinds(fn, x) == ["dense", "activation"]
+    expected = x * ((fn(x) / (x @ w)) @ w.T)
+    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
+
+
 def test_a_branch_beside_its_source_is_a_sum():
     w, x = array(5, 5), array(4, 5)
 
