@@ -94,6 +94,20 @@ def test_a_softmax_over_a_mapped_axis():
     assert_same(explained(spellings, RULES["attn"]))
 
 
+def test_a_mask_that_is_added_is_no_bias_of_the_layer_before():
+    k, v, mask = weights(WIDTH, 5), weights(5, 2), np.arange(5) != 3
+    x = weights(4, WIDTH, seed=1)
+
+    def added(x):
+        return jax.nn.softmax(x @ k + jnp.where(mask, 0.0, -jnp.inf)) @ v
+
+    def chosen(x):
+        return jax.nn.softmax(jnp.where(mask, x @ k, -jnp.inf)) @ v
+
+    found, wanted = (lrp.explain(fn, lrp.Gamma())(x) for fn in (added, chosen))
+    assert_close(found, wanted)
+
+
 def test_a_softmax_over_segments():
     """Of its own segment; over the sum of another one an exponential is none."""
     x, w, v, owner = weights(5, WIDTH), weights(WIDTH, 1)[:, 0], weights(5, 2), jnp.arange(5) // 2

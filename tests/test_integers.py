@@ -296,6 +296,18 @@ def test_a_round_after_a_layer():
     assert_close(R.sum(), straight(H).sum())
 
 
+def test_a_cast_between_scales_ends_a_layer():
+    w, s = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=4) + 2)
+
+    def whole(x):
+        return x.astype(jnp.int32).astype(x.dtype)
+
+    assert_close(lrp.explain(lambda x: whole(x * s) @ w, E0)(X), whole(X * s) * w.sum(1))
+    z = X @ w
+    found = lrp.explain(lambda x: whole(x @ w) * s[1:], E0)(X)
+    assert_close(found, X * ((whole(z) * s[1:] / z) @ w.T))
+
+
 def test_a_detached_term_takes_nothing():
     """A codebook beside a skip: the sum hands its relevance to the active term, and says so."""
     book = jnp.asarray(rng.normal(size=(5, 2)))

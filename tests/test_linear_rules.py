@@ -170,6 +170,26 @@ def test_box_bounds_may_be_arrays():
     assert_close(actual, reference.apply_rule(rule, layer, x, relevance))
 
 
+@pytest.mark.parametrize("rule", ["epsilon", "zbox", "flat"])
+def test_padding_before_a_convolution(rule):
+    """Written apart, it brings zeros that are nobody's input all the same."""
+    _, _, x, relevance = make("conv, stride 2, SAME")
+    apply, in_shape, kernel_shape, _ = LAYERS["conv, stride 2, SAME"]
+    kernel = RNG.normal(size=kernel_shape)
+    layer = reference.layer_of(apply, kernel, in_shape, np.zeros(2))
+    valid = conv(window_strides=(2, 2))
+
+    def fn(x):
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 1), (0, 0)))
+        return jax.vmap(lambda row: valid(row, kernel))(padded)
+
+    ours, theirs = RULES[rule]
+    for bias in ("absorb", "distribute"):
+        actual = pull_back(fn, ours(bias=bias), x, relevance)
+        expected = reference.apply_rule(theirs, layer, x, relevance, bias=bias)
+        assert_close(actual, expected, what=f"{rule}, {bias}")
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_batch_norm_after_a_convolution(rule):
     # The slope may be negative, so positive weights of the convolution are negative ones of the

@@ -24,7 +24,7 @@ LOOPS = ("tests/test_facts.py::test_facts_hold_in_every_iteration",)
 CLAIMS = ("tests/test_facts_are_sound.py::test_claims_about_functions",)
 RECOGNITION = ("tests/test_recognition.py",)
 LAYERS = ("tests/test_layer_reference.py",)
-REGIONS = ("tests/test_linear_regions.py",)
+REGIONS = ("tests/test_linear_regions.py::test_the_maps_of_a_region",)
 ONE_LAYER = ("tests/test_linear_rules.py::test_one_layer",)
 
 _BOUNDS = (
@@ -244,7 +244,9 @@ _LINEAR = (
         "graph/affine.py",
         "== {0.0, -math.inf}",
         "== {1.0, -math.inf}",
-        ("tests/test_attention.py::test_the_layers",),
+        (
+            "tests/test_attention_parts.py::test_a_mask_that_is_added_is_no_bias_of_the_layer_before",
+        ),
     ),
     Mutant(
         "graph/affine.py",
@@ -256,19 +258,19 @@ _LINEAR = (
         "graph/affine.py",
         "    if makes_integers(eqn):\n        return False\n    depends",
         "    depends",
-        ("tests/test_integers.py",),
+        ("tests/test_integers.py::test_a_cast_between_scales_ends_a_layer",),
     ),
     Mutant(
         "graph/affine.py",
-        'return eqn.name == "concatenate" and any(',
-        "return any(",
-        ("tests/test_linear_regions.py",),
+        'eqn.name in ("pad", "scatter", "dynamic_update_slice")',
+        'eqn.name in ("scatter", "dynamic_update_slice")',
+        ("tests/test_linear_rules.py::test_padding_before_a_convolution",),
     ),
     Mutant(
         "graph/affine.py",
         "return all(v not in depends or v in bench.activity.active",
         "return all(True or v in bench.activity.active",
-        ("tests/test_structural.py",),
+        ("tests/test_structural.py::test_relevance_moves_with_the_elements",),
     ),
     # Linear layers.
     Mutant("graph/linear.py", "if len(active) == 1 else None", "if active else None", RECOGNITION),
@@ -289,15 +291,15 @@ _LINEAR = (
         "graph/linear.py",
         "if any(v not in frontier for v in bench",
         "if any(False for v in bench",
-        ("tests/test_rewrites.py",),
+        LAYERS,
     ),
     Mutant(
         "graph/linear.py",
         "if pending and len(frontier) == 1 and",
         "if pending and",
-        ("tests/test_rewrites.py",),
+        LAYERS,
     ),
-    Mutant("graph/linear.py", "if operand == 1:", "if False:", ("tests/test_rewrites.py",)),
+    Mutant("graph/linear.py", "if operand == 1:", "if False:", LAYERS),
     Mutant(
         "graph/linear.py", "return not (scales_by_number and nonlinear)", "return True", RECOGNITION
     ),
@@ -307,9 +309,9 @@ _LINEAR = (
         "graph/linear.py",
         "if ways.single(eqns, source, core, operand) else",
         "if True else",
-        ("tests/test_rewrites.py",),
+        LAYERS,
     ),
-    Mutant("graph/ways.py", "& (rows[:, 1:] != 0)", "", ("tests/test_rewrites.py",)),
+    Mutant("graph/ways.py", "& (rows[:, 1:] != 0)", "", LAYERS),
     Mutant(
         "graph/ways.py",
         'if eqn.name in ("gather", "tile"',
@@ -590,7 +592,7 @@ _RUN = (
         "run/linear_map.py",
         'if eqn.name == "div":\n                slope = 1 / scale',
         "if False:\n                slope = 1 / scale",
-        ("tests/test_rewrites.py",),
+        LAYERS,
     ),
     Mutant(
         "run/linear_map.py", "signed + negative - absolute", "signed + negative + absolute", REGIONS
