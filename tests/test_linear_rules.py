@@ -170,6 +170,27 @@ def test_box_bounds_may_be_arrays():
     assert_close(actual, reference.apply_rule(rule, layer, x, relevance))
 
 
+@pytest.mark.parametrize("rule", ["zplus", "alpha_beta", "gamma"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_scales_along_an_axis_that_the_kernel_lacks(side, rule):
+    rng = np.random.default_rng(8)
+    kernel, before, behind = (rng.normal(size=s) for s in ((4, 5), (3, 1), (3, 1)))
+
+    def fn(x):
+        if side == "right":
+            return ((x * before) @ kernel) * behind
+        return (kernel.T @ (x.T * before.T)) * behind.T
+
+    layer = reference.layer_of_affine(fn, (3, 4))
+    matrix = np.where(abs(layer.matrix) < 1e-13, 0.0, layer.matrix)
+    layer = reference.dense_layer(matrix, 0.0 * layer.bias, matrix != 0)
+    x = rng.normal(size=(3, 4))
+    relevance = rng.normal(size=fn(x).shape)
+    ours, theirs = RULES[rule]
+    actual = pull_back(fn, ours(), x, relevance)
+    assert_close(actual, reference.apply_rule(theirs, layer, x[None], relevance[None])[0])
+
+
 @pytest.mark.parametrize("rule", ["epsilon", "zbox", "flat"])
 def test_padding_before_a_convolution(rule):
     """Written apart, it brings zeros that are nobody's input all the same."""
@@ -180,12 +201,12 @@ def test_padding_before_a_convolution(rule):
     valid = conv(window_strides=(2, 2))
 
     def fn(x):
-        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 1), (0, 0)))
+        padded = jnp.pad(x @ np.eye(2), ((0, 0), (1, 1), (0, 1), (0, 0)))
         return jax.vmap(lambda row: valid(row, kernel))(padded)
 
     ours, theirs = RULES[rule]
     for bias in ("absorb", "distribute"):
-        actual = pull_back(fn, ours(bias=bias), x, relevance)
+        actual = pull_back(fn, {"conv": ours(bias=bias), "dense": lrp.Pass()}, x, relevance)
         expected = reference.apply_rule(theirs, layer, x, relevance, bias=bias)
         assert_close(actual, expected, what=f"{rule}, {bias}")
 

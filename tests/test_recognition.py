@@ -328,6 +328,74 @@ def test_linear_layers(name):
     assert kinds(fn, array(4, 5)) == expected
 
 
+def test_a_scale_with_two_readers_belongs_to_neither():
+    scale, w, v, x = array(5), array(5, 3), array(5, 2), array(4, 5)
+
+    def fn(x):
+        h = x * scale
+        return jnp.concatenate([h @ w, jax.nn.relu(h) @ v], -1)
+
+    assert kinds(fn, x) == ["affine", "dense", "activation", "dense"]
+    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(x)
+    np.testing.assert_allclose(relevance, x * jax.grad(lambda x: fn(x).sum())(x), rtol=1e-9)
+
+
+def test_elements_in_an_order_of_their_own_end_a_layer():
+    """What moves them depends on the input, so it is no part of the weights."""
+    w, scale, x = array(5, 4), array(4), array(5)
+
+    def fn(x):
+        return (x @ w)[jnp.argsort(x[:4])] * scale
+
+    assert kinds(fn, x) == ["dense", "affine"]
+    order = jnp.argsort(x[:4])
+    affine = lrp.explain(lambda h: h * scale, lrp.ZPlus())((x @ w)[order])
+    _, back = lrp.relevance_vjp(lambda x: x @ w, lrp.ZPlus(), x)
+    (dense,) = back(jnp.zeros(4).at[order].set(affine))
+    np.testing.assert_allclose(lrp.explain(fn, lrp.ZPlus())(x), dense, rtol=1e-9)
+
+
+def joined_and_scaled(x, w, v, scale):
+    """Behind the scale stands a value that the dense layer does not make, too."""
+    return jnp.concatenate([x @ w, jax.nn.relu(x[:, :3])], -1) * scale
+
+
+def cut_and_half_scaled(x, w, v, scale):
+    """The parts of what a dense layer makes come together no more."""
+    a, b = jnp.split(x @ w, [3], -1)
+    return jnp.concatenate([jax.nn.relu(a * scale[:3]) @ v, b], -1)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (joined_and_scaled, ["dense", "activation", "affine"]),
+        (cut_and_half_scaled, ["dense", "affine", "activation", "dense"]),
+    ],
+)
+def test_a_linear_layer_has_one_input_and_one_output(fn, expected):
+    x, arrays = array(4, 5), (array(5, 4), array(3, 2), array(7))
+    assert kinds(lambda x: fn(x, *arrays), x) == expected
+    relevance = lrp.explain(lambda x: fn(x, *arrays), lrp.Epsilon(0.0))(x)
+    gradient = jax.grad(lambda x: fn(x, *arrays).sum())(x)
+    np.testing.assert_allclose(relevance, x * gradient, rtol=1e-9)
+
+
+def test_a_scale_before_a_sum_over_other_axes_is_a_layer_of_its_own():
+    w, x = array(5), array(4, 5)
+
+    def fn(x):
+        return (x * w).sum(0)
+
+    assert kinds(fn, x) == ["affine", "reduce"]
+    # Under z+ nothing comes to a contribution below 0, whatever it is added to.
+    np.testing.assert_allclose(
+        lrp.explain(fn, lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)}))(x),
+        jnp.maximum(x * w, 0.0),
+        rtol=1e-9,
+    )
+
+
 def test_a_resize_has_no_weights_of_its_own():
     x, kernel = array(1, 4, 4, 2), array(1, 1, 2, 3)
 

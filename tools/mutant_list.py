@@ -264,13 +264,13 @@ _LINEAR = (
         "graph/affine.py",
         'eqn.name in ("pad", "scatter", "dynamic_update_slice")',
         'eqn.name in ("scatter", "dynamic_update_slice")',
-        ("tests/test_linear_rules.py::test_padding_before_a_convolution",),
+        ("tests/test_linear_rules.py::test_padding_before_a_convolution[flat]",),
     ),
     Mutant(
         "graph/affine.py",
         "return all(v not in depends or v in bench.activity.active",
         "return all(True or v in bench.activity.active",
-        ("tests/test_structural.py::test_relevance_moves_with_the_elements",),
+        ("tests/test_recognition.py::test_elements_in_an_order_of_their_own_end_a_layer",),
     ),
     # Linear layers.
     Mutant("graph/linear.py", "if len(active) == 1 else None", "if active else None", RECOGNITION),
@@ -285,38 +285,60 @@ _LINEAR = (
         "graph/linear.py",
         "if any(e not in group for v in made",
         "if any(False for v in made",
-        LAYERS,
+        ("tests/test_recognition.py::test_a_scale_with_two_readers_belongs_to_neither",),
     ),
     Mutant(
         "graph/linear.py",
         "if any(v not in frontier for v in bench",
         "if any(False for v in bench",
-        LAYERS,
+        ("tests/test_recognition.py::test_a_linear_layer_has_one_input_and_one_output",),
     ),
     Mutant(
         "graph/linear.py",
         "if pending and len(frontier) == 1 and",
         "if pending and",
-        LAYERS,
+        ("tests/test_recognition.py::test_a_linear_layer_has_one_input_and_one_output",),
     ),
-    Mutant("graph/linear.py", "if operand == 1:", "if False:", LAYERS),
+    Mutant(
+        "graph/linear.py",
+        "if operand == 1:",
+        "if False:",
+        ("tests/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks",),
+    ),
     Mutant(
         "graph/linear.py", "return not (scales_by_number and nonlinear)", "return True", RECOGNITION
     ),
-    Mutant("graph/linear.py", "not summed.isdisjoint(total", "bool(total", RECOGNITION),
-    Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", LAYERS),
+    Mutant(
+        "graph/linear.py",
+        "not summed.isdisjoint(total",
+        "bool(total",
+        (
+            "tests/test_recognition.py::test_a_scale_before_a_sum_over_other_axes_is_a_layer_of_its_own",
+        ),
+    ),
+    Mutant(
+        "graph/linear.py",
+        "not bench.statics.varying_axes(scale) <= features",
+        "False",
+        ("tests/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks",),
+    ),
     Mutant(
         "graph/linear.py",
         "if ways.single(eqns, source, core, operand) else",
         "if True else",
-        LAYERS,
+        ("tests/test_attacked.py::test_moves_that_cannot_be_numbered",),
     ),
-    Mutant("graph/ways.py", "& (rows[:, 1:] != 0)", "", LAYERS),
+    Mutant(
+        "graph/ways.py",
+        "& (rows[:, 1:] != 0)",
+        "",
+        ("tests/test_linear_rules.py::test_padding_before_a_convolution[flat]",),
+    ),
     Mutant(
         "graph/ways.py",
         'if eqn.name in ("gather", "tile"',
         'if eqn.name in ("tile"',
-        ("tests/test_attacked.py",),
+        ("tests/test_attacked.py::test_moves_that_cannot_be_numbered",),
     ),
     Mutant(
         "graph/ways.py", 'contracted = tuple(core.params["axes"])', "contracted = (0,)", RECOGNITION
