@@ -381,19 +381,26 @@ def test_a_linear_layer_has_one_input_and_one_output(fn, expected):
     np.testing.assert_allclose(relevance, x * gradient, rtol=1e-9)
 
 
-def test_a_scale_before_a_sum_over_other_axes_is_a_layer_of_its_own():
-    w, x = array(5), array(4, 5)
+def twice(x):
+    return jnp.concatenate([x, x], -1)
+
+
+@pytest.mark.parametrize(
+    ("before", "axis", "n"),
+    [(lambda x: x, 0, 5), (twice, 1, 10)],
+    ids=["over another axis", "of an element twice"],
+)
+def test_a_scale_and_a_sum_that_are_no_dense_layer(before, axis, n):
+    w, x = array(n), array(4, 5)
 
     def fn(x):
-        return (x * w).sum(0)
+        return (before(x) * w).sum(axis)
 
     assert kinds(fn, x) == ["affine", "reduce"]
     # Under z+ nothing comes to a contribution below 0, whatever it is added to.
-    np.testing.assert_allclose(
-        lrp.explain(fn, lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)}))(x),
-        jnp.maximum(x * w, 0.0),
-        rtol=1e-9,
-    )
+    rules = lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)})
+    parts = jnp.maximum(before(x) * w, 0.0).reshape(4, -1, 5).sum(1)
+    np.testing.assert_allclose(lrp.explain(fn, rules)(x), parts, rtol=1e-9)
 
 
 def test_a_resize_has_no_weights_of_its_own():

@@ -312,9 +312,7 @@ _LINEAR = (
         "graph/linear.py",
         "not summed.isdisjoint(total",
         "bool(total",
-        (
-            "tests/test_recognition.py::test_a_scale_before_a_sum_over_other_axes_is_a_layer_of_its_own",
-        ),
+        ("tests/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",),
     ),
     Mutant(
         "graph/linear.py",
@@ -341,7 +339,10 @@ _LINEAR = (
         ("tests/test_attacked.py::test_moves_that_cannot_be_numbered",),
     ),
     Mutant(
-        "graph/ways.py", 'contracted = tuple(core.params["axes"])', "contracted = (0,)", RECOGNITION
+        "graph/ways.py",
+        'contracted = tuple(core.params["axes"])',
+        "contracted = (0,)",
+        ("tests/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",),
     ),
 )
 
@@ -356,19 +357,19 @@ _NORM = (
         "graph/norm.py",
         "if v is source:\n            return None",
         "if False:\n            return None",
-        LAYERS,
+        ("tests/test_attention_parts.py::test_what_is_no_norm",),
     ),
     Mutant(
         "graph/norm.py",
         "return eqns if thin.size < scaled.size else None",
         "return eqns",
-        RECOGNITION,
+        ("tests/test_attention_parts.py::test_what_is_no_norm",),
     ),
     Mutant(
         "graph/norm.py",
         "if learned and bench.statics.varying_axes(factor):",
         "if False:",
-        ("tests/test_transformer_parts.py",),
+        ("tests/test_attention_parts.py::test_what_is_no_norm",),
     ),
     Mutant(
         "graph/norm.py",
@@ -386,13 +387,13 @@ _NORM = (
         "graph/norm.py",
         "if scaled in made[group] and factor not in made[group]:",
         "if True:",
-        ("tests/test_transformer_parts.py",),
+        ("tests/test_attention_parts.py::test_the_size_of_a_norm_beside_it_is_a_factor",),
     ),
     Mutant(
         "graph/norm.py",
         "return bench.intervals[eqn.inputs[1]][1] < 0 or",
         "return True or",
-        RECOGNITION,
+        ("tests/test_attention_parts.py::test_what_is_no_norm",),
     ),
 )
 
@@ -413,7 +414,7 @@ _SOFTMAX = (
         "graph/softmax.py",
         "if largest and _origin(bench, eqn.inputs[-1]) is origin:",
         "if largest:",
-        ("tests/test_attention_parts.py",),
+        ("tests/test_attention_parts.py::test_a_shift_by_the_maximum_of_another_layer_is_a_sum",),
     ),
     Mutant(
         "graph/softmax.py",
@@ -429,21 +430,15 @@ _SOFTMAX = (
     ),
     Mutant(
         "graph/softmax.py",
-        'if eqn.name in ("select_n", "add") and any(',
-        "if False and any(",
-        ("tests/test_structural.py", "tests/test_attention.py"),
-    ),
-    Mutant(
-        "graph/softmax.py",
         'group.eqns[-1].name in ("log", "add", "sub")',
         "False",
-        ("tests/test_attention_parts.py",),
+        ("tests/test_attention_parts.py::test_what_is_made_of_shares_may_be_negative",),
     ),
     Mutant(
         "graph/softmax.py",
         "<= 1.0 for v in weights)",
         "<= 9e9 for v in weights)",
-        ("tests/test_attention_parts.py",),
+        ("tests/test_attention_parts.py::test_what_is_made_of_shares_may_be_negative",),
     ),
 )
 
@@ -458,10 +453,14 @@ _ACTIVATIONS = (
         "graph/activation.py",
         "if affine_operand(bench, last) is not None and not is_literal(bench, last):",
         "if False:",
-        LAYERS,
+        ("tests/test_recognition.py::test_linear_layers",),
     ),
-    Mutant("graph/activation.py", "and not _is_learned_shift(bench, eqn)", "", LAYERS),
-    Mutant("graph/activation.py", "if only.shape == last.out.shape:", "if True:", RECOGNITION),
+    Mutant(
+        "graph/activation.py",
+        "and not _is_learned_shift(bench, eqn)",
+        "",
+        ("tests/test_recognition.py::test_linear_layers",),
+    ),
     Mutant(
         "graph/activation.py",
         "group.zero_at_zero = low >= -ZERO and high <= ZERO",
@@ -496,7 +495,7 @@ _ACTIVATIONS = (
         "graph/activation.py",
         "sources == {value} and _is_learned_affine(bench, eqn)",
         "False",
-        LAYERS,
+        ("tests/test_recognition.py::test_linear_layers",),
     ),
     Mutant(
         "graph/activation.py",
