@@ -132,6 +132,45 @@ def test_a_learned_slope_is_part_of_its_activation():
     assert kinds(prelu, x) == ["dense", "activation"]
 
 
+def test_an_activation_hands_on_what_comes_to_it_at_zero():
+    v = array(5)
+    relevance = lrp.explain(lambda x: jax.nn.sigmoid(x) @ v, lrp.Epsilon(0.0))(jnp.zeros(5))
+    np.testing.assert_allclose(relevance, v / 2, rtol=1e-12)
+
+
+SIGNAL = lrp.RuleMap({"product": lrp.SignalTakesAll(), "dense": lrp.Epsilon(0.0)})
+
+
+def test_a_factor_that_may_exceed_one_is_no_gate():
+    """The sum of squares is no less than 0, and the graph shows no more: each gets a half."""
+    w, x = array(5, 4), array(2, 5)
+
+    def fn(x):
+        return (x @ w) * jnp.square(x).sum(-1, keepdims=True)
+
+    half = lrp.explain(fn, SIGNAL | {"product": lrp.Uniform()})(x)
+    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), half, rtol=1e-12)
+
+
+def test_of_two_gates_neither_is_the_signal():
+    def fn(x):
+        return jax.nn.sigmoid(x[:, :2]) * jax.nn.sigmoid(x[:, 2:4])
+
+    x = array(3, 4)
+    half = jnp.concatenate([fn(x), fn(x)], -1) / 2
+    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), half, rtol=1e-12)
+
+
+def test_a_divisor_is_the_gate():
+    w, v, x = array(4, 3), array(4, 3), array(3, 4)
+
+    def fn(x):
+        return (x @ w) / (x @ v)
+
+    expected = x * ((fn(x) / (x @ w)) @ w.T)
+    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), expected, rtol=1e-9)
+
+
 def test_a_learned_numerator_is_part_of_its_activation():
     w, top, x = array(5, 7), array(7), array(4, 5)
 
