@@ -116,9 +116,9 @@ def test_a_shift_by_the_maximum_of_another_layer_is_a_sum():
     "made",
     [
         jax.nn.log_softmax,
-        lambda u: jnp.tanh(1.0 - 2.0 * jnp.exp(u) / jnp.exp(u).sum(-1, keepdims=True)),
+        lambda u: jnp.tanh(1.0 - 4.0 * jnp.exp(u) / jnp.exp(u).sum(-1, keepdims=True)),
     ],
-    ids=["logarithms", "twice a share"],
+    ids=["logarithms", "four times a share"],
 )
 def test_what_is_made_of_shares_may_be_negative(made):
     v, passes = weights(5, 3), dict.fromkeys(("softmax", "affine", "activation"), lrp.Pass())

@@ -172,14 +172,15 @@ def test_box_bounds_may_be_arrays():
 
 @pytest.mark.parametrize("rule", ["zplus", "alpha_beta", "gamma"])
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_scales_along_an_axis_that_the_kernel_lacks(side, rule):
+@pytest.mark.parametrize("where", ["before", "behind"])
+def test_scales_along_an_axis_that_the_kernel_lacks(where, side, rule):
     rng = np.random.default_rng(8)
-    kernel, before, behind = (rng.normal(size=s) for s in ((4, 5), (3, 1), (3, 1)))
+    kernel, scale = rng.normal(size=(4, 5)), rng.normal(size=(3, 1))
 
     def fn(x):
-        if side == "right":
-            return ((x * before) @ kernel) * behind
-        return (kernel.T @ (x.T * before.T)) * behind.T
+        if where == "before":
+            return (x * scale) @ kernel if side == "right" else kernel.T @ (x * scale).T
+        return (x @ kernel) * scale if side == "right" else (kernel.T @ x.T) * scale.T
 
     layer = reference.layer_of_affine(fn, (3, 4))
     matrix = np.where(abs(layer.matrix) < 1e-13, 0.0, layer.matrix)

@@ -58,6 +58,7 @@ ACTIVATIONS = {
     "shifted softplus": lambda x: jax.nn.softplus(x) - np.log(2.0),
     "squareplus of |x|": lambda x: jnp.sqrt(x * x + 1) - 1,
     "sine": jnp.sin,
+    "relu, squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
 NOT_ZERO_AT_ZERO = {
     "sigmoid": jax.nn.sigmoid,
@@ -102,11 +103,15 @@ def test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes(name):
         ("relu6", True),
         ("leaky", False),
         ("gelu tanh", False),
+        ("square", False),
+        ("relu, squared", True),
     ],
 )
 def test_hard_relus_are_proven(name, proven):
     plan = lrp.plan(lambda x: ACTIVATIONS[name](x @ array(3, 3)), lrp.Epsilon())(array(2, 3))
-    assert plan.select("activation")[0].group.hard_relu == proven
+    group = plan.select("activation")[0].group
+    assert group.hard_relu == proven
+    assert group.is_relu == (proven and name not in ("relu6", "relu, squared"))
 
 
 def test_a_relu_behind_a_learned_scale_is_a_relu():
@@ -169,6 +174,37 @@ def test_a_divisor_is_the_gate():
 
     expected = x * ((fn(x) / (x @ w)) @ w.T)
     np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), expected, rtol=1e-9)
+
+
+def test_a_learned_shift_beside_an_activation_is_a_layer():
+    b, x = array(5), array(4, 5)
+
+    def between(x):
+        return jnp.square(jnp.tanh(x) + b)
+
+    assert kinds(between, x) == ["activation", "affine", "activation"]
+    h = jnp.tanh(x)
+    np.testing.assert_allclose(lrp.explain(between, lrp.Epsilon(0.0))(x), h * (h + b), rtol=1e-9)
+
+    def gated(x):
+        return x * jax.nn.sigmoid(x + b)
+
+    assert kinds(gated, x) == ["affine", "activation", "product"]
+    half = gated(x) / 2
+    expected = half + half * x / (x + b)
+    np.testing.assert_allclose(lrp.explain(gated, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
+
+
+def test_a_learned_scale_before_an_activation_is_a_layer():
+    scale, x = array(5), array(4, 5)
+
+    def fn(x):
+        return jax.nn.gelu(x * scale)
+
+    assert kinds(fn, x) == ["affine", "activation"]
+    expected = jnp.where(x * scale > 0, fn(x), 0.0)
+    relevance = lrp.explain(fn, lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)}))(x)
+    np.testing.assert_allclose(relevance, expected, rtol=1e-9)
 
 
 def test_a_learned_numerator_is_part_of_its_activation():

@@ -35,6 +35,7 @@ MOVES = {
     "unstack": lambda x: jnp.unstack(x)[2],
     "tile": lambda x: jnp.tile(x, (2, 1)),
     "select": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, 0.0),
+    "select a number": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, 2.0),
     "select of two": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, x[::-1]),
     "copy": lambda x: x.copy(),
     "cast": lambda x: x.astype(jnp.float32).astype(jnp.float64),
