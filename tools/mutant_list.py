@@ -303,9 +303,7 @@ _LINEAR = (
         "graph/linear.py",
         "if operand == 1:",
         "if False:",
-        (
-            "tests/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks[behind-left-zplus]",
-        ),
+        ("tests/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks",),
     ),
     Mutant(
         "graph/linear.py", "return not (scales_by_number and nonlinear)", "return True", RECOGNITION
@@ -516,15 +514,15 @@ _ACTIVATIONS = (
 _REPEATED = (
     Mutant(
         "graph/repeats.py",
-        "bench.intervals[v] == bench.intervals[w]\n",
-        "True\n",
-        ("tests/test_repeated_random.py",),
+        "detached=tuple((eqn[e], i) for e, i in group.detached)",
+        "detached=group.detached",
+        ("tests/test_repeated_calls.py::test_eager_calls",),
     ),
     Mutant(
         "graph/repeats.py",
-        "return not any(is_crossed(bench, v) for v in border)",
-        "return True",
-        ("tests/test_repeated_calls.py",),
+        "logits=None if group.logits is None else value[group.logits]",
+        "logits=None",
+        ("tests/test_repeated_calls.py::test_masks_outside_of_calls",),
     ),
     Mutant(
         "graph/embed.py",
@@ -545,7 +543,7 @@ _RUN = (
         "run/signs.py",
         "return by if sign > 0 else Parts(by.negative, by.positive)",
         "return by",
-        REGIONS,
+        ("tests/test_linear_regions.py::test_the_maps_of_a_region[a negative number]",),
     ),
     Mutant(
         "run/signs.py",
@@ -559,7 +557,12 @@ _RUN = (
         "_sum(_then(up, x.positive))",
         REGIONS,
     ),
-    Mutant("run/linear_map.py", "return 1 if number > 0 else -1", "return 1", REGIONS),
+    Mutant(
+        "run/linear_map.py",
+        "return 1 if number > 0 else -1",
+        "return 1",
+        ("tests/test_linear_regions.py::test_the_maps_of_a_region[a negative number]",),
+    ),
     Mutant(
         "run/linear_map.py",
         'how.negated(env[v]) if name == "sub" and i == 1 else env[v]',
@@ -605,7 +608,7 @@ _RUN = (
         "run/edges.py",
         'if what == "relevance" or value not in self.edges:',
         "if value not in self.edges:",
-        LAYERS,
+        ("tests/test_linear_rules.py::test_a_residual_branch",),
     ),
 )
 
