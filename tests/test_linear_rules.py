@@ -305,3 +305,32 @@ def test_a_residual_branch(rule):
     share = relevance / (x + y + 1e-6 * np.where(x + y >= 0, 1, -1))
     expected = x * share + reference.apply_rule(theirs, layer, x, y * share)
     assert_close(actual, expected)
+
+
+def test_a_stabiliser_of_zero_is_positive():
+    actual = pull_back(
+        lambda x: x @ np.array([[1.0], [-1.0]]), lrp.Epsilon(0.5), np.ones(2), 3 * np.ones(1)
+    )
+    np.testing.assert_allclose(actual, [6.0, -6.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("also", ["a layer", "the output"])
+def test_outputs_that_are_read_by_a_relu_and_beside_it(also):
+    # Relevance comes to an output below 0, past the ReLU.
+    rng = np.random.default_rng(6)
+    matrix, up, down, x = (rng.normal(size=s) for s in ((4, 5), (5, 3), (5, 3), (2, 4)))
+    if also == "the output":
+        up = down = np.eye(5)
+
+    def fn(x):
+        with jax.named_scope("first"):
+            z = x @ matrix
+        h = jax.nn.relu(z)
+        return (h, z) if also == "the output" else (h @ up + z @ down)
+
+    rules = {"dense": lrp.Epsilon(0.0), "first": lrp.Gamma(0.3)}
+    z = x @ matrix
+    middle = np.maximum(z, 0) * up.sum(1) + z * down.sum(1)
+    layer = reference.dense_layer(matrix, np.zeros(5))
+    expected = reference.apply_rule(RULES["gamma"][1], layer, x, middle)
+    assert_close(lrp.explain(fn, rules)(x), expected)
