@@ -175,17 +175,18 @@ def test_box_bounds_may_be_arrays():
 @pytest.mark.parametrize("where", ["before", "behind"])
 def test_scales_along_an_axis_that_the_kernel_lacks(where, side, rule):
     rng = np.random.default_rng(8)
+    shape = (3, 4) if side == "right" else (4, 3)
     kernel, scale = rng.normal(size=(4, 5)), rng.normal(size=(3, 1))
 
     def fn(x):
         if where == "before":
-            return (x * scale) @ kernel if side == "right" else kernel.T @ (x * scale).T
-        return (x @ kernel) * scale if side == "right" else (kernel.T @ x.T) * scale.T
+            return (x * scale) @ kernel if side == "right" else kernel.T @ (x * scale.T)
+        return (x @ kernel) * scale if side == "right" else (kernel.T @ x) * scale.T
 
-    layer = reference.layer_of_affine(fn, (3, 4))
+    layer = reference.layer_of_affine(fn, shape)
     matrix = np.where(abs(layer.matrix) < 1e-13, 0.0, layer.matrix)
     layer = reference.dense_layer(matrix, 0.0 * layer.bias, matrix != 0)
-    x = rng.normal(size=(3, 4))
+    x = rng.normal(size=shape)
     relevance = rng.normal(size=fn(x).shape)
     ours, theirs = RULES[rule]
     actual = pull_back(fn, ours(), x, relevance)
