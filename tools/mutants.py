@@ -4,9 +4,10 @@
     python tools/mutants.py --only axes norm  those whose file or name holds a word
     python tools/mutants.py --by              and the test that saw each
 
-The list is in `tools/mutant_list.py`. Each mutant is a replacement of text in a copy of the repository; the tests named with it run
-there. One that changes no number (a fact that is only weaker) says so under `harmless`, and is
-expected to survive. Exit status 1 if another one survives, or if its text is not there any more.
+The list is in `tools/mutant_list.py`. Each mutant is a replacement of text in a copy of the
+repository; the test named with it runs there. One that changes no number (a fact that is only
+weaker) says so under `harmless`, and is expected to survive. Exit status 1 if another one
+survives, or if its text is not there any more.
 """
 
 from __future__ import annotations
