@@ -37,6 +37,9 @@ NO_SOFTMAX = {
     "the sum of another row": lambda e, u: e / e.sum(-1, keepdims=True)[:, ::-1],
     "the sum of the first row": lambda e, u: e / e.sum(-1, keepdims=True)[:, :1],
     "another exponential": lambda e, u: e / jnp.exp(2 * u).sum(-1, keepdims=True),
+    "another exponential of a ReLU": lambda e, u: (
+        lambda r: jnp.exp(r) / jnp.exp(2 * r).sum(-1, keepdims=True)
+    )(jax.nn.relu(u)),
     "something active added": lambda e, u: (
         e / (e.sum(-1, keepdims=True) + u.sum(-1, keepdims=True))
     ),
@@ -66,6 +69,11 @@ NO_NORM = {
     "the statistic of another layer": lambda y: (
         y / jnp.sqrt(((sample() * y[:1, :1, :1]) ** 2).mean(-1, keepdims=True))
     ),
+    "the sizes of rows and of columns": lambda y: (
+        y / (jnp.abs(y).sum(-1, keepdims=True) * jnp.abs(y).sum(-2, keepdims=True))
+    ),
+    "weights before the sum": lambda y: y / jnp.sqrt((SQUARE[0] * y * y).sum(-1, keepdims=True)),
+    "a power that multiplies": lambda y: y * (y * y).mean(-1, keepdims=True) ** 1.5,
     "a factor that multiplies": lambda y: y * jnp.sqrt((y * y).mean(-1, keepdims=True)),
     "a sigmoid of the mean": lambda y: y * jax.nn.sigmoid(y.mean(-1, keepdims=True)),
 }
@@ -74,6 +82,50 @@ NO_NORM = {
 @pytest.mark.parametrize("name", NO_NORM)
 def test_what_is_no_norm(name):
     assert "norm" not in kinds(lambda x: NO_NORM[name](x @ SQUARE))
+
+
+def test_the_size_of_a_norm_beside_it_is_a_factor():
+    """What a norm divides by is held where it multiplies what the norm made, and nowhere else."""
+
+    def fn(x):
+        size = jnp.sqrt((x * x).mean(-1, keepdims=True))
+        return (x / size) @ SQUARE + jnp.tanh(x) @ SQUARE * size
+
+    found = kinds(fn)
+    assert (found.count("norm"), found.count("product")) == (1, 1)
+
+
+def test_a_shift_by_the_maximum_of_another_layer_is_a_sum():
+    w, v = weights(WIDTH, 5, seed=1), weights(5, 3)
+
+    def shifted(x):
+        return x @ SQUARE - (x @ w).max(-1, keepdims=True)
+
+    def by_hand(x):
+        e = jnp.exp(shifted(x))
+        return e / e.sum(-1, keepdims=True) @ v
+
+    found, wanted = (
+        lrp.explain(fn, RULES["attn"])(sample())
+        for fn in (by_hand, lambda x: jax.nn.softmax(shifted(x)) @ v)
+    )
+    assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        jax.nn.log_softmax,
+        lambda u: jnp.tanh(1.0 - 4.0 * jnp.exp(u) / jnp.exp(u).sum(-1, keepdims=True)),
+    ],
+    ids=["logarithms", "four times a share"],
+)
+def test_what_is_made_of_shares_may_be_negative(made):
+    v, passes = weights(5, 3), dict.fromkeys(("softmax", "affine", "activation"), lrp.Pass())
+    u = weights(4, 5, seed=2)
+    rules = {"dense": lrp.ZPlus(), **passes}
+    wanted = lrp.explain(lambda h: h @ v, lrp.ZPlus())(made(u))
+    assert_close(lrp.explain(lambda u: made(u) @ v, rules)(u), wanted)
 
 
 def test_a_softmax_over_a_mapped_axis():
@@ -92,6 +144,40 @@ def test_a_softmax_over_a_mapped_axis():
     }
     assert kinds(spellings["mapped"]) == ["dense", "softmax", "dense"]
     assert_same(explained(spellings, RULES["attn"]))
+
+
+def test_a_mask_that_is_added_is_no_bias_of_the_layer_before():
+    k, v, mask = weights(WIDTH, 5), weights(5, 2), np.arange(5) != 3
+    x = weights(4, WIDTH, seed=1)
+
+    def added(x):
+        return jax.nn.softmax(x @ k + jnp.where(mask, 0.0, -jnp.inf)) @ v
+
+    def chosen(x):
+        return jax.nn.softmax(jnp.where(mask, x @ k, -jnp.inf)) @ v
+
+    found, wanted = (lrp.explain(fn, lrp.Gamma())(x) for fn in (added, chosen))
+    assert_close(found, wanted)
+
+
+def test_a_softmax_over_segments():
+    """Of its own segment; over the sum of another one an exponential is none."""
+    x, w, v, owner = weights(5, WIDTH), weights(WIDTH, 1)[:, 0], weights(5, 2), jnp.arange(5) // 2
+
+    def over(read):
+        def fn(x):
+            e = jnp.exp(x @ w)
+            return (e / jax.ops.segment_sum(e, owner, 3)[read]) @ v
+
+        return fn
+
+    def apart(x):
+        return jnp.concatenate([jax.nn.softmax(u) for u in jnp.split(x @ w, [2, 4])]) @ v
+
+    found, wanted = (lrp.explain(fn, RULES["attn"])(x) for fn in (over(owner), apart))
+    assert_close(found, wanted)
+    plan = lrp.plan(over(owner[::-1]), RULES["attn"])(x)
+    assert plan.count("softmax") == 0
 
 
 # --- linear attention

@@ -85,6 +85,25 @@ def test_scan_is_the_loop_written_out(rules, name):
     )
 
 
+def test_a_carry_that_reaches_the_output_through_another():
+    """An iteration later, and in the last iteration not at all."""
+
+    def step(c, a):
+        early, late = c
+        return (early + late @ U, jnp.tanh(a @ W + late)), None
+
+    def fn(x, scan):
+        start = (draw(2, 6, seed=9), jnp.zeros((2, 6)))
+        c = start
+        if scan:
+            return lax.scan(step, start, x.swapaxes(0, 1))[0][0] @ V
+        for t in range(5):
+            c, _ = step(c, x[:, t])
+        return c[0] @ V
+
+    check(lrp.Epsilon(0.0), *(functools.partial(fn, scan=s) for s in (True, False)), X)
+
+
 @pytest.mark.parametrize("rules", RULES)
 def test_nested_scans(rules):
     matrices = jnp.stack([draw(4, 4, seed=3), draw(4, 4, seed=4)])

@@ -29,6 +29,15 @@ def by_its_row(v):
     return jnp.where(v[:, None] > 0, v[:, None], jnp.zeros((3, 3)))
 
 
+def by_channel(x, kernel, groups):
+    """A convolution over one place of an example: of channels, all with all or each with itself."""
+    numbers = ("NWC", "WIO", "NWC")
+    y = lax.conv_general_dilated(
+        x[:, None], kernel, (1,), "VALID", dimension_numbers=numbers, feature_group_count=groups
+    )
+    return y[:, 0]
+
+
 X = jnp.array([[0.3, -1.2, 2.0], [0.7, -0.0, -5.5]])
 
 
@@ -43,6 +52,7 @@ X = jnp.array([[0.3, -1.2, 2.0], [0.7, -0.0, -5.5]])
         (lambda x: lax.sort([jnp.tanh(x), relu(x)], num_keys=1)[1], (0, math.inf)),
         (lambda x: lax.sort([relu(x), jnp.tanh(x)], num_keys=1)[1], (-1, 1)),
         (lambda x: x.astype(bool), (0, 1)),
+        (lambda x: relu(x).astype(bool), (0, 1)),
         (lambda x: (x * 0 + 3.7).astype(bool), (1, 1)),
         (lambda x: (jnp.tanh(x) * 100).astype(jnp.int8), (-100, 100)),
         (lambda x: (jnp.tanh(x) * 200).astype(jnp.int8), (-128, 127)),
@@ -87,6 +97,8 @@ X = jnp.array([[0.3, -1.2, 2.0], [0.7, -0.0, -5.5]])
         (lambda x: jnp.arctan2(relu(x), x), None),
         (lambda x: jnp.abs(jnp.fft.rfft(x)), (0, math.inf)),
         (lambda x: jnp.isfinite(x), (0, 1)),
+        (lambda x: relu(x) > 0, (0, 1)),
+        (lambda x: relu(x) >= 0, (1, 1)),
         (lambda x: jnp.where(x > 0, x, 0), (0, math.inf)),
         (lambda x: jnp.where(x == 2.0, x, 0), (0, 2)),
         (lambda x: jnp.where((x > 0)[:, :, None], x[:, :, None], 0), (0, math.inf)),
@@ -172,6 +184,7 @@ def test_functions_keep_to_their_bounds(name, dtype):
         (lambda x: jnp.broadcast_to(x[0], (2, 3)).reshape(1, 2, 1, 3), {3}),
         (lambda x: jnp.broadcast_to(x[0], (2, 3)).reshape(6), {0}),
         (lambda x: jnp.broadcast_to(x[0][:, None], (3, 4)).reshape(3, 2, 2), {0}),
+        (lambda x: jnp.broadcast_to(x.reshape(6)[:4], (2, 4)).reshape(2, 2, 2), {1, 2}),
         (lambda x: jnp.broadcast_to(x[:, :1], (2, 3)) + x[0], {0, 1}),
         (lambda x: jnp.broadcast_to(x[0], (2, 3)).sum(0), {0}),
         (lambda x: jnp.broadcast_to(x[0], (2, 3)).sum(1), set()),
@@ -181,6 +194,10 @@ def test_functions_keep_to_their_bounds(name, dtype):
         (lambda x: jnp.concatenate([jnp.ones((2, 3)), x[:, :1] * 0 + 2], 1)[:1], {1}),
         (lambda x: jnp.broadcast_to(x[0], (2, 3)) @ jnp.ones((3, 4)), set()),
         (lambda x: jnp.broadcast_to(x[0], (2, 3)) @ x.T, {1}),
+        (lambda x: x @ jnp.ones((3, 4)), {0}),
+        (lambda x: by_channel(x[:1, :2], jnp.ones((1, 1, 2)), 2), {1}),
+        (lambda x: by_channel(x[:1, :2], jnp.ones((1, 2, 2)), 1), set()),
+        (lambda x: by_channel(jnp.ones((1, 2)), x[:, :2].reshape(1, 2, 2), 1), {1}),
         (lambda x: jnp.broadcast_to(x[0], (2, 3))[jnp.array([0, 1, 1])], {0, 1}),
         (lambda x: jnp.sort(jnp.broadcast_to(x[0], (2, 3)), 1), {1}),
         (lambda x: lax.iota(jnp.float64, 3) * x[0, 0], {0}),
@@ -235,6 +252,12 @@ def loops():
             return c, c.astype(jnp.int8)
 
         return lax.scan(step, jnp.zeros((), jnp.int32), x, reverse=True)
+
+    def one_or_zero(x):
+        return lax.cond(x[0, 0] > 0, lambda: jnp.ones(3), lambda: jnp.zeros(3))
+
+    def rows_in_turn(x):
+        return lax.scan(lambda c, v: (c + v, v * 2), x, jnp.broadcast_to(x, (4, 2, 3)))
 
     def never(x):
         return lax.scan(lambda c, _: (c * 0.0 + 2.0, c), x, None, length=0)

@@ -114,6 +114,9 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
         x,
     ),
     "cond": lambda x: lax.cond(x[0, 0] > 0, jax.nn.relu, lambda v: -v, x),
+    "cond between numbers": lambda x: (
+        x * sum(lax.cond(v > 0, lambda: 1.0, lambda: 2.0) for v in x[0])
+    ),
     "one-hot": lambda x: jax.nn.one_hot(jnp.argmax(x, -1), 5),
     "iota": lambda x: x * jnp.arange(4),
     "iota less two": lambda x: x + (jnp.arange(4) - 2.0),

@@ -219,6 +219,15 @@ def test_what_chooses_is_static_and_the_plan_says_so(choose):
     assert_close(lrp.explain(lambda x: fn(x, False), E0)(X), expected)
 
 
+def test_a_place_is_no_value():
+    """A product with it has one factor that relevance goes to."""
+
+    def fn(x):
+        return x * (1.0 + jnp.argmax(x, -1, keepdims=True))
+
+    assert_close(lrp.explain(fn, E0)(X), fn(X))
+
+
 @pytest.mark.parametrize(
     "bits",
     [
@@ -285,6 +294,18 @@ def test_a_round_after_a_layer():
     R = lrp.explain(straight, E0)(H)
     assert_close(R, lrp.explain(lambda x: (jnp.round(3 * (x @ w)) / 3) @ v, E0)(H))
     assert_close(R.sum(), straight(H).sum())
+
+
+def test_a_cast_between_scales_ends_a_layer():
+    w, s = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=4) + 2)
+
+    def whole(x):
+        return x.astype(jnp.int32).astype(x.dtype)
+
+    assert_close(lrp.explain(lambda x: whole(x * s) @ w, E0)(X), whole(X * s) * w.sum(1))
+    z = X @ w
+    found = lrp.explain(lambda x: whole(x @ w) * s[1:], E0)(X)
+    assert_close(found, X * ((whole(z) * s[1:] / z) @ w.T))
 
 
 def test_a_detached_term_takes_nothing():

@@ -60,6 +60,7 @@ def filled(x):
 # name: (function of one sample, shape of the sample)
 REGIONS = {
     "scale and flip": (lambda x: jnp.flip((x - SHIFT6) / SCALE6) @ K + SHIFT5, (6,)),
+    "a negative number": (lambda x: jnp.flip(x * -2.0) @ K - SHIFT5, (6,)),
     "flip and scale by position": (
         lambda x: window(jnp.flip(x, 0) * SCALE42 + SHIFT42, "SAME"),
         (4, 2),

@@ -170,6 +170,49 @@ def test_box_bounds_may_be_arrays():
     assert_close(actual, reference.apply_rule(rule, layer, x, relevance))
 
 
+@pytest.mark.parametrize("rule", ["zplus", "alpha_beta", "gamma"])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("where", ["before", "behind"])
+def test_scales_along_an_axis_that_the_kernel_lacks(where, side, rule):
+    rng = np.random.default_rng(8)
+    shape = (3, 4) if side == "right" else (4, 3)
+    kernel, scale = rng.normal(size=(4, 5)), rng.normal(size=(3, 1))
+
+    def fn(x):
+        if where == "before":
+            return (x * scale) @ kernel if side == "right" else kernel.T @ (x * scale.T)
+        return (x @ kernel) * scale if side == "right" else (kernel.T @ x) * scale.T
+
+    layer = reference.layer_of_affine(fn, shape)
+    matrix = np.where(abs(layer.matrix) < 1e-13, 0.0, layer.matrix)
+    layer = reference.dense_layer(matrix, 0.0 * layer.bias, matrix != 0)
+    x = rng.normal(size=shape)
+    relevance = rng.normal(size=fn(x).shape)
+    ours, theirs = RULES[rule]
+    actual = pull_back(fn, ours(), x, relevance)
+    assert_close(actual, reference.apply_rule(theirs, layer, x[None], relevance[None])[0])
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zbox", "flat"])
+def test_padding_before_a_convolution(rule):
+    """Written apart, it brings zeros that are nobody's input all the same."""
+    _, _, x, relevance = make("conv, stride 2, SAME")
+    apply, in_shape, kernel_shape, _ = LAYERS["conv, stride 2, SAME"]
+    kernel = RNG.normal(size=kernel_shape)
+    layer = reference.layer_of(apply, kernel, in_shape, np.zeros(2))
+    valid = conv(window_strides=(2, 2))
+
+    def fn(x):
+        padded = jnp.pad(x @ np.eye(2), ((0, 0), (1, 1), (0, 1), (0, 0)))
+        return jax.vmap(lambda row: valid(row, kernel))(padded)
+
+    ours, theirs = RULES[rule]
+    for bias in ("absorb", "distribute"):
+        actual = pull_back(fn, {"conv": ours(bias=bias), "dense": lrp.Pass()}, x, relevance)
+        expected = reference.apply_rule(theirs, layer, x, relevance, bias=bias)
+        assert_close(actual, expected, what=f"{rule}, {bias}")
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_batch_norm_after_a_convolution(rule):
     # The slope may be negative, so positive weights of the convolution are negative ones of the
@@ -263,3 +306,32 @@ def test_a_residual_branch(rule):
     share = relevance / (x + y + 1e-6 * np.where(x + y >= 0, 1, -1))
     expected = x * share + reference.apply_rule(theirs, layer, x, y * share)
     assert_close(actual, expected)
+
+
+def test_a_stabiliser_of_zero_is_positive():
+    actual = pull_back(
+        lambda x: x @ np.array([[1.0], [-1.0]]), lrp.Epsilon(0.5), np.ones(2), 3 * np.ones(1)
+    )
+    np.testing.assert_allclose(actual, [6.0, -6.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("also", ["a layer", "the output"])
+def test_outputs_that_are_read_by_a_relu_and_beside_it(also):
+    # Relevance comes to an output below 0, past the ReLU.
+    rng = np.random.default_rng(6)
+    matrix, up, down, x = (rng.normal(size=s) for s in ((4, 5), (5, 3), (5, 3), (2, 4)))
+    if also == "the output":
+        up = down = np.eye(5)
+
+    def fn(x):
+        with jax.named_scope("first"):
+            z = x @ matrix
+        h = jax.nn.relu(z)
+        return (h, z) if also == "the output" else (h @ up + z @ down)
+
+    rules = {"dense": lrp.Epsilon(0.0), "first": lrp.Gamma(0.3)}
+    z = x @ matrix
+    middle = np.maximum(z, 0) * up.sum(1) + z * down.sum(1)
+    layer = reference.dense_layer(matrix, np.zeros(5))
+    expected = reference.apply_rule(RULES["gamma"][1], layer, x, middle)
+    assert_close(lrp.explain(fn, rules)(x), expected)

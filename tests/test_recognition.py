@@ -58,6 +58,7 @@ ACTIVATIONS = {
     "shifted softplus": lambda x: jax.nn.softplus(x) - np.log(2.0),
     "squareplus of |x|": lambda x: jnp.sqrt(x * x + 1) - 1,
     "sine": jnp.sin,
+    "relu, squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
 NOT_ZERO_AT_ZERO = {
     "sigmoid": jax.nn.sigmoid,
@@ -102,11 +103,15 @@ def test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes(name):
         ("relu6", True),
         ("leaky", False),
         ("gelu tanh", False),
+        ("square", False),
+        ("relu, squared", True),
     ],
 )
 def test_hard_relus_are_proven(name, proven):
     plan = lrp.plan(lambda x: ACTIVATIONS[name](x @ array(3, 3)), lrp.Epsilon())(array(2, 3))
-    assert plan.select("activation")[0].group.hard_relu == proven
+    group = plan.select("activation")[0].group
+    assert group.hard_relu == proven
+    assert group.is_relu == (proven and name not in ("relu6", "relu, squared"))
 
 
 def test_a_relu_behind_a_learned_scale_is_a_relu():
@@ -130,6 +135,87 @@ def test_a_learned_slope_is_part_of_its_activation():
         return jnp.where(z > 0, z, slope * z)
 
     assert kinds(prelu, x) == ["dense", "activation"]
+
+
+def test_an_activation_hands_on_what_comes_to_it_at_zero():
+    v = array(5)
+    relevance = lrp.explain(lambda x: jax.nn.sigmoid(x) @ v, lrp.Epsilon(0.0))(jnp.zeros(5))
+    np.testing.assert_allclose(relevance, v / 2, rtol=1e-12)
+
+
+SIGNAL = lrp.RuleMap({"product": lrp.SignalTakesAll(), "dense": lrp.Epsilon(0.0)})
+
+
+def test_a_factor_that_may_exceed_one_is_no_gate():
+    """The sum of squares is no less than 0, and the graph shows no more: each gets a half."""
+    w, x = array(5, 4), array(2, 5)
+
+    def fn(x):
+        return (x @ w) * jnp.square(x).sum(-1, keepdims=True)
+
+    half = lrp.explain(fn, SIGNAL | {"product": lrp.Uniform()})(x)
+    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), half, rtol=1e-12)
+
+
+def test_of_two_gates_neither_is_the_signal():
+    def fn(x):
+        return jax.nn.sigmoid(x[:, :2]) * jax.nn.sigmoid(x[:, 2:4])
+
+    x = array(3, 4)
+    half = jnp.concatenate([fn(x), fn(x)], -1) / 2
+    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), half, rtol=1e-12)
+
+
+def test_a_divisor_is_the_gate():
+    w, v, x = array(4, 3), array(4, 3), array(3, 4)
+
+    def fn(x):
+        return (x @ w) / (x @ v)
+
+    expected = x * ((fn(x) / (x @ w)) @ w.T)
+    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), expected, rtol=1e-9)
+
+
+def test_a_learned_shift_beside_an_activation_is_a_layer():
+    b, x = array(5), array(4, 5)
+
+    def between(x):
+        return jnp.square(jnp.tanh(x) + b)
+
+    assert kinds(between, x) == ["activation", "affine", "activation"]
+    h = jnp.tanh(x)
+    np.testing.assert_allclose(lrp.explain(between, lrp.Epsilon(0.0))(x), h * (h + b), rtol=1e-9)
+
+    def gated(x):
+        return x * jax.nn.sigmoid(x + b)
+
+    assert kinds(gated, x) == ["affine", "activation", "product"]
+    half = gated(x) / 2
+    expected = half + half * x / (x + b)
+    np.testing.assert_allclose(lrp.explain(gated, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
+
+
+def test_a_learned_scale_before_an_activation_is_a_layer():
+    scale, x = array(5), array(4, 5)
+
+    def fn(x):
+        return jax.nn.gelu(x * scale)
+
+    assert kinds(fn, x) == ["affine", "activation"]
+    expected = jnp.where(x * scale > 0, fn(x), 0.0)
+    relevance = lrp.explain(fn, lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)}))(x)
+    np.testing.assert_allclose(relevance, expected, rtol=1e-9)
+
+
+def test_a_learned_numerator_is_part_of_its_activation():
+    w, top, x = array(5, 7), array(7), array(4, 5)
+
+    def fn(x):
+        return top / (1 + jnp.square(x @ w))
+
+    assert kinds(fn, x) == ["dense", "activation"]
+    expected = x * ((fn(x) / (x @ w)) @ w.T)
+    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
 
 
 def test_a_branch_beside_its_source_is_a_sum():
@@ -315,6 +401,81 @@ LINEARS = {
 def test_linear_layers(name):
     fn, expected = LINEARS[name]
     assert kinds(fn, array(4, 5)) == expected
+
+
+def test_a_scale_with_two_readers_belongs_to_neither():
+    scale, w, v, x = array(5), array(5, 3), array(5, 2), array(4, 5)
+
+    def fn(x):
+        h = x * scale
+        return jnp.concatenate([h @ w, jax.nn.relu(h) @ v], -1)
+
+    assert kinds(fn, x) == ["affine", "dense", "activation", "dense"]
+    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(x)
+    np.testing.assert_allclose(relevance, x * jax.grad(lambda x: fn(x).sum())(x), rtol=1e-9)
+
+
+def test_elements_in_an_order_of_their_own_end_a_layer():
+    """What moves them depends on the input, so it is no part of the weights."""
+    w, scale, x = array(5, 4), array(4), array(5)
+
+    def fn(x):
+        return (x @ w)[jnp.argsort(x[:4])] * scale
+
+    assert kinds(fn, x) == ["dense", "affine"]
+    order = jnp.argsort(x[:4])
+    affine = lrp.explain(lambda h: h * scale, lrp.ZPlus())((x @ w)[order])
+    _, back = lrp.relevance_vjp(lambda x: x @ w, lrp.ZPlus(), x)
+    (dense,) = back(jnp.zeros(4).at[order].set(affine))
+    np.testing.assert_allclose(lrp.explain(fn, lrp.ZPlus())(x), dense, rtol=1e-9)
+
+
+def joined_and_scaled(x, w, v, scale):
+    """Behind the scale stands a value that the dense layer does not make, too."""
+    return jnp.concatenate([x @ w, jax.nn.relu(x[:, :3])], -1) * scale
+
+
+def cut_and_half_scaled(x, w, v, scale):
+    """The parts of what a dense layer makes come together no more."""
+    a, b = jnp.split(x @ w, [3], -1)
+    return jnp.concatenate([jax.nn.relu(a * scale[:3]) @ v, b], -1)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (joined_and_scaled, ["dense", "activation", "affine"]),
+        (cut_and_half_scaled, ["dense", "affine", "activation", "dense"]),
+    ],
+)
+def test_a_linear_layer_has_one_input_and_one_output(fn, expected):
+    x, arrays = array(4, 5), (array(5, 4), array(3, 2), array(7))
+    assert kinds(lambda x: fn(x, *arrays), x) == expected
+    relevance = lrp.explain(lambda x: fn(x, *arrays), lrp.Epsilon(0.0))(x)
+    gradient = jax.grad(lambda x: fn(x, *arrays).sum())(x)
+    np.testing.assert_allclose(relevance, x * gradient, rtol=1e-9)
+
+
+def twice(x):
+    return jnp.concatenate([x, x], -1)
+
+
+@pytest.mark.parametrize(
+    ("before", "axis", "n"),
+    [(lambda x: x, 0, 5), (twice, 1, 10)],
+    ids=["over another axis", "of an element twice"],
+)
+def test_a_scale_and_a_sum_that_are_no_dense_layer(before, axis, n):
+    w, x = array(n), array(4, 5)
+
+    def fn(x):
+        return (before(x) * w).sum(axis)
+
+    assert kinds(fn, x) == ["affine", "reduce"]
+    # Under z+ nothing comes to a contribution below 0, whatever it is added to.
+    rules = lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)})
+    parts = jnp.maximum(before(x) * w, 0.0).reshape(4, -1, 5).sum(1)
+    np.testing.assert_allclose(lrp.explain(fn, rules)(x), parts, rtol=1e-9)
 
 
 def test_a_resize_has_no_weights_of_its_own():

@@ -131,6 +131,18 @@ def test_unknown_kinds_and_empty_selectors():
         rules_of({lrp.inside("tail"): lrp.Epsilon()})
 
 
+def test_what_two_modules_compute_alike_stays_apart():
+    def fn(x):
+        with jax.named_scope("one"):
+            p = jax.nn.relu(x)
+        with jax.named_scope("other"):
+            q = jax.nn.relu(x)
+        return p @ A + q @ B
+
+    rules = lrp.RuleMap({"dense": lrp.Epsilon(0.0), "one": lrp.Stop()})
+    np.testing.assert_allclose(lrp.explain(fn, rules)(X), jax.nn.relu(X) * B.sum(1), rtol=1e-12)
+
+
 def test_rule_maps_are_mappings_and_print():
     rules = lrp.composites.epsilon_gamma_box(-1.0, 1.0)
     text = str(rules)

@@ -35,6 +35,7 @@ MOVES = {
     "unstack": lambda x: jnp.unstack(x)[2],
     "tile": lambda x: jnp.tile(x, (2, 1)),
     "select": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, 0.0),
+    "select a number": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, 2.0),
     "select of two": lambda x: jnp.where(jnp.arange(6) % 2 == 0, x, x[::-1]),
     "copy": lambda x: x.copy(),
     "cast": lambda x: x.astype(jnp.float32).astype(jnp.float64),
@@ -176,3 +177,16 @@ def test_masks_of_minus_infinity_are_safe():
     np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon())(X).sum(), fn(X).sum(), rtol=1e-9)
     masked = X.at[:, 4:].set(-jnp.inf)
     assert jnp.isfinite(lrp.explain(lambda x: x.max(1), lrp.Epsilon())(masked)).all()
+
+
+def test_what_is_sorted_along_is_static():
+    """A table in the order of x depends on it, and has nothing to hand on."""
+    table = jnp.arange(6.0) + 1.0
+
+    def fn(x):
+        keys, values = lax.sort((x, jnp.broadcast_to(table, x.shape)), num_keys=1)
+        return keys * values
+
+    places = jnp.argsort(jnp.argsort(X, 1), 1)
+    order = jnp.take_along_axis(fn(X), places, 1)
+    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(X), order, rtol=1e-12)

@@ -1,0 +1,623 @@
+"""The breaks that `tools/mutants.py` makes: for each one place, and the tests that must see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str  # under jaxlrp/
+    old: str
+    new: str
+    tests: str  # a file or a test: what comes after tests/test_
+    harmless: str = ""  # why no number changes
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}: {' '.join(self.old.split())[:60]}"
+
+
+BOUNDS = "facts.py::test_bounds_of_one_equation"
+AXES = "facts.py::test_axes_along_which_a_value_varies"
+LOOPS = "facts.py::test_facts_hold_in_every_iteration"
+CLAIMS = "facts_are_sound.py::test_claims_about_functions"
+LAYERS = "layer_reference.py"
+SPELLINGS = "recognition.py::test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes"
+KERNEL = "linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks"
+NO_NORM = "attention_parts.py::test_what_is_no_norm"
+NO_SOFTMAX = "attention_parts.py::test_what_is_no_softmax"
+MAPS = "linear_regions.py::test_the_maps_of_a_region"
+
+MUTANTS: tuple[Mutant, ...] = (
+    # Bounds.
+    Mutant("graph/ranges.py", "return -a[1], -a[0]", "return -a[0], -a[1]", BOUNDS),
+    Mutant("graph/ranges.py", "(0.0 if a[0] <= 0.0 <= a[1] else low)", "low", CLAIMS),
+    Mutant("graph/ranges.py", "for x in a for y in b]", "for x, y in zip(a, b)]", CLAIMS),
+    Mutant(
+        "graph/ranges.py",
+        "return EVERYTHING\n\n\ndef monotone",
+        "return POSITIVE\n\n\ndef monotone",
+        CLAIMS,
+    ),
+    Mutant("graph/ranges.py", "if power % 2 == 0:", "if power:", CLAIMS),
+    Mutant("graph/ranges.py", "return float(a[0] > b[1])", "return float(a[0] >= b[1])", BOUNDS),
+    Mutant("graph/ranges.py", "if low > 0 or high < 0 else (0.0", "if low >= 0 else (0.0", BOUNDS),
+    Mutant(
+        "graph/ranges.py",
+        "return bounds if fits and exact else",
+        "return bounds if True else",
+        BOUNDS,
+    ),
+    Mutant(
+        "graph/ranges.py",
+        "    if ulps:\n",
+        "    if False:\n",
+        "facts.py::test_a_sum_of_float32_numbers_is_not_bounded_as_in_float64",
+    ),
+    Mutant(
+        "graph/spreads.py", "return (0.0 if term[0] >= 0", "return (0.0 if term[1] >= 0", CLAIMS
+    ),
+    Mutant("graph/spreads.py", "term, product(term, (n, n))])", "term])", BOUNDS),
+    Mutant(
+        "graph/spreads.py",
+        "return bounds if fill != fill else",
+        "return bounds if True else",
+        BOUNDS,
+    ),
+    Mutant("graph/spreads.py", "if not real.any(1).all():", "if False:", BOUNDS),
+    Mutant(
+        "graph/spreads.py",
+        "return hull([operand, plus(of_sign(operand), of_sign(update))])",
+        "return operand",
+        BOUNDS,
+    ),
+    Mutant(
+        "graph/refine.py",
+        '(name in ("gt", "ge")) == taken',
+        '(name in ("gt", "ge")) != taken',
+        CLAIMS,
+    ),
+    Mutant(
+        "graph/refine.py", "return all(a[1][i] == b[1][i] for i in wide)", "return True", CLAIMS
+    ),
+    Mutant(
+        "graph/refine.py",
+        "return holds_exactly(eqn.inputs[0].dtype, eqn.out.dtype)",
+        "return True",
+        BOUNDS,
+    ),
+    Mutant(
+        "graph/dataflow.py",
+        "known[before], changed = flow.widen(old, new, turn), True",
+        "known[before], changed = flow.widen(old, new, turn), False",
+        LOOPS,
+    ),
+    Mutant(
+        "graph/intervals.py",
+        "number = a.number if a.number == b.number else None",
+        "number = a.number",
+        LOOPS,
+    ),
+    # Axes, parameters, and what stands beside what.
+    Mutant("graph/axes.py", "return a | b", "return a", LOOPS),
+    Mutant("graph/axes.py", "frozenset(i - inside.sliced for i in fact)", "fact", LOOPS),
+    Mutant("graph/axes.py", "found = set(layout.own)", "found = set()", AXES),
+    Mutant(
+        "graph/axes.py", "v.producer.name in RANDOM", "False", "recognition.py::test_linear_layers"
+    ),
+    Mutant(
+        "graph/layout.py",
+        "first = {i: (int(d),) for i, d in enumerate(dims)}",
+        "first = {i: (i,) for i, d in enumerate(dims)}",
+        AXES,
+    ),
+    Mutant(
+        "graph/layout.py", "{i: tuple(after) for before", "{i: tuple(after[:1]) for before", AXES
+    ),
+    Mutant(
+        "graph/layout.py",
+        "operands.append(places | {a: (start + i,)",
+        "operands.append(places | {a: (i,)",
+        AXES,
+    ),
+    Mutant("graph/layout.py", 'if eqn.params["feature_group_count"] != 1:', "if False:", AXES),
+    Mutant(
+        "graph/alignment.py", "all(y is None or x == y for x, y", "all(True for x, y", NO_SOFTMAX
+    ),
+    Mutant("graph/alignment.py", "if eqn.name in _PARTS:", "if False:", NO_NORM),
+    # What depends on the input, what is active, through bodies and around loops.
+    Mutant(
+        "graph/dataflow.py",
+        "yield self._carried[value]",
+        "yield from ()",
+        "facts.py::test_carried_weights_have_the_rule_of_the_unrolled_network",
+    ),
+    Mutant(
+        "graph/dataflow.py",
+        'return eqn.name == "scan" and control.scan_length(eqn) == 0',
+        "return False",
+        LOOPS,
+    ),
+    Mutant(
+        "graph/dataflow.py",
+        "if not found & allowed:",
+        "if True:",
+        "control_flow.py::test_a_carry_that_reaches_the_output_through_another",
+    ),
+    Mutant("graph/dataflow.py", "fact = flow.chosen(fact, look(eqn.inputs[0]))", "pass", CLAIMS),
+    Mutant(
+        "graph/activity.py",
+        "comes = place in carries if meaning.pairs else bool(carries)",
+        "comes = bool(carries)",
+        "structural.py::test_what_is_sorted_along_is_static",
+    ),
+    Mutant(
+        "graph/activity.py",
+        "and place not in meaning.choices",
+        "",
+        "integers.py::test_a_place_is_no_value",
+    ),
+    Mutant(
+        "graph/activity.py",
+        'eqn.name == "stop_gradient" or _is_times_zero(eqn)',
+        "_is_times_zero(eqn)",
+        "attacked.py::test_a_stopped_case_stays_stopped",
+    ),
+    # The plainer graph.
+    Mutant(
+        "graph/canonical.py", "return eqn.prim, settings, inputs", "return eqn.prim, inputs", LAYERS
+    ),
+    Mutant(
+        "graph/canonical.py",
+        'if eqn.name == "add" else (eqn.inputs,)',
+        "",
+        "attacked.py::test_signs_that_cancel",
+    ),
+    Mutant("graph/canonical.py", "alike = all(_uncopied(c)", "alike = any(_uncopied(c)", SPELLINGS),
+    Mutant(
+        "graph/canonical.py",
+        'eqn.name == "stop_gradient" and not varies',
+        'eqn.name == "stop_gradient"',
+        "attacked.py::test_a_stopped_case_stays_stopped",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "return long[: len(short)] == short and",
+        "return",
+        "selectors.py::test_what_two_modules_compute_alike_stays_apart",
+    ),
+    # Linear layers: scales, shifts and moves around a core.
+    Mutant(
+        "graph/affine.py",
+        "if any(v in bench.activity.depends for i, v in enumerate",
+        "if any(False for i, v in enumerate",
+        SPELLINGS,
+    ),
+    Mutant(
+        "graph/affine.py",
+        '(eqn.name == "div" and active[0] == 1)',
+        "False",
+        "recognition.py::test_a_learned_numerator_is_part_of_its_activation",
+    ),
+    Mutant(
+        "graph/affine.py",
+        "== {0.0, -math.inf}",
+        "== {1.0, -math.inf}",
+        "attention_parts.py::test_a_mask_that_is_added_is_no_bias_of_the_layer_before",
+    ),
+    Mutant(
+        "graph/affine.py",
+        'return eqn.name == "neg" or any(not bench',
+        'return eqn.name == "neg" or not any(not bench',
+        SPELLINGS,
+    ),
+    Mutant(
+        "graph/affine.py",
+        "    if makes_integers(eqn):\n        return False\n    depends",
+        "    depends",
+        "integers.py::test_a_cast_between_scales_ends_a_layer",
+    ),
+    Mutant(
+        "graph/affine.py",
+        'eqn.name in ("pad", "scatter", "dynamic_update_slice")',
+        'eqn.name in ("scatter", "dynamic_update_slice")',
+        "linear_rules.py::test_padding_before_a_convolution[flat]",
+    ),
+    Mutant(
+        "graph/affine.py",
+        "return all(v not in depends or v in bench.activity.active",
+        "return all(True or v in bench.activity.active",
+        "recognition.py::test_elements_in_an_order_of_their_own_end_a_layer",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if len(active) == 1 else None",
+        "if active else None",
+        "recognition.py::test_linear_layers",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "elif not any(bench.statics.parameters(v)",
+        "elif not any(True",
+        "recognition.py::test_a_resize_has_no_weights_of_its_own",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "return not shift or (",
+        "return True or (",
+        "recognition.py::test_a_hard_sigmoids_shift_is_no_bias",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if any(e not in group for v in made",
+        "if any(False for v in made",
+        "recognition.py::test_a_scale_with_two_readers_belongs_to_neither",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if any(v not in frontier for v in bench",
+        "if any(False for v in bench",
+        "recognition.py::test_a_linear_layer_has_one_input_and_one_output",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "if pending and len(frontier) == 1 and",
+        "if pending and",
+        "recognition.py::test_a_linear_layer_has_one_input_and_one_output",
+    ),
+    Mutant("graph/linear.py", "if operand == 1:", "if False:", KERNEL),
+    Mutant(
+        "graph/linear.py", "return not (scales_by_number and nonlinear)", "return True", SPELLINGS
+    ),
+    Mutant(
+        "graph/linear.py",
+        "not summed.isdisjoint(total",
+        "bool(total",
+        "recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
+    ),
+    Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", KERNEL),
+    Mutant(
+        "graph/linear.py",
+        "if ways.single(eqns, source, core, operand) else",
+        "if True else",
+        "attacked.py::test_moves_that_cannot_be_numbered",
+    ),
+    Mutant(
+        "graph/ways.py",
+        "& (rows[:, 1:] != 0)",
+        "",
+        "linear_rules.py::test_padding_before_a_convolution[flat]",
+    ),
+    Mutant(
+        "graph/ways.py",
+        'if eqn.name in ("gather", "tile"',
+        'if eqn.name in ("tile"',
+        "attacked.py::test_moves_that_cannot_be_numbered",
+    ),
+    Mutant(
+        "graph/ways.py",
+        'contracted = tuple(core.params["axes"])',
+        "contracted = (0,)",
+        "recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
+    ),
+    # Norms.
+    Mutant(
+        "graph/norm.py",
+        'if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):',
+        "if False:",
+        "recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",
+    ),
+    Mutant(
+        "graph/norm.py", "return eqns if thin.size < scaled.size else None", "return eqns", NO_NORM
+    ),
+    Mutant(
+        "graph/norm.py", "if learned and bench.statics.varying_axes(factor):", "if False:", NO_NORM
+    ),
+    Mutant(
+        "graph/norm.py",
+        "if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:",
+        "if False:",
+        "attacked.py::test_a_gate_of_a_statistic_is_no_norm",
+    ),
+    Mutant("graph/norm.py", "aligned(scaled, source, factor, source) is False", "False", NO_NORM),
+    Mutant(
+        "graph/norm.py",
+        "if scaled in made[group] and factor not in made[group]:",
+        "if True:",
+        "attention_parts.py::test_the_size_of_a_norm_beside_it_is_a_factor",
+    ),
+    Mutant(
+        "graph/norm.py",
+        "return bench.intervals[eqn.inputs[1]][1] < 0 or",
+        "return True or",
+        NO_NORM,
+    ),
+    # Softmax.
+    Mutant(
+        "graph/softmax.py",
+        "own = aligned(numerator, above.out, beside, exp.out) is not False",
+        "own = True",
+        NO_SOFTMAX,
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "return read == [_unwrapped(eqn.inputs[1])]",
+        "return True",
+        "attention_parts.py::test_a_softmax_over_segments",
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "if largest and _origin(bench, eqn.inputs[-1]) is origin:",
+        "if largest:",
+        "attention_parts.py::test_a_shift_by_the_maximum_of_another_layer_is_a_sum",
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "if beside and not bench.intervals.nonnegative(value):",
+        "if False:",
+        NO_SOFTMAX,
+    ),
+    Mutant("graph/softmax.py", "not _same(above, exp)", "above.name != exp.name", NO_SOFTMAX),
+    Mutant(
+        "graph/softmax.py",
+        'group.eqns[-1].name in ("log", "add", "sub")',
+        "False",
+        "attention_parts.py::test_what_is_made_of_shares_may_be_negative",
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "<= 1.0 for v in weights)",
+        "<= 9e9 for v in weights)",
+        "attention_parts.py::test_what_is_made_of_shares_may_be_negative",
+    ),
+    # Activations and gates.
+    Mutant(
+        "graph/activation.py",
+        "if last.name in ADDITIONS and source in last.inputs",
+        "if False",
+        "recognition.py::test_a_branch_beside_its_source_is_a_sum",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "if affine_operand(bench, last) is not None and not is_literal(bench, last):",
+        "if False:",
+        "recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "and not _is_learned_shift(bench, eqn)",
+        "",
+        "recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "group.zero_at_zero = low >= -ZERO and high <= ZERO",
+        "group.zero_at_zero = True",
+        SPELLINGS,
+    ),
+    Mutant(
+        "graph/activation.py",
+        "group.hard_relu = left == (0.0, 0.0)",
+        "group.hard_relu = left[0] == 0.0",
+        "recognition.py::test_hard_relus_are_proven",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "group.is_relu = group.hard_relu and",
+        "group.is_relu = group.hard_relu or",
+        "recognition.py::test_hard_relus_are_proven",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "return len(inactive) == 1 and",
+        "return False and",
+        "integers.py::test_a_rounded_number_passes_all_relevance",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "return predicate not in depends or (",
+        "return (",
+        "structural.py::test_a_density_follows_the_derivative[select a number]",
+    ),
+    Mutant(
+        "graph/activation.py",
+        "sources == {value} and _is_learned_affine(bench, eqn)",
+        "False",
+        "recognition.py::test_a_learned_scale_before_an_activation_is_a_layer",
+    ),
+    Mutant(
+        "graph/gates.py",
+        "return low >= UNIT[0] and high <= UNIT[1]",
+        "return low >= UNIT[0]",
+        "recognition.py::test_a_factor_that_may_exceed_one_is_no_gate",
+    ),
+    Mutant(
+        "graph/gates.py",
+        "if len(found) == 1:",
+        "if found:",
+        "recognition.py::test_of_two_gates_neither_is_the_signal",
+    ),
+    Mutant(
+        "graph/gates.py",
+        'return group.inputs.index(group.main.inputs[1]), "divides"',
+        'return group.inputs.index(group.main.inputs[0]), "divides"',
+        "recognition.py::test_a_divisor_is_the_gate",
+    ),
+    # Repeated calls, embeddings.
+    Mutant(
+        "graph/repeats.py",
+        "detached=tuple((eqn[e], i) for e, i in group.detached)",
+        "detached=group.detached",
+        "repeated_calls.py::test_eager_calls[attention]",
+    ),
+    Mutant(
+        "graph/embed.py",
+        "kept = [e for e in looked_up if e not in factors]",
+        "kept = looked_up",
+        "wrt.py::test_a_rotation_is_no_embedding",
+    ),
+    Mutant(
+        "graph/embed.py",
+        "if any(axis != last for axis",
+        "if any(True for axis",
+        "wrt.py::test_spellings[a shift is no position]",
+    ),
+    # Running a layer; what edges carry.
+    Mutant(
+        "run/signs.py",
+        "return by if sign > 0 else Parts(by.negative, by.positive)",
+        "return by",
+        MAPS + "[a negative number]",
+    ),
+    Mutant(
+        "run/signs.py",
+        "return Parts(_then(operator.neg, x.negative), _then(operator.neg, x.positive))",
+        "return Parts(_then(operator.neg, x.positive), _then(operator.neg, x.negative))",
+        MAPS + "[split and different scales]",
+    ),
+    Mutant(
+        "run/signs.py",
+        "_sum(_then(up, x.positive), _then(down, x.negative))",
+        "_sum(_then(up, x.positive))",
+        MAPS,
+    ),
+    Mutant(
+        "run/linear_map.py",
+        "return 1 if number > 0 else -1",
+        "return 1",
+        MAPS + "[a negative number]",
+    ),
+    Mutant(
+        "run/linear_map.py",
+        'how.negated(env[v]) if name == "sub" and i == 1 else env[v]',
+        "env[v]",
+        MAPS + "[different scales behind]",
+    ),
+    Mutant(
+        "run/linear_map.py",
+        "jnp.zeros_like(static) if is_term else static",
+        "static",
+        MAPS + "[pad with a number]",
+    ),
+    Mutant(
+        "run/linear_map.py",
+        'if eqn.name == "div":\n                slope = 1 / scale',
+        "if False:\n                slope = 1 / scale",
+        LAYERS,
+    ),
+    Mutant(
+        "run/linear_map.py", "signed + negative - absolute", "signed + negative + absolute", MAPS
+    ),
+    Mutant("run/layer_facts.py", "term - zero", "zero - term", MAPS + "[different scales behind]"),
+    Mutant(
+        "run/layer_facts.py",
+        'if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):',
+        "if False:",
+        MAPS + "[gather with filling]",
+    ),
+    Mutant(
+        "run/layer_facts.py",
+        'return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)',
+        "return axes",
+        "linear_regions.py::test_relative_epsilon_finds_the_features_behind_moves",
+    ),
+    Mutant(
+        "run/edges.py",
+        "and layer.output not in self.plan.found.outputs\n",
+        "",
+        "linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
+    ),
+    Mutant(
+        "run/edges.py",
+        "and all(_kills_negative(r) for r in readers)",
+        "and any(_kills_negative(r) for r in readers)",
+        "linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
+    ),
+    Mutant(
+        "run/edges.py",
+        'if what == "relevance" or value not in self.edges:',
+        "if value not in self.edges:",
+        "linear_rules.py::test_a_residual_branch",
+    ),
+    # The mathematics.
+    Mutant(
+        "rules/base.py",
+        "return z + choose(z >= 0, epsilon, -epsilon, z)",
+        "return z + choose(z > 0, epsilon, -epsilon, z)",
+        "linear_rules.py::test_a_stabiliser_of_zero_is_positive",
+    ),
+    Mutant(
+        "rules/base.py",
+        "rest = safe_divide(layer.relevance - kept, count)",
+        "rest = safe_divide(layer.relevance, count)",
+        "linear_rules.py::test_one_layer",
+    ),
+    Mutant(
+        "rules/epsilon.py",
+        '(layer.linear, 0.0) if self.bias == "ignore"',
+        '(layer.z, 0.0) if self.bias == "ignore"',
+        "linear_rules.py::test_one_layer",
+    ),
+    Mutant(
+        "rules/positive.py",
+        "layer.map(positive=1)(layer.x)",
+        "layer.map(signed=1)(layer.x)",
+        "linear_rules.py::test_an_input_known_to_be_non_negative",
+    ),
+    Mutant(
+        "rules/positive.py",
+        "favoured = choose(upper, p, q, p)",
+        "favoured = p",
+        "linear_rules.py::test_one_layer[dense-gamma]",
+    ),
+    Mutant(
+        "rules/positive.py",
+        "a + choose(v < 0, -b, b, b)",
+        "a + b",
+        "linear_rules.py::test_one_layer[dense-gamma]",
+    ),
+    Mutant(
+        "rules/first_layer.py",
+        "z = split(above, below)",
+        "z = split(above, above)",
+        "linear_rules.py::test_one_layer[dense-zbox]",
+    ),
+    Mutant(
+        "rules/first_layer.py",
+        "layer.bias**2",
+        "layer.bias",
+        "linear_rules.py::test_one_layer[dense-wsquare]",
+    ),
+    Mutant(
+        "rules/first_layer.py",
+        "s = layer.over(count, epsilon",
+        "s = layer.over(count + layer.bias, epsilon",
+        "linear_rules.py::test_one_layer[dense-flat]",
+    ),
+    Mutant(
+        "rules/bilinear.py",
+        "return tuple(-c if i == layer.reciprocal else c",
+        "return tuple(c if i == layer.reciprocal else c",
+        "attention_parts.py::test_linear_attention",
+    ),
+    Mutant("rules/bilinear.py", "signal = 1 - layer.gate", "signal = layer.gate", LAYERS),
+    Mutant(
+        "rules/bilinear.py",
+        "share=1 / layer.factors",
+        "share=0.5",
+        "linear_primitives.py::test_each_factor_of_a_running_product_gets_an_equal_part",
+    ),
+    Mutant(
+        "rules/elementary.py",
+        "return layer.vjp(layer.over(layer.linear))",
+        "return layer.vjp(layer.over(layer.z))",
+        "exact.py::test_a_norm_without_its_shift",
+    ),
+    Mutant(
+        "rules/elementary.py",
+        'layer.kind == "activation" and layer.zero_at_zero',
+        'layer.kind == "activation"',
+        "recognition.py::test_an_activation_hands_on_what_comes_to_it_at_zero",
+    ),
+)
