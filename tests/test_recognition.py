@@ -403,7 +403,7 @@ def test_linear_layers(name):
     assert kinds(fn, array(4, 5)) == expected
 
 
-def test_a_scale_with_two_readers_belongs_to_neither():
+def test_a_scale_that_an_activation_reads_too_is_a_layer_for_it():
     scale, w, v, x = array(5), array(5, 3), array(5, 2), array(4, 5)
 
     def fn(x):

@@ -232,8 +232,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear.py",
-        "if len(active) == 1 else None",
-        "if active else None",
+        "if len(active) == 1 and not is_stack_sum",
+        "if active and not is_stack_sum",
         "recognition.py::test_linear_layers",
     ),
     Mutant(
@@ -250,9 +250,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear.py",
-        "if any(e not in group for v in made",
-        "if any(False for v in made",
-        "recognition.py::test_a_scale_with_two_readers_belongs_to_neither",
+        "if inside and bench.outputs.isdisjoint(eqn.outputs):",
+        "if bench.outputs.isdisjoint(eqn.outputs):",
+        "parts.py::test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that",
     ),
     Mutant(
         "graph/linear.py",
@@ -434,15 +434,46 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/gates.py",
-        "if len(found) == 1:",
+        "if 0 < len(found) < len(signals):",
         "if found:",
         "recognition.py::test_of_two_gates_neither_is_the_signal",
     ),
     Mutant(
         "graph/gates.py",
-        'return group.inputs.index(group.main.inputs[1]), "divides"',
-        'return group.inputs.index(group.main.inputs[0]), "divides"',
+        "if power < 0}",
+        "if power > 0}",
         "recognition.py::test_a_divisor_is_the_gate",
+    ),
+    # The order of scales, shifts, terms and factors.
+    Mutant(
+        "graph/hoist.py",
+        "np.any((own > 0) & (",
+        "np.any((own > 1) & (",
+        "parts.py::test_elements_that_something_else_reads_too_keep_their_order",
+    ),
+    Mutant(
+        "graph/hoist.py",
+        "array = array + (1 - here)",
+        "array = array + here",
+        "parts.py::test_two_spellings[a scale and a bias for each part-ZPlus()]",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        '"scatter-mul": (lax.mul, 1)',
+        '"scatter-mul": (lax.mul, 0)',
+        "parts.py::test_two_spellings[a scale scattered over some columns-ZPlus()]",
+    ),
+    Mutant(
+        "graph/trees.py",
+        '1 if eqn.name == "mul" else -1',
+        "1",
+        "flat_lists.py",
+    ),
+    Mutant(
+        "graph/trees.py",
+        '-1 if eqn.name == "sub" else 1',
+        "1",
+        "flat_lists.py",
     ),
     # Repeated calls, embeddings.
     Mutant(
@@ -509,7 +540,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "run/linear_map.py", "signed + negative - absolute", "signed + negative + absolute", MAPS
     ),
-    Mutant("run/layer_facts.py", "term - zero", "zero - term", MAPS + "[different scales behind]"),
+    Mutant(
+        "run/layer_facts.py",
+        '-term if eqn.name == "sub" and position == 1',
+        '-term if eqn.name == "sub" and position == 0',
+        MAPS + "[different scales behind]",
+    ),
     Mutant(
         "run/layer_facts.py",
         'if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):',
@@ -597,15 +633,15 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "rules/bilinear.py",
-        "return tuple(-c if i == layer.reciprocal else c",
-        "return tuple(c if i == layer.reciprocal else c",
+        "(c if n == 1 else c / n)",
+        "c",
         "attention_parts.py::test_linear_attention",
     ),
-    Mutant("rules/bilinear.py", "signal = 1 - layer.gate", "signal = layer.gate", LAYERS),
+    Mutant("rules/bilinear.py", "if i not in layer.gates]", "if i in layer.gates]", LAYERS),
     Mutant(
         "rules/bilinear.py",
-        "share=1 / layer.factors",
-        "share=0.5",
+        "_shared(layer, 1 / layer.factors)",
+        "_shared(layer, 0.5)",
         "linear_primitives.py::test_each_factor_of_a_running_product_gets_an_equal_part",
     ),
     Mutant(
