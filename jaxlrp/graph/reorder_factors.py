@@ -8,7 +8,7 @@ from collections import Counter
 from jaxlrp.graph import trees
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
-from jaxlrp.graph.ir import Eqn, Value, recomputed
+from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.sources import is_statistic, sources
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
@@ -18,9 +18,7 @@ _NAMES = ("mul", "div")
 
 def factors_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
     """The value of a product in that order; None if it is in that order."""
-    tree = tree_at(
-        bench, root, trees.factors, lambda eqn, reader: recomputed(eqn) is recomputed(root)
-    )
+    tree = tree_at(bench, root, trees.factors)
     done.update(tree.eqns)
     active = [(v, n) for v, n in tree.leaves if v in bench.activity.active]
     if len(active) < 3 or any(v.dtype != root.out.dtype for v, _ in tree.leaves):
