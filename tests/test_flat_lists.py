@@ -354,6 +354,30 @@ def test_norms_and_softmaxes_stay_whole(norm):
     assert plan.count("softmax") + plan.count("norm") == 1, str(plan)
 
 
+def test_the_shift_of_a_softmax_is_no_term():
+    sums = [
+        lambda x: jnp.tanh(x @ A) + (jax.nn.relu(x @ B) @ W + S),
+        lambda x: (jnp.tanh(x @ A) + jax.nn.relu(x @ B) @ W) + S,
+    ]
+    fns = [lambda x, f=f: jax.nn.softmax(f(x)) @ V for f in sums]
+    the_same(fns, lrp.ZPlus())
+    for fn in fns:
+        assert lrp.plan(fn, {})(X).count("activation") == 2
+
+
+def test_borders_of_what_is_recomputed_do_not_matter():
+    def summed(wrap):
+        total = lambda x: jnp.tanh(x @ A) + jax.nn.relu(x @ B) @ W  # noqa: E731
+        return lambda x: jax.nn.relu(wrap(lambda h: h + S)(total(x))) @ V
+
+    def gated(wrap):
+        part = wrap(lambda a, c: c * jax.nn.sigmoid(a))
+        return lambda x: (lambda a: (a * part(a, x @ B)) @ V)(x @ A)
+
+    for make in (summed, gated):
+        the_same([make(lambda f: f), make(jax.checkpoint), make(jax.jit)], lrp.ZPlus())
+
+
 def test_powers_are_an_activation():
     fns = [lambda a, b: (a * a) * b, lambda a, b: a * (a * b), lambda a, b: a * b * a]
     fns += [lambda a, b: a**2 * b]

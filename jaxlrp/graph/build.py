@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxlrp import compat
 from jaxlrp.graph import control
@@ -18,16 +20,17 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
     """The graph of a closed jaxpr."""
     eqns: list[Eqn] = []
     consts: list[tuple[Value, Any]] = []
-    seen: dict[int, Value] = {}
+    seen: dict[Hashable, Value] = {}
     called: dict[int, Any] = {}  # one for each equation, so that repeated calls stay alike
     repeated = repeated_calls(closed.jaxpr)
 
     def constant(array: Any, aval: Any) -> Value:
         # Tied weights captured by a closure arrive once per call: keep one value for one array.
-        if id(array) not in seen:
-            seen[id(array)] = Value(aval)
-            consts.append((seen[id(array)], array))
-        return seen[id(array)]
+        key = _identity(array)
+        if key not in seen:
+            seen[key] = Value(aval)
+            consts.append((seen[key], array))
+        return seen[key]
 
     def body(closed: Any, scope: tuple[str, ...], caller: Any) -> Graph:
         inner: list[Eqn] = []
@@ -109,6 +112,17 @@ def equations(
         eqn.inputs = [values.get(v, v) for v in eqn.inputs]
         eqn.scope, eqn.source_info, eqn.region = like.scope, like.source_info, region
     return traced.eqns
+
+
+_MOST_PLACES = 2**20
+
+
+def _identity(array: Any) -> Hashable:
+    """What makes two constants one: places by their values, as NumPy's are copied at every use."""
+    places = jnp.issubdtype(jnp.result_type(array), jnp.integer) and compat.is_concrete(array)
+    if not places or not 0 < array.size <= _MOST_PLACES:
+        return id(array)
+    return str(array.dtype), array.shape, np.asarray(array).tobytes()
 
 
 # Calls of fewer equations are no stretch worth recognising together.

@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxlrp import compat
 from jaxlrp.graph.build import equations
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Value, recomputed
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
@@ -124,7 +124,15 @@ def _literal_key(value: Literal) -> Hashable:
 def _may_stand_for(earlier: Eqn, later: Eqn) -> bool:
     """Whether one value may serve both: no rematerialised border, no other module between."""
     short, long = sorted((earlier.scope, later.scope), key=len)
-    return long[: len(short)] == short and recomputed(earlier) is recomputed(later)
+    return long[: len(short)] == short and _recomputed(earlier) is _recomputed(later)
+
+
+def _recomputed(eqn: Eqn) -> Region | None:
+    """The innermost region around an equation that is computed again in the backward pass."""
+    region = eqn.region
+    while region is not None and region.settings is None:
+        region = region.parent
+    return region
 
 
 def _idle(eqn: Eqn) -> Value | None:

@@ -108,14 +108,6 @@ class Eqn:
         return compat.source_line(*self.source_info)
 
 
-def recomputed(eqn: Eqn) -> Region | None:
-    """The innermost region around an equation that is computed again in the backward pass."""
-    region = eqn.region
-    while region is not None and region.settings is None:
-        region = region.parent
-    return region
-
-
 class Graph:
     """Equations in dataflow order, with inputs, constants and outputs."""
 

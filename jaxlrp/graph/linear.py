@@ -345,15 +345,29 @@ def _fold_before(bench: Workbench, group: Group) -> bool:
     assert group.affine is not None and group.affine.core is not None
     core, operand = group.affine.core, group.affine.operand
     source, before = _region_before(bench, core, operand)
-    if not before or not _worth_folding(bench, before):
+    if not _worth_folding(bench, before):
+        source, before = _padding_before(bench, before)
+    if not before:
         return False
     group.affine.pre = before
     group.affine.folds = group.affine.folds and _folds(
         bench, before, core.inputs[operand], input_features(core, operand)
     )
+    assert source is not None
     group.eqns = before + group.eqns
     group.inputs = [source]
     return True
+
+
+def _padding_before(bench: Workbench, region: list[Eqn]) -> tuple[Value | None, list[Eqn]]:
+    """The end of a region that brings zeros and scales nothing, and the one value it begins at."""
+    last = max((i for i, e in enumerate(region) if e.name in AFFINE), default=-1)
+    moves = region[last + 1 :]
+    made = {v for e in moves for v in e.outputs}
+    sources = {v for e in moves for v in bench.activity.active_inputs(e)} - made
+    if len(sources) != 1 or not any(brings_zeros(bench, e) for e in moves):
+        return None, []
+    return sources.pop(), moves
 
 
 def _worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:

@@ -62,7 +62,7 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     """Whether an equation is part of the sum that ends at `root`.
 
     A bias beside a linear layer is part of that layer, a number that is written beside a term part
-    of the term, and a product with zero is nothing.
+    of the term, a product with zero is nothing, and what a softmax subtracts is no term.
     """
     if eqn.name == "neg" or trees.is_copy(eqn):
         return eqn is not root
@@ -73,7 +73,8 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
         return True
     (other,) = (v for v in eqn.inputs if v not in bench.activity.active)
     if other in bench.activity.depends:
-        return bench.intervals.constant(other) != 0.0
+        shift = is_statistic(bench, other, active)
+        return not shift and bench.intervals.constant(other) != 0.0
     return is_learned(bench, eqn) and _core(bench, active[0]) is None
 
 
