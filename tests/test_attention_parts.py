@@ -160,9 +160,15 @@ def test_a_mask_that_is_added_is_no_bias_of_the_layer_before():
     assert_close(found, wanted)
 
 
-def test_a_softmax_over_segments():
+@pytest.mark.parametrize("numbers", [np, jnp], ids=["numpy", "jax"])
+def test_a_softmax_over_segments(numbers):
     """Of its own segment; over the sum of another one an exponential is none."""
-    x, w, v, owner = weights(5, WIDTH), weights(WIDTH, 1)[:, 0], weights(5, 2), jnp.arange(5) // 2
+    x, w, v, owner = (
+        weights(5, WIDTH),
+        weights(WIDTH, 1)[:, 0],
+        weights(5, 2),
+        numbers.arange(5) // 2,
+    )
 
     def over(read):
         def fn(x):

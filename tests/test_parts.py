@@ -119,6 +119,22 @@ def test_two_spellings(name, rule):
     assert_close(left(X), right(X), 1e-12)
 
 
+@pytest.mark.parametrize("rule", [lrp.Flat(), lrp.Epsilon(0.1, bias="distribute")], ids=str)
+@pytest.mark.parametrize("act", [jax.nn.relu, jnp.tanh, jax.nn.gelu], ids=["relu", "tanh", "gelu"])
+def test_padding_after_an_activation_is_nobodys_input(act, rule):
+    x, kernel = X.reshape(2, 3, 3), RNG.normal(size=(3, 3, 2))
+
+    def conv(x, padding):
+        numbers = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1,), padding, dimension_numbers=numbers)
+
+    padded = lrp.explain(
+        lambda x: conv(jnp.pad(act(x), ((0, 0), (1, 1), (0, 0))), "VALID"), {"conv": rule}
+    )
+    same = lrp.explain(lambda x: conv(act(x), "SAME"), {"conv": rule})
+    assert_close(padded(x), same(x), 1e-9)
+
+
 def _norm(x):
     return jnp.linalg.norm(x, axis=-1, keepdims=True)
 

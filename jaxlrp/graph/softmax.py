@@ -236,11 +236,11 @@ def _unwrapped(indices: Value) -> Value:
     """Indices before they were reshaped, cast, or counted from the end where negative."""
     while (eqn := indices.producer) is not None:
         if eqn.name == "select_n" and len(eqn.inputs) == 3:
-            test, kept = eqn.inputs[0].producer, eqn.inputs[1]
-            if test is None or test.name != "lt" or test.inputs[0] is not kept:
+            kept, counted = eqn.inputs[1], eqn.inputs[2].producer
+            if counted is None or counted.name != "add" or kept not in counted.inputs:
                 break
             indices = kept
-        elif eqn.name in VIEWS | {"broadcast_in_dim"}:
+        elif eqn.name in VIEWS | {"broadcast_in_dim", "convert_element_type"}:
             indices = eqn.inputs[0]
         else:
             break
