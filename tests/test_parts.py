@@ -103,6 +103,10 @@ PAIRS = {
         ),
         lambda x: (lambda y: jax.nn.relu(y @ U) + jax.nn.relu(y[:, ::-1] @ V))((x - MEAN) / STD),
     ),
+    "one scaled value read by a sum of products": (
+        lambda x: (lambda y: (y @ U) * (y[:, :4] + C[:4]))(x * STD),
+        lambda x: (lambda y: (y[..., None] * U).sum(-2) * (y[:, :4] + C[:4]))(x * STD),
+    ),
     "parts of one scaled value": (
         lambda x: ((x[:, :2] - MEAN[:2]) @ U[:2]) * ((x[:, 2:] - MEAN[2:]) @ U[2:]),
         lambda x: (lambda a, b: (a @ U[:2]) * (b @ U[2:]))(*jnp.split(x - MEAN, [2], -1)),

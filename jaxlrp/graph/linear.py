@@ -58,7 +58,7 @@ def fold(bench: Workbench) -> None:
     their own for it.
     """
     for group in bench.groups:
-        if group.kind in ("dense", "conv") and group.affine is not None and not group.affine.pre:
+        if group.kind in ("dense", "conv") and group.affine is not None:
             _fold_before(bench, group)
     holders: dict[Eqn, list[Group]] = {}
     for group in bench.groups:
@@ -136,7 +136,7 @@ def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | No
     """The region before a sum over learned factors: its source, its equations, the product."""
     if total.name != "reduce_sum":
         return None
-    source, eqns = _region_before(bench, total, 0)
+    source, eqns = _region_before(bench, total, 0, shared=False)
 
     def is_kernel(eqn: Eqn) -> bool:
         if eqn.name not in ("mul", "div"):
@@ -305,10 +305,16 @@ def _flips(bench: Workbench, eqn: Eqn) -> bool:
     return eqn.name == "neg" or (scaled and bench.intervals[static[0]][1] < 0.0)
 
 
-def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, list[Eqn]]:
-    """The source and the equations of the scales, shifts and moves before a core's operand."""
+def _region_before(
+    bench: Workbench, core: Eqn, operand: int, shared: bool = True
+) -> tuple[Value, list[Eqn]]:
+    """The source and the equations of the scales, shifts and moves before a core's operand.
+
+    With `shared` others may read what is inside.
+    """
     start = core.inputs[operand]
     inside: list[Eqn] = []  # latest first
+    own = bench.claimed.get(core)
     frontier: dict[Value, None] = {start: None}
     best: tuple[Value, int] = (start, 0)
     pending = False
@@ -319,7 +325,9 @@ def _region_before(bench: Workbench, core: Eqn, operand: int) -> tuple[Value, li
         if value is None or value in bench.activity.explained:
             break
         eqn = value.producer
-        if eqn is None or not bench.is_open(eqn):
+        if eqn is None or not (bench.is_open(eqn) or bench.claimed.get(eqn, core) is own):
+            break
+        if not shared and not bench.closed([eqn, core, *inside], core.outputs):
             break
         scales = affine_operand(bench, eqn, spread=True) is not None
         if not scales and not is_move(bench, eqn) and eqn.name != "tie":
@@ -347,14 +355,14 @@ def _fold_before(bench: Workbench, group: Group) -> bool:
     source, before = _region_before(bench, core, operand)
     if not _worth_folding(bench, before):
         source, before = _padding_before(bench, before)
-    if not before:
-        return False
-    group.affine.pre = before
+    if len(before) <= len(group.affine.pre):
+        return False  # a sum over weighted elements has its region already
     group.affine.folds = group.affine.folds and _folds(
         bench, before, core.inputs[operand], input_features(core, operand)
     )
     assert source is not None
-    group.eqns = before + group.eqns
+    group.eqns = [e for e in before if e not in group.affine.pre] + group.eqns
+    group.affine.pre = before
     group.inputs = [source]
     return True
 
