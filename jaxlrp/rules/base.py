@@ -233,10 +233,6 @@ class LinearRule(Rule):
             return "relevance"
         return super().what_it_carries(arriving, layer)
 
-    def kept(self, bias: Any) -> Any:
-        """The bias's part of a denominator, under this rule's policy."""
-        return 0.0 if self.bias == "ignore" else bias
-
     def settle(self, layer: Any, back: Any, kept: Any) -> Any:
         """Finish a rule: `back` (density or relevance) as it is, or with its loss distributed.
 
