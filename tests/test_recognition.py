@@ -436,7 +436,7 @@ def joined_and_scaled(x, w, v, scale):
 
 
 def cut_and_half_scaled(x, w, v, scale):
-    """The parts of what a dense layer makes come together no more."""
+    """The scale of a part belongs to the layer, and what follows does not."""
     a, b = jnp.split(x @ w, [3], -1)
     return jnp.concatenate([jax.nn.relu(a * scale[:3]) @ v, b], -1)
 
@@ -445,7 +445,7 @@ def cut_and_half_scaled(x, w, v, scale):
     ("fn", "expected"),
     [
         (joined_and_scaled, ["dense", "activation", "affine"]),
-        (cut_and_half_scaled, ["dense", "affine", "activation", "dense"]),
+        (cut_and_half_scaled, ["dense", "activation", "dense"]),
     ],
 )
 def test_a_linear_layer_has_one_input_and_one_output(fn, expected):

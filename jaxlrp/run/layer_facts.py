@@ -17,6 +17,7 @@ from jaxlrp.graph.primitives import (
     DEVICE_SUMS,
     LINEAR_CORES,
     MOVES,
+    carrying,
 )
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
@@ -103,7 +104,8 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
         return True
     if eqn.name not in (MOVES | {"select_n"}) - COPIES:
         return False
-    return any(jnp.issubdtype(v.dtype, jnp.floating) and number_of(v) != 0 for v in static)
+    terms = (eqn.inputs[i] for i in carrying(eqn) if eqn.inputs[i].dtype != bool)
+    return any(v in static and number_of(v) != 0 for v in terms)
 
 
 def number_of(value: Value) -> Any:
