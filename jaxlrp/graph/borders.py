@@ -66,7 +66,8 @@ def _is_shifted(bench: Workbench, eqn: Eqn | None) -> bool:
     while eqn is not None and _is_link(bench, eqn):
         if is_literal_shift(bench, eqn):
             return True
-        eqn = bench.activity.active_inputs(eqn)[0].producer
+        active = bench.activity.active_inputs(eqn)
+        eqn = active[0].producer if active else None
     return False
 
 
