@@ -191,7 +191,8 @@ def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarr
         if all(g is None for g in given):
             continue
         for v, back in zip(eqn.inputs, _back(eqn, given), strict=True):
-            counts[v] = counts[v] + back if v in counts else back
+            # Kept small: a count that wraps around to 0 would be a false proof.
+            counts[v] = np.minimum(counts[v] + back, 9) if v in counts else back
     return counts.get(leaf, np.zeros(leaf.shape, np.uint8))
 
 

@@ -348,15 +348,15 @@ def _region_before(
     return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
 
 
-def _fold_before(bench: Workbench, group: Group) -> bool:
-    """Fold the scales, shifts and moves of the core's input into it; whether there are any."""
+def _fold_before(bench: Workbench, group: Group) -> None:
+    """Fold the scales, shifts and moves of the core's input into it."""
     assert group.affine is not None and group.affine.core is not None
     core, operand = group.affine.core, group.affine.operand
     source, before = _region_before(bench, core, operand)
     if not _worth_folding(bench, before):
         source, before = _padding_before(bench, before)
     if len(before) <= len(group.affine.pre):
-        return False  # a sum over weighted elements has its region already
+        return  # a sum over weighted elements has its region already
     group.affine.folds = group.affine.folds and _folds(
         bench, before, core.inputs[operand], input_features(core, operand)
     )
@@ -364,7 +364,6 @@ def _fold_before(bench: Workbench, group: Group) -> bool:
     group.eqns = [e for e in before if e not in group.affine.pre] + group.eqns
     group.affine.pre = before
     group.inputs = [source]
-    return True
 
 
 def _padding_before(bench: Workbench, region: list[Eqn]) -> tuple[Value | None, list[Eqn]]:
