@@ -176,6 +176,30 @@ def test_a_divisor_is_the_gate():
     np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        lambda a: a.T.T,
+        lambda a: a.reshape(12).reshape(3, 4),
+        lambda a: a[:, jnp.arange(3, -1, -1)][:, ::-1],
+        lambda a: jnp.tile(a, (2, 1))[:3],
+        lambda a: a.astype("float32"),
+        lambda a: jax.lax.reduce_precision(a, 8, 20),
+        lambda a: a.astype("bfloat16").T.astype("float32").T,
+    ],
+)
+@pytest.mark.parametrize("gate", [jax.nn.silu, lambda h: 1 / h], ids=["silu", "divisor"])
+def test_a_gate_stays_one_where_it_is_moved_or_rounded(gate, spelt):
+    """As is a signal that was rounded: the cast makes it no activation's output."""
+    w, x = array(4, 4), array(3, 4)
+
+    def fn(x):
+        return spelt(x) * spelt(gate(x @ w))
+
+    relevance = lrp.explain(fn, SIGNAL)(x)
+    np.testing.assert_allclose(relevance, fn(x).astype("float64"), rtol=1e-6)  # casts round
+
+
 def test_a_learned_shift_beside_an_activation_is_a_layer():
     b, x = array(5), array(4, 5)
 

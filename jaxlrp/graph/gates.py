@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
-from jaxlrp.graph.ir import Value
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import COPIES, is_view, rounds
 
 # What is made of a share of a whole by these alone still says how much of the other factor counts:
 # moved, scaled, mixed over heads, renormalised, clipped before it is mixed.
@@ -68,11 +69,18 @@ def _gates(bench: Workbench, group: Group) -> tuple[tuple[int, ...], str]:
 
 def _is_reciprocal(bench: Workbench, value: Value) -> bool:
     """Whether a factor is a number over something: it divides."""
-    group = _maker(bench, value)
-    if group is None or group.kind != "activation" or len(group.eqns) > 1:
+    group = _origin(bench, value)
+    if group is None or group.kind != "activation":
         return False
-    (eqn,) = group.eqns
-    return eqn.name == "div" or (eqn.name == "integer_pow" and eqn.params["y"] == -1)
+    made = [e for e in group.eqns if not _keeps_entries(e)]
+    return len(made) == 1 and (
+        made[0].name == "div" or (made[0].name == "integer_pow" and made[0].params["y"] == -1)
+    )
+
+
+def _keeps_entries(eqn: Eqn) -> bool:
+    """Whether an equation hands entries on, moved or rounded at most."""
+    return is_view(eqn) or eqn.name in COPIES or rounds(eqn)
 
 
 def _bounded(bench: Workbench, value: Value) -> bool:
@@ -82,6 +90,16 @@ def _bounded(bench: Workbench, value: Value) -> bool:
 
 def _maker(bench: Workbench, value: Value) -> Group | None:
     return None if value.producer is None else bench.claimed.get(value.producer)
+
+
+def _origin(bench: Workbench, value: Value) -> Group | None:
+    """The layer that computes a factor: neither moving its entries nor rounding them does."""
+    while (group := _maker(bench, value)) is not None:
+        moves = group.kind == "structural" or all(map(_keeps_entries, group.eqns))
+        if not moves or len(group.inputs) != 1:
+            return group
+        (value,) = group.inputs
+    return None
 
 
 def _is_share(bench: Workbench, value: Value) -> bool:
@@ -99,5 +117,5 @@ def _is_share(bench: Workbench, value: Value) -> bool:
 
 
 def _activated(bench: Workbench, value: Value) -> bool:
-    group = _maker(bench, value)
+    group = _origin(bench, value)
     return group is not None and group.kind == "activation"
