@@ -11,9 +11,9 @@ from jaxlrp.errors import (
     TargetError,
     UnsupportedPrimitiveError,
 )
-from jaxlrp.explain import explain, ledger, plan, relevance_vjp, value_and_relevance
 from jaxlrp.graph.register import register_primitive
-from jaxlrp.rulemap import RuleMap
+from jaxlrp.planning.rulemap import RuleMap
+from jaxlrp.planning.selectors import all_of, first, inside, kind, last
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
@@ -42,7 +42,7 @@ from jaxlrp.rules import (
     ZBox,
     ZPlus,
 )
-from jaxlrp.selectors import all_of, first, inside, kind, last
+from jaxlrp.transforms import explain, ledger, plan, relevance_vjp, value_and_relevance
 
 __version__ = "0.1.0"
 

@@ -6,13 +6,14 @@ stabiliser and `bias` the bias policy of all linear layers ("absorb", "ignore" o
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from jaxlrp.coefficients import SignalIs
-from jaxlrp.graph.gates import KEEPS_SHARES
-from jaxlrp.graph.groups import KINDS
-from jaxlrp.rulemap import RuleMap
+from jaxlrp.graph.kinds import KINDS
+from jaxlrp.planning.coefficients import SignalIs
+from jaxlrp.planning.roles import SoftmaxOfProduct, Summand
+from jaxlrp.planning.rulemap import RuleMap
+from jaxlrp.planning.selectors import Selector as _Selector
+from jaxlrp.planning.selectors import first, kind
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
@@ -31,8 +32,6 @@ from jaxlrp.rules import (
     ZPlus,
 )
 from jaxlrp.rules.base import BiasPolicy
-from jaxlrp.selectors import Selector as _Selector
-from jaxlrp.selectors import first, kind
 
 __all__ = [
     "attn_lrp",
@@ -218,7 +217,7 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     Source: Ali et al. 2022.
     """
     gates = {
-        _SoftmaxOfProduct(): Stop(),
+        SoftmaxOfProduct(): Stop(),
         kind("product"): SignalTakesAll(),
         kind("matmul"): SignalTakesAll(),
     }
@@ -248,7 +247,7 @@ def lstm_lrp_all(
     rule = SignalTakesAll() if product is None else product
     entries: dict[_Selector, Rule] = {
         **_linear(epsilon, bias),
-        _Summand(): Epsilon(0.0, bias=bias),
+        Summand(): Epsilon(0.0, bias=bias),
         kind("product"): rule,
     }
     return RuleMap(entries, "lstm_lrp_all")
@@ -272,64 +271,3 @@ def mamba_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
         **{SignalIs(n): SignalTakesAll(signal=n) for n in range(_MOST_FACTORS)},
     }
     return RuleMap(entries, "mamba_lrp")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Summand(_Selector):
-    """Dense layers and convolutions read by sums alone, and sums read by shifts alone.
-
-    What they are a summand of stabilises the whole once.
-    """
-
-    def select(self, layers: Any) -> frozenset[int]:
-        found = set()
-        for index, layer in enumerate(layers.layers):
-            whole = {"dense": "add", "conv": "add", "add": "affine"}.get(layer.kind)
-            if whole is None or index in layers.sinks:
-                continue
-            readers, stack, seen = set(), list(layers.feeds[index]), set()
-            while stack:
-                reader = stack.pop()
-                if reader in seen:
-                    continue
-                seen.add(reader)
-                if layers.layers[reader].kind == "structural":
-                    stack.extend(layers.feeds[reader])
-                else:
-                    readers.add(layers.layers[reader].kind)
-            if readers == {whole}:
-                found.add(index)
-        return frozenset(found)
-
-    def __repr__(self) -> str:
-        return "a summand"
-
-
-@dataclasses.dataclass(frozen=True)
-class _SoftmaxOfProduct(_Selector):
-    """Softmax layers whose output is a factor of a product of two active values.
-
-    It may be moved, scaled, clipped, mixed over heads or renormalised on the way.
-    """
-
-    def select(self, layers: Any) -> frozenset[int]:
-        found = set()
-        for index, layer in enumerate(layers.layers):
-            if layer.kind != "softmax":
-                continue
-            stack, seen = [(reader, False) for reader in layers.feeds[index]], set()
-            while stack:
-                reader, mixed = stack.pop()
-                if (reader, mixed) in seen:
-                    continue
-                seen.add((reader, mixed))
-                kind_ = layers.layers[reader].kind
-                if kind_ in ("matmul", "product"):
-                    found.add(index)
-                elif kind_ in KEEPS_SHARES and not (kind_ == "activation" and mixed):
-                    after = mixed or kind_ == "dense"
-                    stack.extend((further, after) for further in layers.feeds[reader])
-        return frozenset(found)
-
-    def __repr__(self) -> str:
-        return "softmax that feeds a product"

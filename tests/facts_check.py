@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import compat
-from jaxlrp.graph import control
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.axes import Statics
 from jaxlrp.graph.intervals import Intervals
 from jaxlrp.graph.ir import Literal
@@ -83,8 +83,8 @@ def _body(body, values, env, visit, made_of):
 
 def _scan(eqn, values, env, visit):
     (body,) = eqn.bodies
-    n_consts, n_carry = control.scan_parts(eqn, body)
-    length = control.scan_length(eqn)
+    n_consts, n_carry = control_flow.scan_parts(eqn, body)
+    length = control_flow.scan_length(eqn)
     consts, carry = values[:n_consts], values[n_consts : n_consts + n_carry]
     sequences, stacked = values[n_consts + n_carry :], []
     order = range(length)[::-1] if eqn.params["reverse"] else range(length)

@@ -3,6 +3,7 @@
 The groups are made by hand from a traced function: all equations that depend on the input.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -15,6 +16,7 @@ import jaxlrp as lrp
 from jaxlrp.graph.groups import Affine, Group
 from jaxlrp.graph.primitives import LINEAR_CORES
 from jaxlrp.graph.trace import trace
+from jaxlrp.planning.layers import Layer
 from jaxlrp.run import evaluate
 from jaxlrp.run.view import View
 from tests import reference
@@ -125,6 +127,14 @@ RULES = {
 }
 
 
+def layer_of(group, carries, nonnegative=False):
+    """A group as a layer at which relevance arrives."""
+    (output,) = group.outputs
+    like = Layer(group.kind, "layer", output.shape, output.dtype, "", lrp.Epsilon(), "", 1)
+    given = {"group": group, "arriving": "relevance", "carries": carries}
+    return dataclasses.replace(like, **given, nonnegative=nonnegative)
+
+
 def region_of(fn, x):
     """Everything in `fn` that depends on x as one group, and the arrays that it reads."""
     graph, consts, _ = trace(lambda x: [fn(x)], [x], [("x",)])
@@ -169,7 +179,7 @@ def test_a_region(name, rule):
         for bias in ("absorb", "ignore", "distribute") if not known else ("absorb",):
             chosen = ours(bias=bias)
             carries = chosen.what_it_carries("relevance", None)
-            view = View(group, (x,), statics, z, relevance, "relevance", carries, known, True)
+            view = View(layer_of(group, carries, nonnegative=known), (x,), statics, z, relevance)
             actual = chosen.propagate(view) * (x if carries == "density" else 1.0)
             expected = reference.apply_rule(theirs, layer, x, relevance, bias=bias)
             assert_close(actual, expected, tolerance=1e-10, what=f"{name}, {rule}, {bias}, {known}")
@@ -182,7 +192,7 @@ def test_the_maps_of_a_region(name):
     group, statics = region_of(jax.vmap(fn), x)
     matrix = dense_layer(fn, shape).matrix
     z = jax.vmap(fn)(x)
-    view = View(group, (jnp.asarray(x),), statics, z, z, "relevance", "density", False, True)
+    view = View(layer_of(group, "density", nonnegative=False), (jnp.asarray(x),), statics, z, z)
     up, down = reference.positive(matrix), reference.negative(matrix)
     maps = {
         "signed": (view.map(signed=2), 2 * matrix),
@@ -224,7 +234,7 @@ def test_arrays_as_bounds_refer_to_the_value_before_the_region():
     group, statics = region_of(jax.vmap(fn), x)
     z = jax.vmap(fn)(x)
     relevance = RNG.normal(size=z.shape)
-    view = View(group, (x,), statics, z, relevance, "relevance", "relevance", False, True)
+    view = View(layer_of(group, "relevance", nonnegative=False), (x,), statics, z, relevance)
     actual = lrp.ZBox(low, high).propagate(view)
     rule = functools.partial(reference.zbox_rule, low=low.reshape(-1), high=high.reshape(-1))
     expected = reference.apply_rule(rule, dense_layer(fn, shape), x, relevance)
@@ -239,7 +249,7 @@ def test_relative_epsilon_finds_the_features_behind_moves():
     group, statics = region_of(fn, x)
     z = fn(x)
     relevance = RNG.normal(size=z.shape)
-    view = View(group, (x,), statics, z, relevance, "relevance", "density", False, True)
+    view = View(layer_of(group, "density", nonnegative=False), (x,), statics, z, relevance)
     actual = x * lrp.Epsilon(0.5, relative=True).propagate(view)
     layer = reference.dense_layer(K[:, 1:][:, ::-1], SHIFT5[:4])
     rule = functools.partial(reference.epsilon_rule, epsilon=0.5, relative=True)

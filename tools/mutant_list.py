@@ -559,19 +559,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "linear_regions.py::test_relative_epsilon_finds_the_features_behind_moves",
     ),
     Mutant(
-        "run/edges.py",
+        "planning/edges.py",
         "and layer.output not in self.plan.found.outputs\n",
         "",
         "linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
     ),
     Mutant(
-        "run/edges.py",
+        "planning/edges.py",
         "and all(_kills_negative(r) for r in readers)",
         "and any(_kills_negative(r) for r in readers)",
         "linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
     ),
     Mutant(
-        "run/edges.py",
+        "planning/edges.py",
         'if what == "relevance" or value not in self.edges:',
         "if value not in self.edges:",
         "linear_rules.py::test_a_residual_branch",

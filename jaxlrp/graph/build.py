@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import compat
-from jaxlrp.graph import control
+from jaxlrp.graph import control_flow
+from jaxlrp.graph.desugar import spelled_out
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
-from jaxlrp.graph.spelling import spelled_out
 
 
 def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
@@ -84,7 +84,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
                 if bodies := compat.bodies(eqn):
                     whole = caller or eqn.source_info
                     node.bodies = tuple(body(closed, inner_scope, whole) for closed in bodies)
-                    control.bind_operands(node)
+                    control_flow.bind_operands(node)
                 eqns.append(node)
             env.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from jaxlrp.graph import control
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
 F = TypeVar("F")
@@ -66,9 +66,9 @@ def _through_bodies(
 ) -> None:
     found: dict[Value, F] = {}
     for body in eqn.bodies:
-        for outside, inside in control.operands(eqn, body):
+        for outside, inside in control_flow.operands(eqn, body):
             known[inside] = flow.enter(eqn, look(outside), inside)
-        back = control.feedback(eqn, body)
+        back = control_flow.feedback(eqn, body)
         turn, changed = 0, True
         while changed:
             solve(body.eqns, flow, known)
@@ -80,7 +80,7 @@ def _through_bodies(
                     known[before], changed = flow.widen(old, new, turn), True
             turn += 1
         begins = dict(back) if _may_be_skipped(eqn) else {}
-        for inside, outside in control.results(eqn, body):
+        for inside, outside in control_flow.results(eqn, body):
             fact = look(inside)
             if inside in begins:  # no iteration: the carry comes out as it went in
                 fact = flow.join(fact, known[begins[inside]])
@@ -92,7 +92,7 @@ def _through_bodies(
 
 
 def _may_be_skipped(eqn: Eqn) -> bool:
-    return eqn.name == "scan" and control.scan_length(eqn) == 0
+    return eqn.name == "scan" and control_flow.scan_length(eqn) == 0
 
 
 def spread_back(
@@ -108,15 +108,15 @@ def spread_back(
             marked.update(step(eqn))
             continue
         for body in eqn.bodies:
-            found = {i for i, o in control.results(eqn, body) if o in marked}
+            found = {i for i, o in control_flow.results(eqn, body) if o in marked}
             while True:
                 marked.update(found & allowed)
                 spread_back(body, marked, step, allowed)
-                back = control.feedback(eqn, body)
+                back = control_flow.feedback(eqn, body)
                 found = {o for o, i in back if i in marked and o not in marked}
                 if not found & allowed:
                     break
-            pairs = control.operands(eqn, body)
+            pairs = control_flow.operands(eqn, body)
             marked.update(o for o, i in pairs if i in marked and o in allowed)
 
 
@@ -125,10 +125,10 @@ class Origins:
 
     def __init__(self, graph: Graph):
         self._carried: dict[Value, Value] = {}  # a body's input: what it is in the next iteration
-        for inner in control.graphs(graph):
+        for inner in control_flow.graphs(graph):
             for eqn in inner.eqns:
                 for body in eqn.bodies:
-                    self._carried.update((b, a) for a, b in control.feedback(eqn, body))
+                    self._carried.update((b, a) for a, b in control_flow.feedback(eqn, body))
 
     def before(self, value: Value) -> Iterator[Value]:
         """The values from which a value is made at once."""
@@ -139,7 +139,9 @@ class Origins:
             if value in self._carried:
                 yield self._carried[value]
         elif eqn.bodies:
-            yield from (o for b in eqn.bodies for o, out in control.results(eqn, b) if out is value)
+            yield from (
+                o for b in eqn.bodies for o, out in control_flow.results(eqn, b) if out is value
+            )
             if eqn.name == "cond":
                 yield eqn.inputs[0]
         else:

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.kinds import is_product, kinds_that
 from jaxlrp.graph.primitives import COPIES, is_view, rounds
 
-# What is made of a share of a whole by these alone still says how much of the other factor counts:
-# moved, scaled, mixed over heads, renormalised, clipped before it is mixed.
-KEEPS_SHARES = frozenset("structural affine dense reduce avg_pool norm activation".split())
+# What is made of a share of a whole by these alone still says how much of the other factor counts.
+_KEEPS_SHARES = kinds_that("keeps_shares")
 
 
 def find(bench: Workbench) -> None:
     for group in bench.groups:
-        if group.kind in ("product", "matmul") and len(group.inputs) > 1:
+        if is_product(group.kind) and len(group.inputs) > 1:
             group.gates, group.gate_by = _gates(bench, group)
             if group.gate_by or group.kind == "product":
                 group.note = _note(group)
@@ -109,7 +109,7 @@ def _is_share(bench: Workbench, value: Value) -> bool:
         if group.kind == "softmax":
             return True
         mixed_before = clipped and group.kind == "dense"
-        if group.kind not in KEEPS_SHARES or len(group.inputs) != 1 or mixed_before:
+        if group.kind not in _KEEPS_SHARES or len(group.inputs) != 1 or mixed_before:
             return False
         clipped = clipped or group.kind == "activation"
         value = group.inputs[0]

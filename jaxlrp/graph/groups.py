@@ -11,23 +11,6 @@ from jaxlrp.graph.axes import Statics
 from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
-KINDS = (
-    "dense",
-    "conv",
-    "embed",
-    "matmul",
-    "product",
-    "add",
-    "activation",
-    "softmax",
-    "norm",
-    "affine",
-    "avg_pool",
-    "max_pool",
-    "reduce",
-    "structural",
-)
-
 
 @dataclasses.dataclass(eq=False)
 class Entry:

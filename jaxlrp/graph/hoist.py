@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import compat
-from jaxlrp.graph import control
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.affine import affine_operand, is_literal_scale, is_literal_shift
 from jaxlrp.graph.affine import leads_into_nonlinearity as meets_nonlinearity
 from jaxlrp.graph.build import equations
@@ -53,7 +53,7 @@ def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
     The graph is changed in place: the same values are made by the same equations in another order.
     """
     found = False
-    for one in list(control.graphs(graph)):
+    for one in list(control_flow.graphs(graph)):
         seeded = (
             outputs if one is graph else [v for v in one.outputs if v in facts.activity.reached]
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxlrp import compat
 
 
@@ -155,3 +157,8 @@ def _needed(eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
             kept.append(eqn)
             live.update(eqn.inputs)
     return kept[::-1]
+
+
+def is_low(dtype: Any) -> bool:
+    """Whether a type is a floating one narrower than 32 bits."""
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4

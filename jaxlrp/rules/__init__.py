@@ -1,18 +1,12 @@
 """The rules: mathematics, with equations and sources. Nothing here knows a jaxpr."""
 
 from jaxlrp.rules.activations import BetaSmooth, Deconvnet, GuidedBackprop
-from jaxlrp.rules.base import (
-    Contributions,
-    LayerView,
-    LinearMap,
-    LinearRule,
-    Rule,
-    SplitMap,
-)
+from jaxlrp.rules.base import LinearRule, Rule
 from jaxlrp.rules.bilinear import Proportional, SignalTakesAll, Uniform
 from jaxlrp.rules.elementary import Detach, Follow, Gradient, Pass, Stop, Taylor, WinnerTakesAll
 from jaxlrp.rules.epsilon import Epsilon
 from jaxlrp.rules.first_layer import Flat, WSquare, ZBox
+from jaxlrp.rules.layer_view import Contributions, LayerView, LinearMap, SplitMap
 from jaxlrp.rules.positive import AlphaBeta, Gamma, ZPlus
 
 __all__ = [

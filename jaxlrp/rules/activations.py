@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxlrp.rules.base import Carries, Rule, check_number
+from jaxlrp.rules.base import Rule, check_number
+from jaxlrp.rules.layer_view import Carries, LayerView
 
 _ACTIVATION = frozenset({"activation"})
 
@@ -28,7 +29,7 @@ class Deconvnet(Rule):
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         if not layer.is_relu:
             return layer.vjp(layer.relevance, detach=False)
         return jnp.maximum(layer.relevance, 0.0)
@@ -45,7 +46,7 @@ class GuidedBackprop(Rule):
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         arrived = jnp.maximum(layer.relevance, 0.0) if layer.is_relu else layer.relevance
         return layer.vjp(arrived, detach=False)
 
@@ -66,7 +67,7 @@ class BetaSmooth(Rule):
     def __post_init__(self) -> None:
         check_number(self, "beta", self.beta)
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         if not layer.is_relu:
             return layer.vjp(layer.relevance, detach=False)
         return jax.nn.sigmoid(self.beta * layer.x) * layer.relevance

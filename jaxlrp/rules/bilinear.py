@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import Rule, check_number
+from jaxlrp.rules.layer_view import LayerView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,11 @@ class Uniform(Rule):
 
     fits: ClassVar[frozenset[str] | None] = frozenset({"matmul", "product"})
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         return _shared(layer, 1 / layer.factors)
 
 
-def _shared(layer: Any, share: Any, signals: Container[int] | None = None) -> Any:
+def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None) -> Any:
     """`share` of what arrives to each factor, or to each of the signals."""
     back = layer.vjp(layer.over(layer.z, share=share))
     if not isinstance(back, tuple):
@@ -68,7 +69,7 @@ class SignalTakesAll(Rule):
                 "graph decide."
             )
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         if not isinstance(layer.x, tuple):
             return Uniform().propagate(layer)
         signals = [i for i in range(len(layer.x)) if i not in layer.gates]
@@ -102,7 +103,7 @@ class Proportional(Rule):
     def __post_init__(self) -> None:
         check_number(self, "epsilon", self.epsilon)
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         inputs = layer.x if isinstance(layer.x, tuple) else (layer.x,)
         powers = layer.powers or (1,) * len(inputs)
         shares = [

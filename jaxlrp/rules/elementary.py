@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
-from jaxlrp.rules.base import Carries, Rule
+from jaxlrp.rules.base import Rule
+from jaxlrp.rules.layer_view import Carries, LayerView, PlannedLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +22,15 @@ class Pass(Rule):
     """
 
     carries: ClassVar[Carries] = "relevance"
+    passes: ClassVar[bool] = True
 
-    def what_it_carries(self, arriving: Carries, layer: Any) -> Carries:
-        if type(self).propagate is not Pass.propagate:
+    def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:
+        if not self.passes:
             return super().what_it_carries(arriving, layer)
         # f(x)/x carries a density through an activation with f(0) = 0 and loses nothing.
         return arriving if layer.kind == "activation" and layer.zero_at_zero else "relevance"
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         if layer.carries == "density":
             return layer.secant(layer.density)
         return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
@@ -40,12 +42,13 @@ class Follow(Rule):
 
     carries: ClassVar[Carries] = "same"
     fits: ClassVar[frozenset[str] | None] = frozenset({"structural"})
+    follows: ClassVar[bool] = True
 
     @property
     def plain(self) -> bool:
         return True
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         if layer.arriving == "relevance" and layer.transport == "scale":
             return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
         return layer.vjp(layer.arrived)
@@ -57,7 +60,7 @@ class Stop(Rule):
 
     carries: ClassVar[Carries] = "density"
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         return jax.tree.map(jnp.zeros_like, layer.x)
 
 
@@ -73,7 +76,7 @@ class Gradient(Rule):
     carries: ClassVar[Carries] = "relevance"
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         return layer.vjp(layer.relevance, detach=False)
 
 
@@ -89,7 +92,7 @@ class Taylor(Rule):
     def plain(self) -> bool:
         return True
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         return layer.vjp(layer.over(layer.z))
 
 
@@ -115,7 +118,7 @@ class Detach(Rule):
     def plain(self) -> bool:
         return self.bias == "absorb"
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         if self.bias == "ignore":
             return layer.vjp(layer.over(layer.linear))
         return layer.vjp(layer.over(layer.z, bias=layer.bias))
@@ -128,5 +131,5 @@ class WinnerTakesAll(Rule):
     carries: ClassVar[Carries] = "same"
     fits: ClassVar[frozenset[str] | None] = frozenset({"max_pool"})
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         return layer.route(layer.arrived)

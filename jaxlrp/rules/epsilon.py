@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from jaxlrp.rules.base import LinearRule
+from jaxlrp.rules.layer_view import LayerView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Epsilon(LinearRule):
         zero = isinstance(self.epsilon, (int, float)) and self.epsilon == 0
         return zero and self.bias == "absorb"
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         z, bias = (layer.linear, 0.0) if self.bias == "ignore" else (layer.z, layer.bias)
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon
         s = layer.over(z, bias=bias, epsilon=epsilon)

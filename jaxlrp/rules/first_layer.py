@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
-from jaxlrp.rules.base import BiasPolicy, Carries, LinearRule
+from jaxlrp.rules.base import BiasPolicy, LinearRule
+from jaxlrp.rules.layer_view import Carries, LayerView
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +49,7 @@ class ZBox(LinearRule):
     def __hash__(self) -> int:
         return hash((type(self), self.epsilon, self.bias))
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         # (x - l)W+ + (x - h)W-: xW - lW+ - hW- would be a difference of large numbers.
         above = layer.x - layer.constant(self.low)
         below = layer.x - layer.constant(self.high)
@@ -72,7 +73,7 @@ class WSquare(LinearRule):
 
     carries: ClassVar[Carries] = "relevance"
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         squares = layer.squares()
         z = squares(layer.constant(1.0))
         bias = 0.0 if self.bias == "ignore" else layer.bias**2
@@ -92,7 +93,7 @@ class Flat(LinearRule):
 
     carries: ClassVar[Carries] = "relevance"
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         ones = layer.ones()
         count = ones(layer.constant(1.0))
         s = layer.over(count, epsilon=self.epsilon)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
-from jaxlrp.rules.base import LinearRule, check_number, choose
+from jaxlrp.rules.arithmetic import choose
+from jaxlrp.rules.base import LinearRule, check_number
+from jaxlrp.rules.layer_view import LayerView
 
 
 def positive_part(b: Any) -> Any:
@@ -51,7 +53,7 @@ class AlphaBeta(LinearRule):
                     f"{difference:g}, and must be 1 for relevance to be conserved."
                 )
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         found = layer.contributions()
         bias = 0.0 if self.bias == "ignore" else layer.bias
         p, bias_p = found.positive, positive_part(bias)
@@ -74,7 +76,7 @@ class ZPlus(LinearRule):
     decomposition, Pattern Recognition 65, 2017, section 4.1.
     """
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         return AlphaBeta(1.0, 0.0, epsilon=self.epsilon, bias=self.bias).propagate(layer)
 
 
@@ -96,7 +98,7 @@ class Gamma(LinearRule):
         super().__post_init__()
         check_number(self, "gamma", self.gamma)
 
-    def propagate(self, layer: Any) -> Any:
+    def propagate(self, layer: LayerView) -> Any:
         g, ignore = self.gamma, self.bias == "ignore"
         linear = layer.linear if ignore else layer.z - layer.bias
         p, q = self._contributions(layer, linear)
@@ -113,7 +115,7 @@ class Gamma(LinearRule):
         return self.settle(layer, self._back(layer, s, upper), s * z)
 
     @staticmethod
-    def _contributions(layer: Any, linear: Any) -> tuple[Any, Any]:
+    def _contributions(layer: LayerView, linear: Any) -> tuple[Any, Any]:
         """Positive and negative contributions p and q, from one product and a difference.
 
         The difference is rounded in units of a = |x||W|. Of the two the one that counts is added
@@ -126,7 +128,7 @@ class Gamma(LinearRule):
         a = layer.map(absolute=1)(jax.tree.map(jnp.abs, layer.x))
         return (linear + a) / 2, (linear - a) / 2
 
-    def _back(self, layer: Any, s: Any, upper: Any) -> Any:
+    def _back(self, layer: LayerView, s: Any, upper: Any) -> Any:
         g = self.gamma
         if layer.nonnegative:
             if not layer.sign_split:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
-from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.ir import Eqn, Literal, Value, is_low
 from jaxlrp.graph.primitives import carrying
 
 Env = dict[Value, Any]
@@ -78,11 +78,6 @@ def held_value(x: Any, mark: Any) -> Any:
 
     call.defvjp(lambda x, mark: (x, None), lambda _, arrived: (None, None))
     return call(x, mark)
-
-
-def is_low(dtype: Any) -> bool:
-    """Floating types narrower than 32 bits."""
-    return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4
 
 
 def widen(x: Any) -> Any:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxlrp.run.plan import Layer
+from jaxlrp.planning.layers import Layer
 
 # Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
 ACCOUNT = 4

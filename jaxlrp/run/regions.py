@@ -8,62 +8,54 @@ lowers the first and reuses it. Operation by operation, outside `jit`, nothing w
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
 from jaxlrp import compat
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Region, Value
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
 from jaxlrp.rules import Rule
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.plan import Layer, Plan, group_of
 from jaxlrp.run.probes import Probes
 from jaxlrp.run.schedule import Step
+from jaxlrp.run.state import RunState
 
-if TYPE_CHECKING:
-    from jaxlrp.run.forward import Carrier
-
-
-class Calls:
-    """The functions that run calls which are alike, by what the calls have in common."""
-
-    def __init__(self) -> None:
-        self.sharing = compat.is_staging()
-        self._functions: dict[Hashable, Callable[..., list[Any]]] = {}
-
-    def share(self, key: Hashable, function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        """The function of an earlier call that is alike, or else this one."""
-        if key not in self._functions:
-            self._functions[key] = jax.jit(function)
-        return self._functions[key]
+RunStep = Callable[[RunState, Step, Env], None]
 
 
 def run(
-    steps: Sequence[Step], env: Env, carrier: Carrier, wanted: set[Value], depth: int = 0
+    steps: Sequence[Step],
+    env: Env,
+    state: RunState,
+    wanted: set[Value],
+    run_step: RunStep,
+    depth: int = 0,
 ) -> None:
     """Run steps in order; neighbours that stand in one region at this depth go together."""
     last_read = {v: n for n, step in enumerate(steps) for v in step.reads}
     index = 0
     while index < len(steps):
-        region = _unit(steps[index], carrier, depth)
+        region = _unit(steps[index], state, depth)
         if region is None:
-            carrier.run_step(steps[index], env)
+            run_step(state, steps[index], env)
             index += 1
             continue
         end = index
-        while end < len(steps) and _unit(steps[end], carrier, depth) is region:
+        while end < len(steps) and _unit(steps[end], state, depth) is region:
             end += 1
         body = steps[index:end]
         written = dict.fromkeys(v for step in body for v in step.writes)
         results = [v for v in written if v in wanted or last_read.get(v, -1) >= end]
-        _run_together(body, env, carrier, results, region, depth + 1)
+        _run_together(body, env, state, results, region, run_step, depth + 1)
         index = end
 
 
-def _unit(step: Step, carrier: Carrier, depth: int) -> Region | None:
+def _unit(step: Step, state: RunState, depth: int) -> Region | None:
     units = step.units
-    if not carrier.calls.sharing:
+    if not state.calls.sharing:
         units = [r for r in units if r.settings is not None]
     return units[depth] if depth < len(units) else None
 
@@ -71,28 +63,29 @@ def _unit(step: Step, carrier: Carrier, depth: int) -> Region | None:
 def _run_together(
     body: Sequence[Step],
     env: Env,
-    carrier: Carrier,
+    state: RunState,
     results: Sequence[Value],
     region: Region,
+    run_step: RunStep,
     depth: int,
 ) -> None:
     written = {v for step in body for v in step.writes}
     read = dict.fromkeys(v for step in body for v in step.reads)
     inputs = [v for v in read if v not in written and v in env]
-    layers = _layers_in(carrier.plan, body)
-    mine = carrier.probes.of(layers)
+    layers = _layers_in(state.plan, body)
+    mine = state.probes.of(layers)
 
     def function(values: list[Any], arrays: list[Any]) -> list[Any]:
         inner: Env = dict(zip(inputs, values, strict=True))
-        run(body, inner, carrier.within(mine.filled(arrays)), set(results), depth)
+        run(body, inner, state.within(mine.filled(arrays)), set(results), run_step, depth)
         return [inner[v] for v in results]
 
     if region.settings is not None:
         function = jax.checkpoint(function, **region.settings)
-    shared = carrier.calls.sharing and region in carrier.plan.found.calls
+    shared = state.calls.sharing and region in state.plan.found.calls
     if shared and not any(_is_traced(layer.rule) for layer in layers):
-        key = _alike(body, carrier, inputs, results, mine, region)
-        function = carrier.calls.share(key, function)
+        key = _alike(body, state, inputs, results, mine, region)
+        function = state.calls.share(key, function)
     outputs = function([env[v] for v in inputs], mine.arrays())
     env.update(zip(results, outputs, strict=True))
 
@@ -114,7 +107,7 @@ def _is_traced(rule: Rule) -> bool:
 
 def _alike(
     body: Sequence[Step],
-    carrier: Carrier,
+    state: RunState,
     inputs: Sequence[Value],
     results: Sequence[Value],
     probes: Probes,
@@ -122,14 +115,14 @@ def _alike(
 ) -> Hashable:
     """What two calls must have in common for one function to run both."""
     number = {v: n for n, v in enumerate(inputs)}
-    parts: list[Hashable] = [carrier.plan.found.calls[region]]
+    parts: list[Hashable] = [state.plan.found.calls[region]]
     for step in body:
         for value in step.writes:
             number.setdefault(value, len(number))
         what = _of_layer(step.layer, probes) if step.layer is not None else _of_eqn(step)
         reads = tuple(number.get(v) for v in step.reads)
         parts.append((what, reads, tuple(number[v] for v in step.writes)))
-    parts.append(tuple(carrier.plan.edges.get(v) for v in number))
+    parts.append(tuple(state.plan.edges.get(v) for v in number))
     parts.append(tuple(number[v] for v in results))
     return tuple(parts)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from jaxlrp.graph import control
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
-from jaxlrp.run.plan import Layer, Plan, group_of
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
     for eqn in reversed(graph.eqns):
         if eqn in last:
             group = group_of(last[eqn])
-            reads = [*group.inputs, *group.statics, *control.free_values(eqn)]
+            reads = [*group.inputs, *group.statics, *control_flow.free_values(eqn)]
             steps.append(Step(last[eqn], None, reads, group.outputs, units(eqn)))
             needed.update(reads)
         writes = [v for v in eqn.outputs if v in needed and v not in made]

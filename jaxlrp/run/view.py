@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
-from jaxlrp.graph.groups import Group
 from jaxlrp.graph.primitives import WINDOW_WINNERS
-from jaxlrp.rules.base import choose, safe_divide, stabilise, times
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.rules.arithmetic import choose, safe_divide, stabilise, times
+from jaxlrp.rules.layer_view import Carries
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.layer_facts import bias_of, constant, feature_axes, has_bias
@@ -23,29 +24,20 @@ from jaxlrp.run.signs import Split
 
 
 class View:
-    """One layer while relevance passes it; see `jaxlrp.rules.base.LayerView`."""
+    """One layer while relevance passes it; see `jaxlrp.rules.LayerView`."""
 
     def __init__(
-        self,
-        group: Group,
-        inputs: tuple[Any, ...],
-        statics: Env,
-        output: Any,
-        arrived: Any,
-        arriving: str,
-        carries: str,
-        nonnegative: bool,
-        sign_split: bool,
+        self, layer: Layer, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
     ):
-        self._group = group
+        self._group = group = group_of(layer)
         self._inputs = inputs
         self._statics = statics
+        self._proven = layer.nonnegative
         self.z = output
         self.arrived = arrived
-        self.arriving = arriving
-        self.carries = carries
-        self._proven = nonnegative
-        self.sign_split = sign_split
+        self.arriving: Carries = layer.arriving
+        self.carries: Carries = layer.carries
+        self.sign_split = layer.sign_split
         self.gate = group.gate
         self.is_relu = group.is_relu
         self.transport = group.transport
@@ -242,7 +234,7 @@ class View:
 
 
 class Contributions:
-    """Positive and negative contributions of a layer; see `jaxlrp.rules.base.Contributions`."""
+    """Positive and negative contributions of a layer; see `jaxlrp.rules.Contributions`."""
 
     def __init__(self, view: View):
         self._x = view.x

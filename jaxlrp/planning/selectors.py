@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxlrp import compat
 from jaxlrp.errors import SelectorError
-from jaxlrp.graph.groups import KINDS
+from jaxlrp.graph.kinds import KINDS
 
 
 class Selector:

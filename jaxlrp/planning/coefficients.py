@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from jaxlrp.selectors import LayerGraph, Selector
+from jaxlrp.graph.kinds import is_product, kinds_that
+from jaxlrp.planning.selectors import LayerGraph, Selector
 
 # What carries on what it was given, and what computes something new from it.
-_CARRIES = frozenset("structural affine add reduce avg_pool norm".split())
-_COMPUTES = frozenset("dense conv".split())
-_PRODUCTS = ("product", "matmul")
+_CARRIES = kinds_that("hands_on")
+_COMPUTES = frozenset({"dense", "conv"})
 # What shows a gate that is one here too.
 _SHOWN = frozenset({"divides", "bounds", "share"})
 
@@ -43,7 +43,7 @@ def _signals(layers: LayerGraph) -> dict[int, int]:
     products = {
         i: list(range(len(layers.makers[i])))
         for i, layer in enumerate(layers.layers)
-        if layer.kind in _PRODUCTS and len(layers.makers[i]) > 1
+        if is_product(layer.kind) and len(layers.makers[i]) > 1
     }
     signals: dict[int, int] = {}
     for index, factors in products.items():

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlrp.errors import RuleError
+from jaxlrp.graph.kinds import kinds_that
+from jaxlrp.planning.selectors import kind
 from jaxlrp.rules import Rule
-from jaxlrp.rules.base import LINEAR_KINDS
-from jaxlrp.selectors import kind
 
 
 class RuleMap(Mapping[Any, Rule]):
@@ -68,7 +68,7 @@ def as_rule_map(rules: Any) -> RuleMap:
     if isinstance(rules, RuleMap):
         return rules
     if isinstance(rules, Rule):
-        return RuleMap({kind(k): rules for k in sorted(LINEAR_KINDS)}, name=str(rules))
+        return RuleMap({kind(k): rules for k in sorted(kinds_that("linear"))}, name=str(rules))
     if isinstance(rules, Mapping):
         return RuleMap(rules)
     raise RuleError(

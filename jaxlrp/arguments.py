@@ -1,4 +1,4 @@
-"""One call of a transformation: its arguments checked, its function traced and planned."""
+"""The arguments of one call checked, and the function traced and planned for them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp import compat, wrt
+from jaxlrp import compat
 from jaxlrp.errors import InputError
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.ir import Value
 from jaxlrp.graph.trace import trace
-from jaxlrp.rulemap import RuleMap
-from jaxlrp.run import forward
-from jaxlrp.run.plan import Layer, Plan, group_of, make_plan
-from jaxlrp.run.probes import Probes
+from jaxlrp.planning.inner_values import choose_inner
+from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.planner import make_plan
+from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.rulemap import RuleMap
+from jaxlrp.run.bound_call import BoundCall
 
 ArgNums = int | Sequence[int]
 
@@ -36,48 +38,6 @@ class Request:
     layers: tuple[Any, ...] | None = None
     check_finite: bool = False
     seed: str = "density"
-
-
-@dataclasses.dataclass
-class Call:
-    """A planned function with the arrays that it runs on."""
-
-    plan: Plan
-    outputs: list[Value]
-    aux: list[Value]
-    arrays: list[Any]
-    consts: list[Any]
-    explained_tree: Any  # of the explained argument; None: relevance is returned by name
-    out_tree: Any
-    aux_tree: Any
-
-    @property
-    def graph(self) -> Graph:
-        return self.plan.graph
-
-    def _env(self) -> dict[Value, Any]:
-        env: dict[Value, Any] = dict(zip(self.graph.inputs, self.arrays, strict=True))
-        env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
-        return env
-
-    def primals(self) -> list[Any]:
-        """The arrays that are explained."""
-        return forward.before(self.plan, self._env())
-
-    def explained(self, relevance: Sequence[Any]) -> Any:
-        """Relevance in the shape that the caller gets it."""
-        if self.explained_tree is not None:
-            return jax.tree.unflatten(self.explained_tree, relevance)
-        names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).entry}
-        return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
-
-    def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
-        env = self._env()
-        env.update(zip(self.plan.explained, primals, strict=True))
-        found = forward.run(self.plan, env, [*self.outputs, *self.aux], probes)
-        pairs = zip(self.outputs, found, strict=False)
-        values = [forward.seeded(self.plan, v, array) for v, array in pairs]
-        return values, found[len(self.outputs) :]
 
 
 def as_tuple(layers: Sequence[Any] | None) -> tuple[Any, ...] | None:
@@ -98,7 +58,7 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
 
 
-def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
     """Trace and plan `fn` for these arguments."""
     chosen = _chosen(request, args)
     if request.wrt is None:
@@ -163,7 +123,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         picked: Any = tuple(args[i] for i in chosen)
         picked = picked if isinstance(request.argnums, tuple) else picked[0]
     else:
-        graph, entries = wrt.choose(
+        graph, entries = choose_inner(
             graph, request.wrt, n_outputs, [v for v in explained if is_inexact(v)]
         )
         explained = [group.inputs[0] for group in entries]
@@ -171,7 +131,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     outputs = graph.outputs[:n_outputs]
     plan = make_plan(graph, explained, outputs, request.rules, request.seed, entries)
     _check_dependence(plan, outputs)
-    return Call(
+    return BoundCall(
         plan,
         outputs,
         graph.outputs[n_outputs:],
@@ -248,7 +208,7 @@ def _check_dependence(plan: Plan, outputs: list[Value]) -> None:
         )
 
 
-def selected(traced: Call, selectors: tuple[Any, ...] | None) -> list[Layer]:
+def selected(traced: BoundCall, selectors: tuple[Any, ...] | None) -> list[Layer]:
     found: dict[Layer, None] = {}
     for selector in selectors or ():
         found.update(dict.fromkeys(traced.plan.select(selector)))

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
-from jaxlrp import target as targets
-from jaxlrp.call import ArgNums, Call, Request, as_tuple, normal_argnums, prepare, selected
-from jaxlrp.errors import InputError, NonFiniteError, TargetError
-from jaxlrp.graph.ir import Value
-from jaxlrp.ledger import Ledger, make_ledger
-from jaxlrp.rulemap import as_rule_map
-from jaxlrp.rules.base import times
+from jaxlrp.accounts import Ledger, make_ledger
+from jaxlrp.arguments import ArgNums, Request, as_tuple, normal_argnums, prepare, selected
+from jaxlrp.errors import NonFiniteError, TargetError
+from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.rulemap import as_rule_map
+from jaxlrp.run import targets
 from jaxlrp.run.evaluate import widen
-from jaxlrp.run.plan import Layer, Plan
-from jaxlrp.run.probes import ACCOUNT, Probes
+from jaxlrp.run.masks import masks_of
+from jaxlrp.run.probes import Probes
+from jaxlrp.run.pull_back import as_traced, pull_back, relevances, seed
 
 
 def explain(
@@ -106,8 +106,8 @@ def value_and_relevance(
         shapes = [v.aval for v in traced.outputs]
         weights = targets.output_weights(target, shapes, traced.out_tree)
         probed = selected(traced, request.layers)
-        masks = _masks(traced, condition)
-        values, aux, relevance, extra = _pull_back(traced, weights, probed, masks=masks)
+        masks = masks_of(traced.plan, condition)
+        values, aux, relevance, extra = pull_back(traced, weights, probed, masks=masks)
         out = jax.tree.unflatten(traced.out_tree, values)
         found = traced.explained(relevance)
         by_name = {layer.name: extra[layer] for layer in probed}
@@ -142,7 +142,7 @@ def relevance_vjp(
     explained = [widen(p) for p in traced.primals()]
     values, back, aux = jax.vjp(run, explained, has_aux=True)
     out = jax.tree.unflatten(
-        traced.out_tree, [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)]
+        traced.out_tree, [as_traced(v, y) for v, y in zip(values, traced.outputs, strict=True)]
     )
 
     def backward(relevance: Any) -> tuple[Any, ...]:
@@ -152,9 +152,9 @@ def relevance_vjp(
                 f"relevance of structure {tree} and shapes {[jnp.shape(r) for r in leaves]} was "
                 f"given; the output has {traced.out_tree} and {[v.shape for v in values]}."
             )
-        seeds = [_seed(r, v) for r, v in zip(leaves, values, strict=True)]
+        seeds = [seed(r, v) for r, v in zip(leaves, values, strict=True)]
         (found,) = back(seeds)
-        return traced.explained(_relevances(traced, found, explained))
+        return traced.explained(relevances(traced, found, explained))
 
     if has_aux:
         return out, backward, jax.tree.unflatten(traced.aux_tree, aux)
@@ -214,7 +214,7 @@ def ledger(
         @jax.jit
         def account(arrays: list[Any], consts: list[Any], weights: list[Any]) -> Any:
             run = dataclasses.replace(traced, arrays=arrays, consts=consts)
-            values, _, relevance, accounts = _pull_back(run, weights, every, accounts=True)
+            values, _, relevance, accounts = pull_back(run, weights, every, accounts=True)
             seeds = [
                 w if traced.plan.seeds.get(o) == "relevance" else w * v
                 for o, w, v in zip(traced.outputs, weights, values, strict=True)
@@ -258,78 +258,6 @@ def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
         return wrapped
 
     return decorate
-
-
-def _masks(traced: Call, condition: Mapping[str, Any] | None) -> dict[Layer, Any]:
-    """The masks of `condition=`, for the layers that they name."""
-    masks: dict[Layer, Any] = {}
-    for selector, mask in (condition or {}).items():
-        for layer in traced.plan.select(selector):
-            whole = (*layer.iterations, *layer.shape)
-            if not any(_broadcasts(jnp.shape(mask), shape) for shape in (layer.shape, whole)):
-                raise InputError(
-                    f"condition: the mask for {layer.name!r} has shape {jnp.shape(mask)}; it must "
-                    f"broadcast to the layer's output, {whole}."
-                )
-            masks[layer] = jnp.asarray(mask)
-    return masks
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    try:
-        return jnp.broadcast_shapes(shape, to) == to
-    except ValueError:
-        return False
-
-
-def _pull_back(
-    traced: Call,
-    weights: list[Any],
-    layers: list[Layer],
-    accounts: bool = False,
-    masks: Mapping[Layer, Any] | None = None,
-) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
-    """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
-    if accounts:
-        wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
-        zeros = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
-    else:
-        zeros = {
-            layer: jnp.zeros(
-                (*layer.iterations, *layer.shape), traced.plan.relevance_dtype(layer.dtype)
-            )
-            for layer in layers
-        }
-
-    def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
-        by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
-        kind = "accounts" if accounts else "relevance"
-        return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}))
-
-    primals = [widen(p) for p in traced.primals()]
-    numbered = {i: compat.typed_like(z, *primals) for i, z in enumerate(zeros.values())}
-    values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
-    seeds = [_seed(w, v) for w, v in zip(weights, values, strict=True)]
-    found, brought = back(seeds)
-    extra = {layer: brought[i] for i, layer in enumerate(layers)}
-    values = [_as(v, y) for v, y in zip(values, traced.outputs, strict=True)]
-    return values, aux, _relevances(traced, found, primals), extra
-
-
-def _seed(weight: Any, value: Any) -> Any:
-    return compat.typed_like(jnp.asarray(weight, value.dtype), value)
-
-
-def _as(array: Any, value: Value) -> Any:
-    return array.astype(value.dtype)
-
-
-def _relevances(traced: Call, found: Sequence[Any], primals: Sequence[Any]) -> list[Any]:
-    """What came back to the explained values, as relevance."""
-    return [
-        r if traced.plan.edges.get(v) == "relevance" else times(x, r)
-        for v, x, r in zip(traced.plan.explained, primals, found, strict=True)
-    ]
 
 
 def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:

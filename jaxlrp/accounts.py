@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.run.plan import Layer
-from jaxlrp.run.table import columns
+from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.table import columns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from jaxlrp.graph import control
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
-from jaxlrp.rules import Pass
-from jaxlrp.rules.base import Carries, LinearRule
-
-if TYPE_CHECKING:
-    from jaxlrp.run.plan import Layer, Plan
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
+from jaxlrp.rules.base import LinearRule
+from jaxlrp.rules.layer_view import Carries
 
 
 def decide(plan: Plan, outputs: Iterable[Value], seed: str) -> None:
@@ -30,13 +28,13 @@ class _Decider:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.edges = plan.edges
-        self.last = {_group(y).eqns[-1]: y for y in plan.layers}
-        self.makers = {v: y for y in plan.layers for v in _group(y).outputs}
+        self.last = {group_of(y).eqns[-1]: y for y in plan.layers}
+        self.makers = {v: y for y in plan.layers for v in group_of(y).outputs}
         self.readers: dict[Value, list[Layer]] = {}
         for layer in plan.layers:
-            for value in _group(layer).inputs:
+            for value in group_of(layer).inputs:
                 self.readers.setdefault(value, []).append(layer)
-        graphs = list(control.graphs(plan.graph))
+        graphs = list(control_flow.graphs(plan.graph))
         self.uses = Counter(v for g in graphs for e in g.eqns for v in dict.fromkeys(e.inputs))
         self.uses.update(v for g in graphs for v in g.outputs)  # aux too
 
@@ -54,10 +52,10 @@ class _Decider:
             layer = self.makers.get(v)
             if layer is None:
                 return False
-            group = _group(layer)
+            group = group_of(layer)
             if group.main.bodies:
                 bodies = group.main.bodies
-                pairs = [p for body in bodies for p in control.results(group.main, body)]
+                pairs = [p for body in bodies for p in control_flow.results(group.main, body)]
                 stack += [inside for inside, outside in pairs if outside is v]
             elif layer.rule.carries == "same":
                 stack += group.inputs
@@ -74,7 +72,7 @@ class _Decider:
                 self.control(layer) if eqn.bodies else self.layer(layer)
 
     def layer(self, layer: Layer) -> None:
-        group = _group(layer)
+        group = group_of(layer)
         layer.arriving = self.arriving(group)
         for value in group.outputs:
             self.edges[value] = layer.arriving
@@ -103,12 +101,12 @@ class _Decider:
         One sort travels through the carry: relevance if any iteration sends any, so that what a
         density brings from outside is converted there.
         """
-        group = _group(layer)
+        group = group_of(layer)
         layer.arriving = layer.carries = self.arriving(group)
         for body in group.main.bodies:
-            for inside, outside in control.results(group.main, body):
+            for inside, outside in control_flow.results(group.main, body):
                 self.carry(inside, self.edges.get(outside, "density"))
-            back = control.feedback(group.main, body)
+            back = control_flow.feedback(group.main, body)
             while True:
                 for after, before in back:
                     if self.edges.get(after) == "relevance" and before in self.active:
@@ -119,7 +117,7 @@ class _Decider:
                 if not changed:
                     break
                 self.edges.update(dict.fromkeys(changed, "relevance"))
-            for outside, inside in control.operands(group.main, body):
+            for outside, inside in control_flow.operands(group.main, body):
                 if inside in self.edges:
                     self.carry(outside, self.edges[inside])
 
@@ -129,11 +127,11 @@ class _Decider:
         if len(readers) != 1 or output in self.plan.found.outputs or layer.arriving != "density":
             return None
         reader = readers[0]
-        passes = _group(reader).is_relu and type(reader.rule) is Pass
+        passes = group_of(reader).is_relu and reader.rule.passes
         units = self.plan.found.units
-        in_one_region = units(_group(reader).eqns[-1]) == units(_group(layer).eqns[-1])
+        in_one_region = units(group_of(reader).eqns[-1]) == units(group_of(layer).eqns[-1])
         alone = self.uses[output] == 1
-        alone = alone and all(isinstance(v, Literal) for v in _group(reader).statics)
+        alone = alone and all(isinstance(v, Literal) for v in group_of(reader).statics)
         good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)
         return reader if good and not layer.rule.plain and layer.kind != "structural" else None
 
@@ -142,10 +140,5 @@ class _Decider:
         return self.plan.activity.active
 
 
-def _group(layer: Layer) -> Group:
-    assert layer.group is not None
-    return layer.group
-
-
 def _kills_negative(reader: Layer) -> bool:
-    return reader.kind == "activation" and _group(reader).hard_relu and type(reader.rule) is Pass
+    return reader.kind == "activation" and group_of(reader).hard_relu and reader.rule.passes

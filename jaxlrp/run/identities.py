@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
-from jaxlrp.rules.base import times
+from jaxlrp.rules.arithmetic import times
 
 
 @jax.custom_vjp

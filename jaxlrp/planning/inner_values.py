@@ -7,13 +7,14 @@ from typing import Any
 
 from jaxlrp.errors import InputError, SelectorError
 from jaxlrp.graph import embed
-from jaxlrp.graph.entry import cut
+from jaxlrp.graph.cut import cut
 from jaxlrp.graph.groups import Entry, Group
 from jaxlrp.graph.ir import Graph, Value
-from jaxlrp.run.plan import Layer, group_of, survey
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.planner import survey
 
 
-def choose(
+def choose_inner(
     graph: Graph, wrt: Any, n_outputs: int, given: Sequence[Value]
 ) -> tuple[Graph, list[Group]]:
     """The graph cut at the values that `wrt` selects, and the layers at which it was cut.

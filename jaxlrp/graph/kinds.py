@@ -1,0 +1,54 @@
+"""What a layer can be: the kinds, and what is true of each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """What is true of all layers of a kind.
+
+    Attributes:
+      linear: a linear map with weights of its own.
+      sums: adds up what comes in; without weights.
+      multiplies: several active factors.
+      keeps_shares: of a share of a whole, or of a gate, it makes one that still says how much
+        of the other factor counts: moved, scaled, mixed, renormalised, clipped.
+      hands_on: its output carries what its input carried, and computes nothing new from it.
+    """
+
+    linear: bool = False
+    sums: bool = False
+    multiplies: bool = False
+    keeps_shares: bool = False
+    hands_on: bool = False
+
+
+TRAITS: dict[str, Traits] = {
+    "dense": Traits(linear=True, keeps_shares=True),
+    "conv": Traits(linear=True),
+    "embed": Traits(linear=True),
+    "matmul": Traits(multiplies=True),
+    "product": Traits(multiplies=True),
+    "add": Traits(sums=True, hands_on=True),
+    "activation": Traits(keeps_shares=True),
+    "softmax": Traits(),
+    "norm": Traits(keeps_shares=True, hands_on=True),
+    "affine": Traits(linear=True, keeps_shares=True, hands_on=True),
+    "avg_pool": Traits(sums=True, keeps_shares=True, hands_on=True),
+    "max_pool": Traits(),
+    "reduce": Traits(sums=True, keeps_shares=True, hands_on=True),
+    "structural": Traits(sums=True, keeps_shares=True, hands_on=True),
+}
+KINDS = tuple(TRAITS)
+
+
+def kinds_that(trait: str) -> frozenset[str]:
+    """The kinds of which a trait is true."""
+    return frozenset(kind for kind, traits in TRAITS.items() if getattr(traits, trait))
+
+
+def is_product(kind: str) -> bool:
+    """Whether layers of a kind multiply active factors."""
+    return kind in TRAITS and TRAITS[kind].multiplies

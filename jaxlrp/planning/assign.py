@@ -1,0 +1,154 @@
+"""Which rule each layer has, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxlrp import compat
+from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
+from jaxlrp.graph.ir import Eqn
+from jaxlrp.graph.kinds import is_product
+from jaxlrp.planning.kinds import COMPLEX
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.rulemap import RuleMap
+from jaxlrp.planning.selectors import Kind, LayerGraph, is_broad, resolve
+from jaxlrp.rules import Gradient, Rule
+from jaxlrp.rules.base import LinearRule
+
+
+def assign_rules(plan: Plan, rules: RuleMap) -> None:
+    """Give every layer the rule of the last entry that matches it, or the default of its kind."""
+    ruled: set[int] = set()
+    named: set[int] = set()  # given a rule otherwise than with all layers of their kind
+    graph = plan.adjacency
+    for selector, rule in rules.items():
+        found = resolve(selector, graph)
+        if is_broad(selector):
+            found = _fitting(rule, found, selector, plan)
+        for index in found:
+            layer = plan.layers[index]
+            if group_of(layer).entry is not None or group_of(layer).main.bodies:
+                continue  # relevance stops there, or goes on inside: no rule is asked
+            layer.rule, layer.why = rule, f"rule map: {selector!r}"
+            ruled.add(index)
+            (named.discard if isinstance(selector, Kind) else named.add)(index)
+    gradients = {i for i, y in enumerate(plan.layers) if isinstance(y.rule, Gradient)}
+    gradients = gradients and gradients & _between_lrp(graph)
+    for index, layer in enumerate(plan.layers):
+        group = group_of(layer)
+        if group.entry is not None or group.main.bodies:
+            continue
+        if layer.kind == "unsupported" and index not in ruled:
+            raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
+        if index not in named and _has_complex(layer) and isinstance(layer.rule, LinearRule):
+            layer.rule, layer.why = COMPLEX, f"default for {layer.kind} with complex values"
+        _check_fit(layer)
+        if index in gradients:
+            layer.why += "; no LRP rule, though LRP stands on both sides: see Taylor()"
+        if group.note:
+            layer.why += f"; {group.note}"
+        if layer.rule.bounds_input and (maker := _maker_before(graph, index)) is not None:
+            layer.why += f"; the bounds are for what {maker.name!r} gives, not for the input"
+        if layer.kind == "softmax" and layer.output in plan.found.seeded:
+            layer.why += "; the output is a probability: explain the logits"
+        undecided = not group.gates and getattr(layer.rule, "signal", 0) is None
+        if is_product(layer.kind) and undecided:
+            layer.why += ", so Uniform applies"
+
+
+def _maker_before(graph: LayerGraph, index: int) -> Layer | None:
+    """A layer between the explained input and another layer that does more than move elements."""
+    stack, seen = [index], {index}
+    while stack:
+        for other in (i for found in graph.makers[stack.pop()] for i in found):
+            layer = graph.layers[other]
+            group = group_of(layer)
+            if other in seen or group.entry is not None:
+                continue
+            seen.add(other)
+            if layer.kind != "structural" or group.transport != "move":
+                return layer
+            stack.append(other)
+    return None
+
+
+def _between_lrp(graph: LayerGraph) -> frozenset[int]:
+    """Layers that relevance reaches from an LRP rule, and from which it goes on to another one."""
+    makers = [[i for found in positions for i in found] for positions in graph.makers]
+    shares = [i for i, y in enumerate(graph.layers) if _shares_out(y.rule)]
+
+    def beyond(onward: Sequence[Sequence[int]]) -> set[int]:
+        found: set[int] = set()
+        stack = [other for i in shares for other in onward[i]]
+        while stack:
+            if (i := stack.pop()) not in found:
+                found.add(i)
+                stack += onward[i]
+        return found
+
+    return frozenset(beyond(graph.feeds) & beyond(makers))
+
+
+def _shares_out(rule: Rule) -> bool:
+    return not rule.from_weight and rule.carries != "same"
+
+
+def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> frozenset[int]:
+    """Of a region's layers those that a rule fits; what only moves elements is left alone."""
+    layers = {i: plan.layers[i] for i in found if plan.layers[i].kind != "structural"}
+    fits = frozenset(i for i, y in layers.items() if rule.fits is None or y.kind in rule.fits)
+    if not fits:
+        kinds = ", ".join(sorted({layer.kind for layer in layers.values()})) or "structural"
+        raise RuleError(
+            f"{rule} fits none of the layers that {selector!r} matches: they are of kind {kinds}."
+        )
+    return fits
+
+
+def _unsupported(eqn: Eqn, layer: Layer) -> str:
+    remedy = compat.opaque_remedy(eqn.name)
+    if remedy is not None:
+        return (
+            f"Relevance must pass `{eqn.name}` in layer {layer.name!r} at {eqn.source}, but cannot "
+            f"follow what happens inside it. {remedy}"
+        )
+    return (
+        f"Relevance must pass the primitive `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
+        "for which no rule is known. If its derivative says what you want, add the line "
+        f'`rules | {{"{eqn.name}": jaxlrp.Taylor()}}` (the derivative on the density, which '
+        "conserves where it can; or Epsilon(0) if it is linear, Stop() if nothing should pass) to "
+        "the rule map; or stop_gradient its input. If you know what it computes, say so once: "
+        f'`jaxlrp.register_primitive("{eqn.name}", ...)` with `elementwise=True`, `moves=True`, '
+        "`linear=True` or `like=` a primitive of JAX."
+    )
+
+
+def _check_fit(layer: Layer) -> None:
+    rule, kind = layer.rule, layer.kind
+    if rule.fits is not None and kind not in rule.fits and kind != "unsupported":
+        raise RuleError(
+            f"{rule} was given to the {kind} layer {layer.name!r} ({layer.source}) by "
+            f"{layer.why}; it fits layers of kind {', '.join(sorted(rule.fits))}."
+        )
+    if rule.passes:
+        sizes = [v.size for v in group_of(layer).inputs]
+        if sizes != [math.prod(layer.shape)]:
+            raise RuleError(
+                f"Pass was given to the {kind} layer {layer.name!r} ({layer.source}), whose inputs "
+                f"have {sizes} elements and whose output has {math.prod(layer.shape)}; Pass needs "
+                "one input with as many elements as the output."
+            )
+    if isinstance(rule, LinearRule) and not rule.plain and _has_complex(layer):
+        raise RuleError(f"{rule} was given to {layer.name!r}, whose values are complex.")
+
+
+def _has_complex(layer: Layer) -> bool:
+    group = group_of(layer)
+    return any(
+        jnp.issubdtype(v.dtype, jnp.complexfloating) for v in (*group.inputs, *group.outputs)
+    )

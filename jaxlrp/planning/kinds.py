@@ -1,0 +1,33 @@
+"""The rule that a layer of each kind has where no entry of a rule map matches it."""
+
+from __future__ import annotations
+
+from jaxlrp.graph.groups import Group
+from jaxlrp.rules import Detach, Epsilon, Follow, Pass, Rule, Taylor, Uniform, WinnerTakesAll
+
+DEFAULTS: dict[str, Rule] = {
+    "dense": Epsilon(),
+    "conv": Epsilon(),
+    "embed": Epsilon(),
+    "affine": Epsilon(),
+    "add": Epsilon(0.0),
+    "avg_pool": Epsilon(0.0),
+    "reduce": Epsilon(0.0),
+    "matmul": Uniform(),
+    "product": Uniform(),
+    "activation": Pass(),
+    "softmax": Taylor(),
+    "norm": Detach(),
+    "max_pool": WinnerTakesAll(),
+}
+_MOVED, _MIXED = Follow(), Epsilon(0.0)  # structural equations
+COMPLEX = _MIXED  # linear layers with complex values
+
+
+def default_rule(group: Group) -> Rule:
+    """The rule of a group that no entry matches."""
+    if group.entry is not None:
+        return _MOVED
+    if group.kind == "structural":
+        return _MIXED if group.transport == "linear" else _MOVED
+    return DEFAULTS.get(group.kind, _MOVED)

@@ -1,0 +1,63 @@
+"""From a graph to a plan: layers found, named, given rules, and what every edge carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxlrp.graph import names as naming
+from jaxlrp.graph.groups import Facts, Group
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.recognise import recognise
+from jaxlrp.graph.reorder import reordered
+from jaxlrp.planning import edges
+from jaxlrp.planning.assign import assign_rules
+from jaxlrp.planning.kinds import default_rule
+from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.rulemap import RuleMap
+
+
+def make_plan(
+    graph: Graph,
+    explained: Sequence[Value],
+    outputs: Sequence[Value],
+    rules: RuleMap,
+    seed: str = "density",
+    entries: Sequence[Group] = (),
+) -> Plan:
+    """Recognise the layers of a graph, give each its rule, and decide what every edge carries."""
+    plan = survey(reordered(graph, explained, outputs), explained, outputs, entries)
+    assign_rules(plan, rules)
+    edges.decide(plan, outputs, seed)
+    return plan
+
+
+def survey(
+    graph: Graph,
+    explained: Sequence[Value],
+    outputs: Sequence[Value],
+    entries: Sequence[Group] = (),
+) -> Plan:
+    """The layers of a graph with their names, before any rule."""
+    found = recognise(graph, explained, outputs, entries)
+    named = naming.assign(found)
+    layers = [_layer(found.facts, group, *named[group]) for group in found.groups]
+    return Plan(graph, explained, found, layers)
+
+
+def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> Layer:
+    output = group.outputs[0]
+    return Layer(
+        kind=group.kind,
+        name=name,
+        shape=output.shape,
+        dtype=output.dtype,
+        primitive=group.main.name,
+        rule=default_rule(group),
+        why="explained: relevance stops here" if group.entry else f"default for {group.kind}",
+        folded=len(group.eqns),
+        names=(name, *others),
+        zero_at_zero=group.zero_at_zero,
+        group=group,
+        nonnegative=all(facts.intervals.nonnegative(v) for v in group.inputs),
+    )

@@ -1,0 +1,65 @@
+"""What a plan holds, and what may be asked of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxlrp.graph.ir import Graph, Value, is_low
+from jaxlrp.graph.recognise import Recognised
+from jaxlrp.planning.adjacency import layer_graph
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.selectors import LayerGraph, resolve
+from jaxlrp.planning.table import plan_table
+
+
+class Plan:
+    """Which layers were found, which rule each was given, and why. `print(plan)` is a table.
+
+    Attributes:
+      layers: all layers in dataflow order, structural ones too.
+    """
+
+    def __init__(
+        self, graph: Graph, explained: Sequence[Value], found: Recognised, layers: list[Layer]
+    ):
+        self.graph = graph
+        self.explained = tuple(explained)
+        self.found = found
+        self.activity = found.facts.activity
+        self.layers: tuple[Layer, ...] = tuple(layers)
+        self.of_group = {group_of(layer): layer for layer in layers}
+        self.edges: dict[Value, str] = {}
+        self.seeds: dict[Value, str] = {}  # of outputs: what a seed is there
+        # As what integers that carry a value take part in relevance.
+        wide = any(str(v.dtype) in ("float64", "complex128") for v in self.activity.reached)
+        self.number_dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
+        self.low_precision = any(
+            is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
+        )
+
+    def relevance_dtype(self, dtype: Any) -> Any:
+        """The type of the relevance of values of a type."""
+        if jnp.issubdtype(dtype, jnp.integer):
+            return self.number_dtype
+        return jnp.dtype(jnp.float32) if is_low(dtype) else jnp.dtype(dtype)
+
+    def count(self, kind: str) -> int:
+        """How many layers of a kind there are."""
+        return sum(layer.kind == kind for layer in self.layers)
+
+    def select(self, selector: Any) -> tuple[Layer, ...]:
+        """The layers that a selector matches."""
+        found = resolve(selector, self.adjacency)
+        return tuple(self.layers[i] for i in sorted(found))
+
+    @functools.cached_property
+    def adjacency(self) -> LayerGraph:
+        """Who feeds whom."""
+        return layer_graph(self.layers, self.found, self.explained)
+
+    def __str__(self) -> str:
+        return plan_table(self)

@@ -1,0 +1,57 @@
+"""A planned function with the arrays that it runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.planning.layers import group_of
+from jaxlrp.planning.plans import Plan
+from jaxlrp.run import interpreter
+from jaxlrp.run.probes import Probes
+
+
+@dataclasses.dataclass
+class BoundCall:
+    """A planned function with the arrays that it runs on."""
+
+    plan: Plan
+    outputs: list[Value]
+    aux: list[Value]
+    arrays: list[Any]
+    consts: list[Any]
+    explained_tree: Any  # of the explained argument; None: relevance is returned by name
+    out_tree: Any
+    aux_tree: Any
+
+    @property
+    def graph(self) -> Graph:
+        return self.plan.graph
+
+    def _env(self) -> dict[Value, Any]:
+        env: dict[Value, Any] = dict(zip(self.graph.inputs, self.arrays, strict=True))
+        env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
+        return env
+
+    def primals(self) -> list[Any]:
+        """The arrays that are explained."""
+        return interpreter.before(self.plan, self._env())
+
+    def explained(self, relevance: Sequence[Any]) -> Any:
+        """Relevance in the shape that the caller gets it."""
+        if self.explained_tree is not None:
+            return jax.tree.unflatten(self.explained_tree, relevance)
+        names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).entry}
+        return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
+
+    def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
+        env = self._env()
+        env.update(zip(self.plan.explained, primals, strict=True))
+        found = interpreter.run(self.plan, env, [*self.outputs, *self.aux], probes)
+        pairs = zip(self.outputs, found, strict=False)
+        values = [interpreter.seeded(self.plan, v, array) for v, array in pairs]
+        return values, found[len(self.outputs) :]

@@ -1,0 +1,136 @@
+"""Run a plan: the traced function again, as one whose derivative is the modified gradient.
+
+Every layer whose rule is the plain derivative is evaluated as it stands. Every other layer becomes
+a `jax.custom_vjp` whose backward pass asks its rule. `jax.vjp` of the whole then carries density
+or relevance from the outputs to the explained inputs; JAX adds up where edges meet, keeps what
+must be kept, recomputes where the user said `remat`, and differentiates again if asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.graph.activity import is_integer
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
+from jaxlrp.run import control_flow, evaluate, identities, layer_vjp, regions
+from jaxlrp.run.evaluate import Env
+from jaxlrp.run.probes import Probes
+from jaxlrp.run.schedule import Step, schedule
+from jaxlrp.run.state import RunState
+
+
+def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
+    """Evaluate the plan on arrays; differentiable with respect to explained inputs and probes."""
+    state = RunState(plan, probes)
+    for value in plan.explained:
+        env[value] = state.widen(env[value], value)
+    if plan.activity.active - plan.activity.reached:
+        state.mark = jnp.sum(env[plan.explained[0]])
+    run_graph(state, plan.graph, env, outputs)
+    return [evaluate.exact_of(evaluate.read(env, v)) for v in outputs]
+
+
+def seeded(plan: Plan, value: Value, array: Any) -> Any:
+    """An output as relevance starts from it: what is a weight there, or a relevance, inside.
+
+    Where the output's edge carries relevance because something inside reads it too, its weight
+    becomes the relevance weight * value.
+    """
+    by_value = plan.seeds.get(value) == "density" and plan.edges.get(value) == "relevance"
+    return identities.as_relevance(array) if by_value else array
+
+
+def before(plan: Plan, env: Env) -> list[Any]:
+    """The explained values of a plan, computed from the inputs and constants in `env`.
+
+    Nothing of this is under a rule: relevance stops at the explained values.
+    """
+    needed = {v for v in plan.explained if v not in env}
+    steps = []
+    for eqn in reversed(plan.graph.eqns):
+        if any(v in needed for v in eqn.outputs):
+            steps.append(eqn)
+            needed.update(eqn.inputs)
+    evaluate.run(reversed(steps), env)
+    return [env[v] for v in plan.explained]
+
+
+def run_graph(state: RunState, graph: Graph, env: Env, outputs: Sequence[Value]) -> None:
+    """Run the steps of a graph, or of a body, that its outputs need."""
+    steps = schedule(state.plan, graph, outputs)
+    regions.run(steps, env, state, set(outputs), run_step)
+
+
+def run_step(state: RunState, step: Step, env: Env) -> None:
+    """Run a layer, or an equation that relevance does not cross."""
+    if step.eqn is not None:
+        active = state.plan.activity.active
+        values = [state.narrow(evaluate.read(env, v), v) for v in step.eqn.inputs]
+        if active.isdisjoint(step.eqn.outputs):  # without a derivative, so without one here
+            pairs = zip(step.eqn.inputs, values, strict=True)
+            values = [jax.lax.stop_gradient(x) if v in active else x for v, x in pairs]
+            outputs = evaluate.apply(step.eqn, values)
+        else:
+            outputs = evaluate.held(step.eqn, values, state.mark)
+        found = zip(step.eqn.outputs, outputs, strict=True)
+        env.update((v, y) for v, y in found if v in step.writes)
+    elif step.layer is not None:
+        run_layer(state, step.layer, env)
+
+
+def run_layer(state: RunState, layer: Layer, env: Env) -> None:
+    if layer in state.done:
+        return
+    group = group_of(layer)
+    if group.main.bodies:
+        control_flow.run(state, layer, env, run_graph)
+        return
+    inputs = tuple(_convert(state, evaluate.read(env, v), v, layer) for v in group.inputs)
+    statics = {v: state.narrow(evaluate.read(env, v), v) for v in group.statics}
+    account = state.probes.accounts.get(layer)
+    counted = any(is_integer(v) for v in (*group.inputs, *group.outputs))
+    exact = not (state.plan.low_precision or counted)
+    if account is None and exact and layer_vjp.is_plain(layer):
+        outputs = layer_vjp.plain(group, inputs, statics)
+    elif (relu := _fusable(state, layer)) is not None:
+        (output,) = layer_vjp.ruled(state, layer, inputs, statics, None, relu)
+        env[relu.output] = _probed(state, relu, (output,))[0]
+        state.done.add(relu)
+        return
+    else:
+        outputs = layer_vjp.ruled(state, layer, inputs, statics, account)
+    env.update(zip(group.outputs, _probed(state, layer, outputs), strict=True))
+
+
+def _fusable(state: RunState, layer: Layer) -> Layer | None:
+    """The ReLU to run together with a layer, unless something is asked of the edge between."""
+    probes = state.probes
+    asked = layer in probes.relevance or layer in probes.masks or layer in probes.accounts
+    return None if asked or state.plan.low_precision else layer.relu
+
+
+def _probed(state: RunState, layer: Layer, outputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Outputs with the layer's mask and probe on the way back."""
+    if layer in state.probes.masks:
+        mask = state.probes.masks[layer]
+        outputs = tuple(
+            evaluate.on_number(lambda y: identities.masked(y, mask), y) for y in outputs
+        )
+    if layer in state.probes.relevance:
+        probe = state.probes.relevance[layer]
+        tapped = evaluate.on_number(lambda y: identities.tap(y, probe, layer.arriving), outputs[0])
+        outputs = (tapped, *outputs[1:])
+    return outputs
+
+
+def _convert(state: RunState, array: Any, value: Value, layer: Layer) -> Any:
+    """Make what a layer sends back fit the edge: density becomes relevance where asked."""
+    if state.plan.edges.get(value) == "relevance" and layer.carries == "density":
+        return evaluate.on_number(identities.as_relevance, array)
+    return array

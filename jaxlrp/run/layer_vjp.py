@@ -1,0 +1,119 @@
+"""One layer on arrays: as it stands, or as a function whose backward pass is its rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp import compat
+from jaxlrp.graph.groups import Group
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.rules.arithmetic import times
+from jaxlrp.run import evaluate, masked_softmax
+from jaxlrp.run.evaluate import Counted, Env
+from jaxlrp.run.state import RunState
+from jaxlrp.run.view import View
+
+
+def is_plain(layer: Layer) -> bool:
+    """Whether the derivative of a layer as it stands is its rule."""
+    if not layer.rule.plain:
+        return False
+    if layer.arriving == "density":
+        return True
+    return layer.rule.follows and group_of(layer).transport == "move"
+
+
+def plain(group: Group, inputs: tuple[Any, ...], statics: Env) -> tuple[Any, ...]:
+    """Evaluate a layer as it stands; its derivative is its rule."""
+    if group.logits is not None and group.logits in group.inputs:
+        inputs = tuple(masked_softmax.without_arrivals(x) for x in inputs)
+    local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
+    evaluate.run(group.eqns, local, detached=group.detached)
+    outputs = tuple(local[v] for v in group.outputs)
+    if group.logits is not None:
+        outputs = tuple(masked_softmax.without_weights(y, local[group.logits]) for y in outputs)
+    return outputs
+
+
+def ruled(
+    state: RunState,
+    layer: Layer,
+    inputs: tuple[Any, ...],
+    statics: Env,
+    account: Any,
+    relu: Layer | None = None,
+) -> tuple[Any, ...]:
+    """Evaluate a layer as a function whose backward pass is its rule.
+
+    With `relu` the output is behind that ReLU, and what arrives is the density there. Where
+    the ReLU shuts there is no relevance, elsewhere its output is z: the rule sees it as z.
+    """
+    group = group_of(layer)
+    keys = list(statics)
+
+    def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
+        env = dict(zip(keys, arrays, strict=True))
+        for value, array in zip(group.inputs, inputs, strict=True):
+            env[value] = state.narrow(array, value)
+        evaluate.run(group.eqns, env)
+        if relu is not None:
+            evaluate.run(group_of(relu).eqns, env)
+            return (env[relu.output],)
+        if group.logits is not None:
+            y = group.outputs[0]
+            env[y] = masked_softmax.without_weights(env[y], env[group.logits])
+        return tuple(state.widen(env[v], v) for v in group.outputs)
+
+    @jax.custom_vjp
+    def call(inputs: Any, arrays: list[Any], account: Any) -> Any:
+        return forward(inputs, arrays)
+
+    def call_forward(inputs: Any, arrays: list[Any], account: Any) -> Any:
+        outputs = forward(inputs, arrays)
+        return outputs, (inputs, arrays, outputs, account)
+
+    def call_backward(kept: Any, arrived: Any) -> Any:
+        inputs, arrays, outputs, account = kept
+        env = dict(zip(keys, arrays, strict=True))
+        x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
+        back, none, entries = _backward(layer, x, env, z, came, account)
+        pairs = zip(inputs, back, strict=True)
+        back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
+        return back, none, entries
+
+    call.defvjp(call_forward, call_backward)
+    outputs = call(inputs, list(statics.values()), account)
+    return tuple(
+        y._replace(exact=compat.without_derivative(y.exact)) if isinstance(y, Counted) else y
+        for y in outputs
+    )
+
+
+def _backward(
+    layer: Layer,
+    inputs: tuple[Any, ...],
+    statics: Env,
+    outputs: tuple[Any, ...],
+    arrived: tuple[Any, ...],
+    account: Any,
+) -> tuple[Any, None, Any]:
+    output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
+    view = View(layer, inputs, statics, output, came)
+    back = layer.rule.propagate(view)
+    back = back if isinstance(back, tuple) else (back,)
+    back = tuple(
+        compat.typed_like(jnp.broadcast_to(c, x.shape).astype(x.dtype), x)
+        for c, x in zip(back, inputs, strict=True)
+    )
+    if account is None:
+        return back, None, None
+    arriving = sum(jnp.sum(r) for r in jax.tree.leaves(view.relevance))
+    leaving = back if layer.carries == "relevance" else times(inputs, back)
+    bias, stabiliser = view.losses()
+    entries = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
+    # Each by itself: what is the same on all devices is not summed over them.
+    entries = [compat.typed_like(jnp.real(jnp.asarray(e)), account) for e in entries]
+    return back, None, jnp.stack(entries)

@@ -1,0 +1,34 @@
+"""`condition=`: masks on the relevance at layers' outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxlrp.errors import InputError
+from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.plans import Plan
+
+
+def masks_of(plan: Plan, condition: Mapping[str, Any] | None) -> dict[Layer, Any]:
+    """The masks of `condition=`, for the layers that they name."""
+    masks: dict[Layer, Any] = {}
+    for selector, mask in (condition or {}).items():
+        for layer in plan.select(selector):
+            whole = (*layer.iterations, *layer.shape)
+            if not any(_broadcasts(jnp.shape(mask), shape) for shape in (layer.shape, whole)):
+                raise InputError(
+                    f"condition: the mask for {layer.name!r} has shape {jnp.shape(mask)}; it must "
+                    f"broadcast to the layer's output, {whole}."
+                )
+            masks[layer] = jnp.asarray(mask)
+    return masks
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False

@@ -1,0 +1,69 @@
+"""Relevance from the outputs of a planned function back to what is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp import compat
+from jaxlrp.graph.ir import Value
+from jaxlrp.planning.layers import Layer
+from jaxlrp.rules.arithmetic import times
+from jaxlrp.run.bound_call import BoundCall
+from jaxlrp.run.evaluate import widen
+from jaxlrp.run.probes import ACCOUNT, Probes
+
+
+def pull_back(
+    traced: BoundCall,
+    weights: list[Any],
+    layers: list[Layer],
+    accounts: bool = False,
+    masks: Mapping[Layer, Any] | None = None,
+) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
+    """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
+    if accounts:
+        wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
+        zeros = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
+    else:
+        zeros = {
+            layer: jnp.zeros(
+                (*layer.iterations, *layer.shape), traced.plan.relevance_dtype(layer.dtype)
+            )
+            for layer in layers
+        }
+
+    def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
+        by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
+        kind = "accounts" if accounts else "relevance"
+        return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}))
+
+    primals = [widen(p) for p in traced.primals()]
+    numbered = {i: compat.typed_like(z, *primals) for i, z in enumerate(zeros.values())}
+    values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
+    seeds = [seed(w, v) for w, v in zip(weights, values, strict=True)]
+    found, brought = back(seeds)
+    extra = {layer: brought[i] for i, layer in enumerate(layers)}
+    values = [as_traced(v, y) for v, y in zip(values, traced.outputs, strict=True)]
+    return values, aux, relevances(traced, found, primals), extra
+
+
+def seed(weight: Any, value: Any) -> Any:
+    """What relevance starts from at an output: a weight of its type."""
+    return compat.typed_like(jnp.asarray(weight, value.dtype), value)
+
+
+def as_traced(array: Any, value: Value) -> Any:
+    """An output in the type that fn gives it."""
+    return array.astype(value.dtype)
+
+
+def relevances(traced: BoundCall, found: Sequence[Any], primals: Sequence[Any]) -> list[Any]:
+    """What came back to the explained values, as relevance."""
+    return [
+        r if traced.plan.edges.get(v) == "relevance" else times(x, r)
+        for v, x, r in zip(traced.plan.explained, primals, found, strict=True)
+    ]

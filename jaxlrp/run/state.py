@@ -1,0 +1,80 @@
+"""The state of one run: the plan, what is asked of it, and in which precision values travel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp import compat
+from jaxlrp.graph.activity import is_integer
+from jaxlrp.graph.ir import Value, is_low
+from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.plans import Plan
+from jaxlrp.run import evaluate
+from jaxlrp.run.evaluate import Counted
+from jaxlrp.run.probes import Probes
+
+
+class Calls:
+    """The functions that run calls which are alike, by what the calls have in common."""
+
+    def __init__(self) -> None:
+        self.sharing = compat.is_staging()
+        self._functions: dict[Hashable, Callable[..., list[Any]]] = {}
+
+    def share(self, key: Hashable, function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        """The function of an earlier call that is alike, or else this one."""
+        if key not in self._functions:
+            self._functions[key] = jax.jit(function)
+        return self._functions[key]
+
+
+class RunState:
+    """How layers are run: with which probes, and in which precision relevance travels.
+
+    In a low-precision network active values travel as float32 arrays that hold the rounded
+    numbers, so that relevance is float32 too. An integer that carries a value travels as a pair:
+    exact, and as a float with which relevance comes back.
+
+    Attributes:
+      mark: a number that depends on what is explained; see `evaluate.held`.
+      done: ReLUs that ran with the layer before them.
+    """
+
+    def __init__(self, plan: Plan, probes: Probes, calls: Calls | None = None, mark: Any = None):
+        self.mark = mark
+        self.plan = plan
+        self.probes = probes
+        self.calls = Calls() if calls is None else calls
+        self.done: set[Layer] = set()
+        self._widened = plan.activity.reached if plan.low_precision else frozenset()
+
+    def within(self, probes: Probes) -> RunState:
+        """The state of a body or a region."""
+        return RunState(self.plan, probes, self.calls, self.mark)
+
+    def widen(self, array: Any, value: Value) -> Any:
+        """An array as it takes part in relevance."""
+        if isinstance(array, Counted):
+            return array
+        if is_integer(value) and value in self.plan.activity.reached:
+            array = jnp.asarray(array)
+            return Counted(array.astype(self.plan.number_dtype), array)
+        return evaluate.widen(array) if value in self._widened else array
+
+    def narrow(self, array: Any, value: Value) -> Any:
+        """An array in the precision that the traced program has it in."""
+        if isinstance(array, Counted):
+            return array.exact
+        if value in self._widened and is_low(value.dtype):
+            return evaluate.hold(array).astype(value.dtype)
+        return array
+
+    def hold(self, array: Any, value: Value) -> Any:
+        """The array in its own precision, as a constant for what relevance does not cross."""
+        if value in self.plan.activity.active:
+            array = evaluate.held_value(evaluate.exact_of(array), self.mark)
+        return self.narrow(array, value)
