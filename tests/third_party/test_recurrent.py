@@ -73,10 +73,10 @@ def mamba2(dtype: str, chunk: int, counts: Counter[str]) -> Model:
     def fn(state):
         return nnx.merge(graph, state, copy=True)(tokens())["logits"][:, READ]
 
-    # For each layer: two projections; four taps of the convolution, the scale of dt by A, the skip
-    # by D, the shift of dt and the mask of the decay; SiLU twice, softplus and exp; x dt, and the
-    # gate; the sums of the taps, of the skip by D, and the residual, and the difference of sums.
-    layer = layers(2, dense=2, norm=2, affine=8, activation=4, product=2, add=6)
+    # For each layer: two projections, the first with the shift of dt; four taps of the convolution
+    # and its bias, the scale of dt by A and the skip by D; SiLU twice, softplus and exp; x dt, and
+    # the gate; the sums of the taps, of the skip by D, and the residual, and the difference of sums.
+    layer = layers(2, dense=2, norm=2, affine=7, activation=4, product=2, add=4)
     return Model(fn, randomise(state, dtype), layer + layers(embed=1, norm=1, dense=1) + counts)
 
 
@@ -122,13 +122,13 @@ GRIFFIN = layers(dense=14, embed=1, matmul=2, softmax=1, norm=5)
 
 def recurrent_gemma_scanned(dtype: str) -> Model:
     return recurrent_gemma(
-        dtype, "LINEAR_NATIVE", layers(product=6, add=12, activation=8, affine=19)
+        dtype, "LINEAR_NATIVE", layers(product=5, add=10, activation=8, affine=16)
     )
 
 
 def recurrent_gemma_associative(dtype: str) -> Model:
     return recurrent_gemma(
-        dtype, "ASSOCIATIVE_NATIVE", layers(product=10, add=17, activation=8, affine=19)
+        dtype, "ASSOCIATIVE_NATIVE", layers(product=9, add=15, activation=8, affine=16)
     )
 
 
