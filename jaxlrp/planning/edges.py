@@ -10,7 +10,6 @@ from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
-from jaxlrp.rules.base import LinearRule
 from jaxlrp.rules.layer_view import Carries
 
 
@@ -132,7 +131,7 @@ class _Decider:
         in_one_region = units(group_of(reader).eqns[-1]) == units(group_of(layer).eqns[-1])
         alone = self.uses[output] == 1
         alone = alone and all(isinstance(v, Literal) for v in group_of(reader).statics)
-        good = passes and in_one_region and alone and isinstance(layer.rule, LinearRule)
+        good = passes and in_one_region and alone and layer.rule.takes_relu
         return reader if good and not layer.rule.plain and layer.kind != "structural" else None
 
     @property

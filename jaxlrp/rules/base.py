@@ -43,7 +43,7 @@ class Rule:
         super().__init_subclass__(**options)
         if "propagate" in cls.__dict__:
             # A rule that propagates in a way of its own is asked, whatever its base may skip.
-            for name in ("plain", "passes", "follows"):
+            for name in ("plain", "passes", "follows", "takes_relu"):
                 if name not in cls.__dict__:
                     type.__setattr__(cls, name, Rule.__dict__[name])
 
@@ -54,6 +54,14 @@ class Rule:
     @property
     def plain(self) -> bool:
         """Whether the rule, on a density, is nothing but the layer's transposed derivative."""
+        return False
+
+    @property
+    def takes_relu(self) -> bool:
+        """Whether the rule is right also with max(z, 0) as z, if nothing arrives where z < 0.
+
+        Then a ReLU that alone reads the layer runs together with it, and z itself is not kept.
+        """
         return False
 
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:

@@ -30,6 +30,10 @@ class Epsilon(LinearRule):
         zero = isinstance(self.epsilon, (int, float)) and self.epsilon == 0
         return zero and self.bias == "absorb"
 
+    @property
+    def takes_relu(self) -> bool:
+        return not self.relative
+
     def propagate(self, layer: LayerView) -> Any:
         z, bias = (layer.linear, 0.0) if self.bias == "ignore" else (layer.z, layer.bias)
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon

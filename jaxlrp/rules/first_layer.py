@@ -49,6 +49,10 @@ class ZBox(LinearRule):
     def __hash__(self) -> int:
         return hash((type(self), self.epsilon, self.bias))
 
+    @property
+    def takes_relu(self) -> bool:
+        return True
+
     def propagate(self, layer: LayerView) -> Any:
         # (x - l)W+ + (x - h)W-: xW - lW+ - hW- would be a difference of large numbers.
         above = layer.x - layer.constant(self.low)
@@ -73,6 +77,10 @@ class WSquare(LinearRule):
 
     carries: ClassVar[Carries] = "relevance"
 
+    @property
+    def takes_relu(self) -> bool:
+        return True
+
     def propagate(self, layer: LayerView) -> Any:
         squares = layer.squares()
         z = squares(layer.constant(1.0))
@@ -92,6 +100,10 @@ class Flat(LinearRule):
     """
 
     carries: ClassVar[Carries] = "relevance"
+
+    @property
+    def takes_relu(self) -> bool:
+        return True
 
     def propagate(self, layer: LayerView) -> Any:
         ones = layer.ones()

@@ -53,6 +53,10 @@ class AlphaBeta(LinearRule):
                     f"{difference:g}, and must be 1 for relevance to be conserved."
                 )
 
+    @property
+    def takes_relu(self) -> bool:
+        return True
+
     def propagate(self, layer: LayerView) -> Any:
         found = layer.contributions()
         bias = 0.0 if self.bias == "ignore" else layer.bias
@@ -76,6 +80,10 @@ class ZPlus(LinearRule):
     decomposition, Pattern Recognition 65, 2017, section 4.1.
     """
 
+    @property
+    def takes_relu(self) -> bool:
+        return True
+
     def propagate(self, layer: LayerView) -> Any:
         return AlphaBeta(1.0, 0.0, epsilon=self.epsilon, bias=self.bias).propagate(layer)
 
@@ -97,6 +105,10 @@ class Gamma(LinearRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "gamma", self.gamma)
+
+    @property
+    def takes_relu(self) -> bool:
+        return True
 
     def propagate(self, layer: LayerView) -> Any:
         g, ignore = self.gamma, self.bias == "ignore"

@@ -48,8 +48,8 @@ def ruled(
 ) -> tuple[Any, ...]:
     """Evaluate a layer as a function whose backward pass is its rule.
 
-    With `relu` the output is behind that ReLU, and what arrives is the density there. Where
-    the ReLU shuts there is no relevance, elsewhere its output is z: the rule sees it as z.
+    With `relu` the output is that of the ReLU after the layer, and what arrives is the density
+    there. Where the ReLU is shut nothing arrives, elsewhere its output is z: the rule sees it as z.
     """
     group = group_of(layer)
     keys = list(statics)
@@ -79,7 +79,7 @@ def ruled(
         inputs, arrays, outputs, account = kept
         env = dict(zip(keys, arrays, strict=True))
         x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
-        back, none, entries = _backward(layer, x, env, z, came, account)
+        back, none, entries = _backward(layer, x, env, z, came, account, relu is not None)
         pairs = zip(inputs, back, strict=True)
         back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
         return back, none, entries
@@ -99,9 +99,10 @@ def _backward(
     outputs: tuple[Any, ...],
     arrived: tuple[Any, ...],
     account: Any,
+    relu: bool,
 ) -> tuple[Any, None, Any]:
     output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
-    view = View(layer, inputs, statics, output, came)
+    view = View(layer, inputs, statics, output, came, relu)
     back = layer.rule.propagate(view)
     back = back if isinstance(back, tuple) else (back,)
     back = tuple(

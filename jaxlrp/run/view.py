@@ -27,14 +27,21 @@ class View:
     """One layer while relevance passes it; see `jaxlrp.rules.LayerView`."""
 
     def __init__(
-        self, layer: Layer, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
+        self,
+        layer: Layer,
+        inputs: tuple[Any, ...],
+        statics: Env,
+        output: Any,
+        arrived: Any,
+        relu: bool = False,
     ):
         self._group = group = group_of(layer)
         self._inputs = inputs
         self._statics = statics
         self._proven = layer.nonnegative
         self.z = output
-        self.arrived = arrived
+        self._arrived = arrived
+        self._relu = relu  # z is max(z, 0), and what arrived is the density behind that ReLU
         self.arriving: Carries = layer.arriving
         self.carries: Carries = layer.carries
         self.sign_split = layer.sign_split
@@ -104,10 +111,16 @@ class View:
         return function
 
     @functools.cached_property
+    def arrived(self) -> Any:
+        """What came to the output; nothing came where a ReLU is shut."""
+        arrived = self._arrived
+        return choose(self.z > 0, arrived, 0.0, arrived) if self._relu else arrived
+
+    @functools.cached_property
     def relevance(self) -> Any:
         if self.arriving == "relevance":
-            return self.arrived
-        return jax.tree.map(times, self.z, self.arrived)
+            return self._arrived
+        return jax.tree.map(times, self.z, self._arrived)  # 0 where z is
 
     @functools.cached_property
     def density(self) -> Any:

@@ -75,7 +75,7 @@ def mamba2(dtype: str, chunk: int, counts: Counter[str]) -> Model:
 
     # For each layer: two projections, the first with the shift of dt; four taps of the convolution
     # and its bias, the scale of dt by A and the skip by D; SiLU twice, softplus and exp; x dt, and
-    # the gate; the sums of the taps, of the skip by D, and the residual, and the difference of sums.
+    # the gate; the sums of the taps, of the skip, and the residual, and the difference of sums.
     layer = layers(2, dense=2, norm=2, affine=7, activation=4, product=2, add=4)
     return Model(fn, randomise(state, dtype), layer + layers(embed=1, norm=1, dense=1) + counts)
 
