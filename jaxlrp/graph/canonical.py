@@ -6,7 +6,7 @@ rewrites are made: every value that is left is computed by the network's own equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax import lax
 from jaxlrp import compat
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
@@ -37,13 +38,14 @@ def canonical(graph: Graph, varying: Collection[Value]) -> Graph:
 
     What depends on none of the inputs in `varying` is static: there `stop_gradient` is idle.
     """
-    return _Rewriter(varying).graph(graph)
+    return _Rewriter(varying, graph.consts).graph(graph)
 
 
 class _Rewriter:
-    def __init__(self, varying: Collection[Value]) -> None:
+    def __init__(self, varying: Collection[Value], consts: Iterable[tuple[Value, Any]]) -> None:
         self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
         self.varying = set(varying)
+        self.places = Places(consts, self.varying)
 
     def graph(self, graph: Graph) -> Graph:
         seen: dict[Hashable, list[Eqn]] = {}
@@ -62,7 +64,7 @@ class _Rewriter:
             elif eqn.name == "stop_gradient" and not varies:
                 self.same[eqn.out] = eqn.inputs[0]
                 continue
-            elif (value := _idle(eqn)) is not None:
+            elif (value := _idle(eqn) or (self.places.same(eqn) if varies else None)) is not None:
                 self.same[eqn.out] = value
                 continue
             elif eqn.name in _MERGED:
