@@ -18,6 +18,7 @@ from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
+from jaxlrp.graph.written import is_turned
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
@@ -64,7 +65,7 @@ class _Rewriter:
             elif eqn.name == "stop_gradient" and not varies:
                 self.same[eqn.out] = eqn.inputs[0]
                 continue
-            elif (value := _idle(eqn) or (self.places.same(eqn) if varies else None)) is not None:
+            elif (value := self.plain(eqn, varies)) is not None:
                 self.same[eqn.out] = value
                 continue
             elif eqn.name in _MERGED:
@@ -93,6 +94,19 @@ class _Rewriter:
         self.same[eqn.out] = eqns[-1].out
         self.varying.add(eqns[-1].out)
         return eqns
+
+    def plain(self, eqn: Eqn, varies: bool) -> Value | None:
+        """The earlier value that an equation returns, if all it does comes to nothing."""
+        value = self.undone(eqn) or _idle(eqn)
+        return self.places.same(eqn) if value is None and varies else value
+
+    def undone(self, eqn: Eqn) -> Value | None:
+        """What a second change of sign gives back, unless the first one belongs to a layer."""
+        maker = eqn.inputs[0].producer if eqn.name == "neg" else None
+        if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
+            return None
+        inner = maker.inputs[0]
+        return None if is_turned(inner, self.varying) else inner
 
     def body(self, body: Graph) -> Graph:
         inner = self.graph(body)
@@ -149,9 +163,6 @@ def _idle(eqn: Eqn) -> Value | None:
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
         usable = not isinstance(cases[0], Literal) and cases[0].dtype == eqn.out.dtype
         return cases[0] if alike and usable else None
-    if eqn.name == "neg" and first.producer is not None and first.producer.name == "neg":
-        inner = first.producer.inputs[0]
-        return None if isinstance(inner, Literal) else inner
     if first.shape != eqn.out.shape or first.dtype != eqn.out.dtype:
         return None
     if eqn.name == "transpose":

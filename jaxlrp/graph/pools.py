@@ -15,15 +15,16 @@ from jaxlrp.graph.written import factor_of
 def divisors(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], list[Eqn]]:
     """What a sum is taken of, and the static scales before and after it that make it a mean.
 
-    Those that divide by the count are as many as it takes; a further scale by a number stays
-    outside, as it does behind any layer. If no number of them does, all belong to the sum.
+    They are as many as it takes to divide by the count; a further scale by a number stays outside,
+    as it does behind any layer. If no number of them does, all belong to the sum.
     """
     before, after = _before(bench, total), _after(bench, total.out)
-    whole = _as_far_as(bench, after, 1.0 / _count(total))
-    if whole is not None:
-        before, after = [], whole
-    elif (part := _as_far_as(bench, before[::-1], 1.0 / _count(total))) is not None:
-        before, after = part[::-1], []
+    goal = 1.0 / _count(total)
+    if not math.isclose(math.prod(factor_of(bench, e) for e in before + after), goal):
+        if (part := _as_far_as(bench, after, goal)) is not None:
+            before, after = [], part
+        elif (part := _as_far_as(bench, before[::-1], goal)) is not None:
+            before, after = part[::-1], []
     if not region.worth_folding(bench, before):
         return total.inputs[0], [], after
     (source,) = bench.activity.active_inputs(before[0])

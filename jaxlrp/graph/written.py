@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from jaxlrp.graph.groups import Workbench
-from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, MOVES
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
+
+if TYPE_CHECKING:
+    from jaxlrp.graph.groups import Workbench
 
 _MOST = 30  # equations that are looked through
 _FALLING = frozenset("erfc rsqrt acos".split())
@@ -78,3 +85,46 @@ def sign_of_tail(bench: Workbench, value: Value) -> float:
             break
         (value,) = depends
     return sign
+
+
+def is_turned(value: Value, varying: Collection[Value]) -> bool:
+    """Whether a sign is written within the product that a value is, beside its weights or input.
+
+    A change of sign behind it belongs to it then. `varying` are the values that are not static.
+    """
+    turned = crossed = False
+    for _ in range(_MOST):
+        eqn = value.producer
+        moving = [v for v in dict.fromkeys(eqn.inputs) if v in varying] if eqn else []
+        if eqn is None or eqn.bodies or len(moving) != 1 or (crossed and eqn.name in LINEAR_CORES):
+            break
+        scales = eqn.name in {"mul", "div", "neg"} | ADDITIONS | LINEAR_CORES
+        if not scales and eqn.name not in _RISING | _FALLING | MOVES:
+            break
+        under = eqn.name in ("div", "sub") and eqn.inputs[1] is moving[0]
+        turned ^= under or eqn.name == "neg" or eqn.name in _FALLING
+        if scales and eqn.name not in ADDITIONS:
+            turned ^= any(_is_negated(v) for v in eqn.inputs if v is not moving[0])
+        crossed = crossed or eqn.name in LINEAR_CORES
+        (value,) = moving
+    return turned and crossed
+
+
+def _is_negated(value: Value) -> bool:
+    turned = False
+    for _ in range(_MOST):
+        eqn = value.producer
+        if isinstance(value, Literal):
+            return turned ^ bool(np.all(np.asarray(value.val) < 0))
+        if eqn is None:
+            return turned
+        if eqn.name == "neg" or eqn.name in _PASSED:
+            turned ^= eqn.name == "neg"
+            value = eqn.inputs[0]
+        elif eqn.name in ("mul", "div"):
+            numbers = [v for v in eqn.inputs if isinstance(v, Literal)]
+            turned ^= any(_is_negated(v) for v in numbers)
+            value = next((v for v in eqn.inputs if not isinstance(v, Literal)), numbers[0])
+        else:
+            return turned
+    return turned
