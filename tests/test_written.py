@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
+from jaxlrp.run.plan import group_of
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(2, 4))
@@ -43,6 +44,12 @@ ALIKE = {
         lambda u, p: -(jax.nn.relu(u) @ -p["w"]),
         lambda u, p: (2 * jax.nn.relu(u)) @ (p["w"] / 2),
         lambda u, p: -((-2 * jax.nn.relu(u)) @ (p["w"] / 2)),
+    ],
+    "behind a sum of branches": [
+        lambda u, p: (u + jax.nn.relu(u)) @ p["w"],
+        lambda u, p: -((-(u + jax.nn.relu(u))) @ p["w"]),
+        lambda u, p: (2 * (u + jax.nn.relu(u))) @ (0.5 * p["w"]),
+        lambda u, p: (-(u + relu(u))) @ -p["w"],
     ],
     "before a sigmoid": [
         lambda u, p: jax.nn.sigmoid(jax.nn.relu(u) @ p["w"]),
@@ -236,3 +243,27 @@ def test_scales_and_shifts_alone_are_a_region_too(rule):
     for number, other in enumerate(AFFINE[1:], 1):
         actual = lrp.explain(other, rule)(X, B, S)
         np.testing.assert_allclose(actual, expected, rtol=1e-8, err_msg=f"spelling {number}")
+
+
+RELUS = {
+    "the negative of a minimum": (lambda x: -jnp.minimum(-x, 0.0), True),
+    "half of a sum": (lambda x: (x + jnp.abs(x)) / 2, True),
+    "by the test": (lambda x: x * (x > 0), True),
+    "by the sign": (lambda x: x * (1 + jnp.sign(x)) / 2, True),
+    "twice a half": (lambda x: jnp.maximum(0.5 * x, 0.0) * 2, True),
+    "capped": (lambda x: jnp.minimum(jnp.maximum(x, 0.0), 6.0), False),
+    "beyond one": (lambda x: jnp.where(x > 1.0, x, 0.0), False),
+    "squared": (lambda x: x * jax.nn.relu(x), False),
+    "leaky": (lambda x: jnp.where(x > 0, x, 0.01 * x), False),
+    "the size": (lambda x: x * jnp.sign(x), False),
+}
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_a_relu_is_known_by_its_one_corner(name):
+    fn, is_relu = RELUS[name]
+    plan = lrp.plan(lambda x: fn(x @ P["w"]) @ P["v"], {})(X)
+    groups = [group_of(y) for y in plan.layers if y.kind == "activation"]
+    assert [g.is_relu for g in groups] == [is_relu] * len(groups)
+    if is_relu:
+        assert [g.hard_relu for g in groups] == [True]

@@ -16,7 +16,7 @@ from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale, is_move
 from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Affine, Group, Workbench
-from jaxlrp.graph.homogeneous import is_homogeneous
+from jaxlrp.graph.homogeneous import is_complete, is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
     ADDITIONS,
@@ -153,11 +153,24 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         add(eqn)
     if source is None:
         return list(group) if not curved and len(stay) < 2 else []
-    if last.name in ADDITIONS and source in last.inputs and not _has_inactive_term(bench, last):
-        return []  # x + gelu(x): a sum of two branches
     eqns = sorted(itertools.islice(group, best), key=lambda e: e.order)
+    if _is_sum_of_branches(bench, eqns, source, last):
+        return []
     _finish(bench, eqns, source, last)
     return []
+
+
+def _is_sum_of_branches(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> bool:
+    """x + gelu(x), or a number times this; but (x + abs(x)) / 2 is an activation."""
+    end = last
+    while is_literal_scale(bench, end):
+        (value,) = bench.activity.active_inputs(end)
+        if value.producer is None or value.producer not in eqns:
+            break
+        end = value.producer
+    if end.name not in ADDITIONS or source not in end.inputs or _has_inactive_term(bench, end):
+        return False
+    return end is last or not is_complete(bench, eqns, source, last.out)
 
 
 def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:

@@ -1,13 +1,15 @@
-"""Functions with one corner, at 0: known from two points."""
+"""What a function of one value is like, from a few of its points."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, COMPARISONS, COPIES, rounds
 
+_FAR = (30.0, 1e4)  # where activations are the identity, or 1, to rounding
 _EITHER = ADDITIONS | {"max", "min"}
 
 
@@ -57,3 +59,12 @@ def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output:
 def _varies(bench: Workbench, value: Value) -> bool:
     """Whether a value from outside is no number."""
     return bench.intervals.constant(value) is None
+
+
+def is_complete(bench: Workbench, eqns: Sequence[Eqn], source: Value, output: Value) -> bool:
+    """Whether an activation has its usual sign and scale: 2 * relu(h) has not."""
+    for far in _FAR:
+        bounds = bench.intervals.image(eqns, source, (far, far), output)
+        if any(all(math.isclose(b, y, rel_tol=1e-6) for b in bounds) for y in (far, 1.0)):
+            return True
+    return False

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from jaxlrp.graph import ways
 from jaxlrp.graph.affine import affine_operand, brings_zeros, is_literal_scale, is_move
 from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import AFFINE, COPIES, ELEMENTWISE, rounds
+from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.written import factor_of
 
@@ -139,27 +140,26 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
         if not alone or len(eqn.outputs) != 1 or eqn.name not in ELEMENTWISE:
             break
         values.append(eqn.out)
-    for n in range(len(values) - 1, -1, -1):
-        if _is_complete(bench, values[n]):
-            whole = n == len(values) - 1
-            return stop if whole and stop == len(chain) else n
-        if n == 0 or chain[n - 1].name not in _SCALES:
-            break
-    return stop if stop == len(chain) else len(values) - 1
+    n = last = len(values) - 1
+    while n > 0 and not _is_complete(bench, values[n]) and chain[n - 1].name in _SCALES:
+        n -= 1
+    if n == 0 and maker.name in ADDITIONS and sources(bench, first)[-1] in maker.inputs:
+        return 0  # x + gelu(x): a sum of two branches
+    if n == 0 and last == 0:  # moves come first
+        return stop if stop == len(chain) else 0
+    return stop if n == last and stop == len(chain) else n
 
 
 _SCALES = COPIES | {"mul", "div", "neg"}
-_FAR = 30.0  # where activations are the identity, or 1, to rounding
 
 
 def _is_complete(bench: Workbench, value: Value) -> bool:
-    """Whether an activation that ends here has its usual sign and scale: 2 * relu(h) has not."""
-    source = sources(bench, value)[-1]
-    eqns = bench.slice_back(value, {source}, lambda eqn: eqn.name in ELEMENTWISE)
-    if not eqns:
-        return False
-    bounds = bench.intervals.image(eqns, source, (_FAR, _FAR), value)
-    return any(all(math.isclose(b, far, rel_tol=1e-6) for b in bounds) for far in (_FAR, 1.0))
+    """Whether a value is a complete activation of any value that it is a function of."""
+    for source in sources(bench, value)[1:]:
+        eqns = bench.slice_back(value, {source}, lambda eqn: eqn.name in ELEMENTWISE)
+        if eqns and is_complete(bench, eqns, source, value):
+            return True
+    return False
 
 
 def _is_by_number(bench: Workbench, eqn: Eqn) -> bool:
