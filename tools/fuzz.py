@@ -10,6 +10,7 @@ anything failed or too much was drawn again.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -151,6 +152,7 @@ def main() -> int:
         step(state, options.seed, options.only, options.shrink)
         print("verdict:", state["verdicts"])
         return int(bool(state["failures"]))
+    gc.set_threshold(100_000)  # tracing makes many small objects that stay
     options.out.mkdir(exist_ok=True)
     path = options.out / f"fuzz-{options.seed}.json"
     state = fresh()

@@ -60,10 +60,16 @@ class Family(AbstractSet[str]):
 
     def __init__(self, *parts: str | AbstractSet[str]):
         self._parts = parts
+        self._known: dict[object, tuple[Row | None, bool]] = {}  # with the row that it was then
 
     def __contains__(self, name: object) -> bool:
-        families = _TABLE[name].families if isinstance(name, str) and name in _TABLE else _NONE
-        return any(p in families if isinstance(p, str) else name in p for p in self._parts)
+        meaning = _TABLE.get(name) if isinstance(name, str) else None
+        known = self._known.get(name)
+        if known is None or known[0] is not meaning:
+            families = _NONE if meaning is None else meaning.families
+            found = any(p in families if isinstance(p, str) else name in p for p in self._parts)
+            known = self._known[name] = meaning, found
+        return known[1]
 
     def _names(self) -> frozenset[str]:
         others = (p for p in self._parts if not isinstance(p, str))

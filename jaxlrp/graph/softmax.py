@@ -55,7 +55,10 @@ _SEGMENT_SUMS = frozenset({"scatter-add", "scatter_add"})
 _SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
 
 
-_ALLOWED = ELEMENTWISE | MOVES | REDUCTIONS | _SEGMENTS | {"stop_gradient", "argmax", "tie"}
+_PLAIN = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
+_ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "tie"}
+
+_OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 
 
 def _is_allowed(bench: Workbench) -> Callable[[Eqn], bool]:
@@ -157,7 +160,7 @@ def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
         largest = eqn.name == "reduce_max" or eqn.name in _SEGMENTS - _SEGMENT_SUMS
         if largest and _origin(bench, eqn.inputs[-1]) is origin:
             crossed = True
-        elif eqn.name in ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}:
+        elif eqn.name in _OF_MAXIMA:
             stack.extend(eqn.inputs)
         else:
             return False
@@ -261,7 +264,7 @@ def _same(a: Eqn, b: Eqn) -> bool:
         return True
     if a.prim is not b.prim or len(a.inputs) != len(b.inputs) or len(a.outputs) != 1:
         return False
-    if a.name not in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}:
+    if a.name not in _PLAIN:
         return False
     if str(a.params) != str(b.params):
         return False
