@@ -41,9 +41,10 @@ def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output:
             first, second = found
             if eqn.name == "div" and second is None:
                 return False
-            turn = 1 if eqn.name == "mul" else -1
-            none = first is None or second is None
-            degrees[eqn.out] = None if none else first + turn * second
+            if first is None or second is None:
+                degrees[eqn.out] = None
+            else:
+                degrees[eqn.out] = first + second if eqn.name == "mul" else first - second
         elif eqn.name in _EITHER or eqn.name == "select_n":
             if eqn.name == "select_n" and found[0] == 1:
                 return False

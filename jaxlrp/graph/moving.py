@@ -105,10 +105,10 @@ def _window(x: np.ndarray, given: Sequence[np.ndarray], params: Any) -> list[np.
 def _at_places(eqn: Eqn, given: Sequence[np.ndarray]) -> list[np.ndarray] | None:
     """A gather, or a scatter that replaces; None if a place lies outside."""
     x, places, d = given[0], given[1], eqn.params["dimension_numbers"]
-    gathers = eqn.name == "gather"
-    if gathers:
+    sizes = eqn.params["slice_sizes"] if eqn.name == "gather" else None
+    if sizes is not None:
         window, dropped, mapped = d.offset_dims, d.collapsed_slice_dims, d.start_index_map
-        shape, sizes = eqn.out.shape, eqn.params["slice_sizes"]
+        shape = eqn.out.shape
     else:
         window, dropped = d.update_window_dims, d.inserted_window_dims
         mapped, shape = d.scatter_dims_to_operand_dims, given[2].shape
@@ -135,13 +135,13 @@ def _at_places(eqn: Eqn, given: Sequence[np.ndarray]) -> list[np.ndarray] | None
             at = at + along([where], np.arange(shape[where]))
         if axis in kept:
             where = window[kept.index(axis)]
-            if gathers and sizes[axis] != shape[where]:
+            if sizes is not None and sizes[axis] != shape[where]:
                 return None
             at = at + along([where], np.arange(shape[where]))
         if at.size and (at.min() < 0 or at.max() >= x.shape[axis]):
             return None
         index.append(at)
-    if gathers:
+    if sizes is not None:
         return [x[tuple(index)] if index else x]
     flat = np.ravel_multi_index(np.broadcast_arrays(*index), x.shape) if index else np.zeros(())
     if len(np.unique(flat)) < flat.size:

@@ -63,8 +63,9 @@ class Places:
                     continue
                 found[value] = None
                 maker = value.producer
-                moves = maker is not None and maker.name in moving.NAMES | moving.JOINS
-                if moves and len(found) < _MOST_VALUES:
+                if maker is None or len(found) >= _MOST_VALUES:
+                    continue
+                if maker.name in moving.NAMES or maker.name in moving.JOINS:
                     stack.append(maker)
         return list(found)
 
@@ -81,8 +82,9 @@ class Places:
         eqn = value.producer
         if eqn is None or eqn.bodies or len(eqn.outputs) != 1:
             return None
-        operands = [self.known(v) for v in eqn.inputs]
-        if any(x is None for x in operands):
+        found = [self.known(v) for v in eqn.inputs]
+        operands = [x for x in found if x is not None]
+        if len(operands) < len(found):
             return None
         result = moving.computed(eqn, operands)
         return None if result is None else np.asarray(result, value.dtype)
@@ -118,11 +120,12 @@ class _Numbers:
             return None
         if not any(v in self._inside for v in eqn.inputs):
             return None  # where looking stopped
-        chooses = moving.choosing(eqn)
-        known = {i: self._places.known(eqn.inputs[i]) for i in chooses}
-        if any(array is None for array in known.values()):
-            return None
-        given = [known[i] if i in known else self.of(v) for i, v in enumerate(eqn.inputs)]
+        chooses, given = moving.choosing(eqn), []
+        for i, v in enumerate(eqn.inputs):
+            array = self._places.known(v) if i in chooses else self.of(v)
+            if array is None:
+                return None
+            given.append(array)
         outs = moving.moved(eqn, given)
         return None if outs is None else outs[value.index]
 
