@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn
-from jaxlrp.graph.primitives import row
 
 # Moves whose places follow from parameters, and from static positions or masks.
 NAMES = frozenset(
