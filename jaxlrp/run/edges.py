@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from jaxlrp.graph import control
+from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
 from jaxlrp.rules import Pass
@@ -36,6 +37,7 @@ class _Decider:
         for layer in plan.layers:
             for value in _group(layer).inputs:
                 self.readers.setdefault(value, []).append(layer)
+        self.origins = Origins(plan.graph)
         graphs = list(control.graphs(plan.graph))
         self.uses = Counter(v for g in graphs for e in g.eqns for v in dict.fromkeys(e.inputs))
         self.uses.update(v for g in graphs for v in g.outputs)  # aux too
@@ -52,6 +54,9 @@ class _Decider:
                 continue
             seen.add(v)
             layer = self.makers.get(v)
+            if layer is None and v.producer is None and v.outer is not None:
+                stack += self.origins.before(v)  # the input of a body
+                continue
             if layer is None:
                 return False
             group = _group(layer)
