@@ -75,7 +75,7 @@ class _Reader:
             f, df = ACTIVATIONS[op]
             return self._layer(node, "activation", source, f=f, df=df)
         if op == "add":
-            if any(self._begins_higher(a) for a in node.args):
+            if any(self._begins_higher(a) for a in node.args) or self._is_inside_one(node):
                 return False
             return self._layer(node, "add", *self._terms(node))
         if op == "concat":
@@ -204,6 +204,20 @@ class _Reader:
         """Whether x + f(x) has an x that is itself an activation: all of it may be one."""
         node = self.one.by_name.get(name)
         return node is not None and node.op in ACTIVATIONS and self.one.readers(name) > 1
+
+    def _is_inside_one(self, node: Node) -> bool:
+        """Whether a sum of functions of one value may be part of an activation."""
+        begins, stack = set(), list(node.args)
+        while stack:
+            name = stack.pop()
+            maker = self.one.by_name.get(name)
+            if maker is not None and maker.op in (*ACTIVATIONS, "add", "mul"):
+                stack += maker.args
+            else:
+                begins.add(name)
+        readers = [n.op for n in self.one.nodes if node.name in n.args]
+        more = any(op in (*ACTIVATIONS, "add", "mul") for op in readers)
+        return len(begins) == 1 and (more or begins.isdisjoint(node.args))
 
     def _concat(self, node: Node) -> bool:
         if not self._layer(node, "join", *node.args):

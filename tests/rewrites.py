@@ -255,7 +255,11 @@ REWRITES: dict[str, Callable[[Edit], bool]] = {}
 # Those that change a layer's kind between dense and conv: both must have the same rule.
 CHANGES_KIND = {"dense as a convolution", "convolution as patches"}
 # Those that change over how many features a relative epsilon takes its mean.
-SPLITS_FEATURES = {"split the outputs of a dense layer", "split the channels of a convolution"}
+SPLITS_FEATURES = {
+    "split the outputs of a dense layer",
+    "split the channels of a convolution",
+    "dense fused with another",
+}
 VIEWS = ("reshape", "slice", "transpose", "flip")
 
 
@@ -921,8 +925,9 @@ WRAPS: dict[str, str] = {
 # one of these. Other calls may cut a layer in two.
 BORDERS = {
     *"relu leaky_relu tanh sigmoid silu gelu softplus hard_swish abs square".split(),
-    *"softmax max_pool tower recur scores mix".split(),
+    *"softmax max_pool scores mix".split(),
 }
+ENDS = {"tower", "recur"}  # they begin with a linear layer, which holds the bias before it
 WHOLE_LAYERS = {
     "map over examples",
     "scan of one step",
@@ -939,7 +944,7 @@ def _cuts_a_layer(program: Program, inside: set[str]) -> bool:
             crosses = (node.name in inside) != (arg in inside)
             if source is None or not crosses or arg not in program.active:
                 continue
-            if node.op not in BORDERS and source.op not in BORDERS:
+            if node.op not in BORDERS and source.op not in BORDERS | ENDS:
                 return True
     return False
 

@@ -19,17 +19,6 @@ from tests import random_programs as draws
 from tests.programs import Program
 from tests.random_programs import Builder
 
-# Rewrites after which the library answers otherwise today, and why.
-KNOWN: dict[str, str] = {
-    "softmax: contraction": "a sum written as a product with ones is a product",
-    "fourier: parts": "real and imaginary parts that are scaled apart are no complex layer",
-    "triangle and the rest": "a value cut in two by masks and added again is a sum of its own",
-    "vmap of cond": "a batched branch stops what it did not take: the layer ends there",
-}
-KNOWN_CASES: dict[int, str] = {
-    21: "a number's scale before an activation belongs to it, so the stabiliser differs by it",
-}
-
 # Under these a sign, a bias, a reach or a further layer shows.
 RULES = (
     "lrp.ZPlus()",
@@ -208,8 +197,8 @@ FIRST = {f"{op}: {next(iter(texts))}" for op, texts in rewrites.SPELLINGS.items(
 
 @pytest.mark.parametrize("name", [n for n in rewrites.NAMES if n not in FIRST])
 def test_each_rewrite_keeps_value_and_relevance(name, request):
-    if name in KNOWN:
-        request.applymarker(pytest.mark.xfail(reason=KNOWN[name], strict=True))
+    if name in fuzzing.KNOWN:
+        request.applymarker(pytest.mark.xfail(reason=fuzzing.KNOWN[name], strict=True))
     rules = RULES[rewrites.NAMES.index(name) % len(RULES)]
     if not draws.fits(name, rules):
         rules = "lrp.ZPlus()"
@@ -224,13 +213,8 @@ def test_each_rewrite_keeps_value_and_relevance(name, request):
 
 
 @pytest.mark.parametrize("number", range(len(draws.RULES)))
-def test_random_chains_of_rewrites(number, request):
+def test_random_chains_of_rewrites(number):
     case = fuzzing.draw(0, number)
-    reasons = [KNOWN[name] for name, _ in case.chain if name in KNOWN]
-    if number in KNOWN_CASES:
-        reasons.append(KNOWN_CASES[number])
-    if reasons:
-        request.applymarker(pytest.mark.xfail(reason="; ".join(reasons), strict=False))
     outcome = fuzzing.run(case)
     assert not outcome.failed, fuzzing.report(case, case.chain, outcome)
 

@@ -462,3 +462,24 @@ def test_a_renamed_rule_is_its_base():
     np.testing.assert_array_equal(lrp.explain(net, Renamed(0.0))(X), lrp.explain(net, E0)(X))
     assert Renamed(0.0).plain
     assert not HalfEpsilon(0.0).plain
+
+
+@pytest.mark.parametrize("through", ["cond", "scan", "carry", "nested"])
+def test_moves_in_a_body_are_looked_through_as_well(through):
+    """What moves an output in a branch or a loop is no maker of it either."""
+
+    def turned(v):
+        return v[..., ::-1]
+
+    moves = {
+        "cond": lambda v: lax.cond(True, turned, turned, v),
+        "scan": lambda v: lax.scan(lambda c, row: (c, turned(row)), 0.0, v)[1],
+        "carry": lambda v: lax.scan(lambda c, _: (turned(c), None), v, None, length=3)[0],
+        "nested": lambda v: lax.scan(
+            lambda c, row: (c, lax.cond(True, turned, turned, row)), 0.0, v
+        )[1],
+    }
+    rules = lrp.composites.guided_backprop()
+    expected = lrp.explain(lambda x: turned(jax.nn.relu(x @ W)), rules)(X)
+    found = lrp.explain(lambda x: moves[through](jax.nn.relu(x @ W)), rules)(X)
+    np.testing.assert_allclose(found, expected)

@@ -255,20 +255,49 @@ MUTANTS: tuple[Mutant, ...] = (
         "parts.py::test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that",
     ),
     Mutant(
-        "graph/linear.py",
+        "graph/region.py",
         "if any(v not in frontier for v in bench",
         "if any(False for v in bench",
         "recognition.py::test_a_linear_layer_has_one_input_and_one_output",
     ),
     Mutant(
-        "graph/linear.py",
+        "graph/region.py",
         "if pending and len(frontier) == 1 and",
         "if pending and",
         "recognition.py::test_a_linear_layer_has_one_input_and_one_output",
     ),
     Mutant("graph/linear.py", "if operand == 1:", "if False:", KERNEL),
     Mutant(
-        "graph/linear.py", "return not (scales_by_number and nonlinear)", "return True", SPELLINGS
+        "graph/region.py",
+        "return bool(chain) and _tail(bench, chain) < len(chain)",
+        "return bool(chain)",
+        SPELLINGS,
+    ),
+    Mutant("graph/region.py", "if factor < 0.0 and by < 0.0:", "if False:", "written.py"),
+    Mutant("graph/region.py", "if factor < 0.0 and by < 0.0:", "if by < 0.0:", "written.py"),
+    Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "written.py"),
+    Mutant("graph/written.py", "if eqn.name in _FALLING or under or", "if under or", "written.py"),
+    Mutant("graph/written.py", "return turned and crossed", "return False", "written.py"),
+    Mutant("graph/pools.py", "before, after = [], part", "before, after = [], after", "written.py"),
+    Mutant(
+        "graph/uniform.py",
+        "if number is None or bench.statics.parameters(kernel):",
+        "if number is None:",
+        "written.py",
+        harmless="a learned array is no number",
+    ),
+    Mutant(
+        "graph/uniform.py", "if core.out.shape[out[1]] != groups or", "if False or", "written.py"
+    ),
+    Mutant("graph/places.py", "if own.size and own.min() <= 0:", "if False:", "places.py"),
+    Mutant("graph/places.py", "_ZERO if is_written_zero(value) else _STATIC", "_ZERO", "places.py"),
+    Mutant("graph/moving.py", "and not np.any((a != 0) & (b != 0))", "", "places.py"),
+    Mutant("graph/moving.py", "np.where(x == 0, cases[0], cases[-1])", "cases[-1]", "places.py"),
+    Mutant(
+        "graph/homogeneous.py",
+        "if len(set(found) - {None}) > 1:",
+        "if False:",
+        "recognition.py::test_hard_relus_are_proven",
     ),
     Mutant(
         "graph/linear.py",
@@ -278,7 +307,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", KERNEL),
     Mutant(
-        "graph/linear.py",
+        "graph/region.py",
         "if ways.single(eqns, source, core, operand) else",
         "if True else",
         "attacked.py::test_moves_that_cannot_be_numbered",
@@ -304,7 +333,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # Norms.
     Mutant(
         "graph/norm.py",
-        'if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):',
+        "if not all(_is_reduction(bench, e) for e in products):",
         "if False:",
         "recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",
     ),
@@ -374,8 +403,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # Activations and gates.
     Mutant(
         "graph/activation.py",
-        "if last.name in ADDITIONS and source in last.inputs",
-        "if False",
+        "if _is_sum_of_branches(bench, eqns, source, last):",
+        "if False:",
         "recognition.py::test_a_branch_beside_its_source_is_a_sum",
     ),
     Mutant(

@@ -6,27 +6,27 @@ larger of two values.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
 
+from jaxlrp.graph import region
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_shift
+from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale, is_move
 from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Affine, Group, Workbench
+from jaxlrp.graph.homogeneous import is_complete, is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
     ADDITIONS,
-    COMPARISONS,
     COPIES,
     ELEMENTWISE,
     makes_integers,
-    rounds,
 )
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6
-_PIECEWISE_LINEAR = COMPARISONS | COPIES | {"max", "min", "select_n"}
 
 
 def find(bench: Workbench) -> None:
@@ -153,11 +153,24 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         add(eqn)
     if source is None:
         return list(group) if not curved and len(stay) < 2 else []
-    if last.name in ADDITIONS and source in last.inputs and not _has_inactive_term(bench, last):
-        return []  # x + gelu(x): a sum of two branches
     eqns = sorted(itertools.islice(group, best), key=lambda e: e.order)
+    if _is_sum_of_branches(bench, eqns, source, last):
+        return []
     _finish(bench, eqns, source, last)
     return []
+
+
+def _is_sum_of_branches(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> bool:
+    """x + gelu(x), or a number times this; but (x + abs(x)) / 2 is an activation."""
+    end = last
+    while is_literal_scale(bench, end):
+        (value,) = bench.activity.active_inputs(end)
+        if value.producer is None or value.producer not in eqns:
+            break
+        end = value.producer
+    if end.name not in ADDITIONS or source not in end.inputs or _has_inactive_term(bench, end):
+        return False
+    return end is last or not is_complete(bench, eqns, source, last.out)
 
 
 def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:
@@ -180,44 +193,61 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
     low, high = bench.intervals.image(eqns, source, (0.0, 0.0), last.out)
     group.zero_at_zero = low >= -ZERO and high <= ZERO
     left = bench.intervals.image(eqns, source, (-math.inf, 0.0), last.out)
-    group.hard_relu = left == (0.0, 0.0)
-    group.is_relu = group.hard_relu and _is_identity_above_zero(bench, eqns, source, last.out)
+    one_corner = is_homogeneous(bench, eqns, source, last.out)
+
+    def at(x: float) -> tuple[float, float]:
+        return bench.intervals.image(eqns, source, (x, x), last.out)
+
+    group.hard_relu = left == (0.0, 0.0) or (one_corner and at(-1.0) == at(0.0) == (0.0, 0.0))
+    group.is_relu = group.hard_relu and one_corner and at(1.0) == (1.0, 1.0)
     bench.claim(group)
 
 
-def _is_identity_above_zero(
-    bench: Workbench, eqns: list[Eqn], source: Value, output: Value
-) -> bool:
-    """f(x) = x for x > 0: piecewise linear, with no corner other than 0, and right at points."""
-    if not all(e.name in _PIECEWISE_LINEAR and not rounds(e) for e in eqns):
-        return False
-    inside = {v for e in eqns for v in e.outputs} | {source}
-    if any(
-        bench.intervals.constant(v) not in (0.0,) for e in eqns for v in e.inputs if v not in inside
-    ):
-        return False
-    points = (1e-30, 1.0, 1e30)
-    return all(bench.intervals.image(eqns, source, (p, p), output) == (p, p) for p in points)
-
-
 def _claim_affine(bench: Workbench, first: Eqn) -> None:
-    """A chain of scales and shifts that no neighbour took."""
-    chain = [first]
-    while (eqn := bench.sole_use(chain[-1].out)) is not None and bench.is_open(eqn):
-        if affine_operand(bench, eqn) is None and eqn.name not in COPIES:
-            break
-        chain.append(eqn)
+    """A chain of scales and shifts that no neighbour took, with the moves between them."""
     position = affine_operand(bench, first)
     assert position is not None
-    source = first.inputs[position]
-    number_scale = all(
-        e.name in COPIES or (is_literal(bench, e) and not is_literal_shift(bench, e)) for e in chain
-    )
-    kind = "structural" if number_scale else "affine"
+    source, chain = _affine_region(bench, first, first.inputs[position])
+    kind = "affine"
+    if all(is_literal_scale(bench, e) or is_move(bench, e) for e in chain):
+        kind, source, chain = "structural", first.inputs[position], _number_scale(bench, first)
     affine = Affine(None, position, [], chain, True)
     group = Group(kind, chain, [source], [chain[-1].out], first, affine)
     group.transport = "scale"
     bench.claim(group)
+
+
+def _number_scale(bench: Workbench, first: Eqn) -> list[Eqn]:
+    """A chain of scales by numbers: relevance is handed on, element for element."""
+    chain = [first]
+    while (eqn := bench.sole_use(chain[-1].out)) is not None and bench.is_open(eqn):
+        if eqn.name not in COPIES and not is_literal_scale(bench, eqn):
+            break
+        chain.append(eqn)
+    return chain
+
+
+def _affine_region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[Eqn]]:
+    """The region in which an equation is the first scale or shift, and what it begins at.
+
+    It may begin before moves, if parts are scaled apart there and meet again.
+    """
+
+    def after(value: Value) -> list[Eqn]:
+        belongs = functools.partial(affine_operand, bench)
+        moves = functools.partial(is_move, bench)
+        return region.after(bench, value, lambda eqn: belongs(eqn) is not None, moves)
+
+    source = operand
+    while (maker := source.producer) is not None and source not in bench.activity.explained:
+        active = bench.activity.active_inputs(maker)
+        if not bench.is_open(maker) or not is_move(bench, maker) or len(active) != 1:
+            break
+        (source,) = active
+        parted = len(maker.outputs) > 1 or len(bench.reached_uses(source)) > 1
+        if parted and first in (eqns := after(source)):
+            return source, eqns
+    return operand, [first, *after(first.out)]
 
 
 def find_pairs(bench: Workbench) -> None:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxlrp.graph.dataflow import Flow, solve, spread_back
+from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
-from jaxlrp.graph.primitives import carrying, row
+from jaxlrp.graph.primitives import carrying
 
 
 class Dependence(NamedTuple):

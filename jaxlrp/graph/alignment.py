@@ -12,6 +12,8 @@ from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, REDUCTIONS
 Labels = tuple[int | None, ...]
 _PARTS = frozenset("slice dynamic_slice gather rev split concatenate pad sort top_k".split())
 
+_SAME = ELEMENTWISE | COPIES | {"stop_gradient", "tie"}
+
 
 def aligned(a: Value, origin_a: Value, b: Value, origin_b: Value) -> bool | None:
     """Whether `b` runs along the same axes as `a`, or is constant there; None if it is unknown.
@@ -41,7 +43,8 @@ def _found(value: Value, origin: Value, known) -> Labels | Literal["part", "unkn
     eqn = value.producer
     if eqn is None:
         return (None,) * value.ndim
-    before = [_labels(v, origin, known) for v in eqn.inputs]
+    carried = eqn.inputs[:1] if eqn.name == "tie" else eqn.inputs
+    before = [_labels(v, origin, known) for v in carried]
     if "part" in before:
         return "part"
     if "unknown" in before:
@@ -70,7 +73,7 @@ def _through(eqn: Eqn, labels: list[Labels]) -> Labels | Literal["unknown"]:
         return tuple(back.get(i) for i in range(len(new)))
     if eqn.name in REDUCTIONS and "axes" in eqn.params:
         return tuple(x for i, x in enumerate(first) if i not in eqn.params["axes"])
-    if eqn.name in ELEMENTWISE | COPIES | {"stop_gradient"}:
+    if eqn.name in _SAME:
         merged: list[int | None] = []
         for axis in range(len(new)):
             found = {b[axis] for b in labels if len(b) == len(new)} - {None}

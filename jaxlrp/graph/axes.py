@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jaxlrp.graph.dataflow import Flow, Origins, solve
+from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.layout import unit_reshape
-from jaxlrp.graph.primitives import RANDOM, SCATTERS, row
+from jaxlrp.graph.primitives import RANDOM, SCATTERS
 
 __all__ = ["Statics", "unit_reshape"]
 

@@ -78,7 +78,7 @@ def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
     """
     while not (_is_core(bench, eqn) or _is_alone(bench, eqn)):
         active = bench.activity.active_inputs(eqn)
-        if eqn.name not in ELEMENTWISE - {"exp", "exp2"} or len(active) != 1:
+        if eqn.name not in ELEMENTWISE or eqn.name in ("exp", "exp2") or len(active) != 1:
             return False
         before = active[0].producer
         if before is None or bench.sole_use(active[0]) is not eqn:
@@ -153,7 +153,10 @@ def _have_common_source(bench: Workbench, a: Value, b: Value) -> bool:
     return False
 
 
+_INTERIOR = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "argmax"}
+
+
 def _may_be_interior(bench: Workbench, eqn: Eqn) -> bool:
     if eqn.name == "dot_general":
         return all(v in bench.activity.depends for v in eqn.inputs)
-    return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "argmax"}
+    return eqn.name in _INTERIOR

@@ -6,7 +6,7 @@ rewrites are made: every value that is left is computed by the network's own equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from jax import lax
 from jaxlrp import compat
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
+from jaxlrp.graph.written import is_turned
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
@@ -37,13 +39,14 @@ def canonical(graph: Graph, varying: Collection[Value]) -> Graph:
 
     What depends on none of the inputs in `varying` is static: there `stop_gradient` is idle.
     """
-    return _Rewriter(varying).graph(graph)
+    return _Rewriter(varying, graph.consts).graph(graph)
 
 
 class _Rewriter:
-    def __init__(self, varying: Collection[Value]) -> None:
+    def __init__(self, varying: Collection[Value], consts: Iterable[tuple[Value, Any]]) -> None:
         self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
         self.varying = set(varying)
+        self.places = Places(consts, self.varying)
 
     def graph(self, graph: Graph) -> Graph:
         seen: dict[Hashable, list[Eqn]] = {}
@@ -62,7 +65,7 @@ class _Rewriter:
             elif eqn.name == "stop_gradient" and not varies:
                 self.same[eqn.out] = eqn.inputs[0]
                 continue
-            elif (value := _idle(eqn)) is not None:
+            elif (value := self.plain(eqn, varies)) is not None:
                 self.same[eqn.out] = value
                 continue
             elif eqn.name in _MERGED:
@@ -91,6 +94,19 @@ class _Rewriter:
         self.same[eqn.out] = eqns[-1].out
         self.varying.add(eqns[-1].out)
         return eqns
+
+    def plain(self, eqn: Eqn, varies: bool) -> Value | None:
+        """The earlier value that an equation returns, if all it does comes to nothing."""
+        value = self.undone(eqn) or _idle(eqn)
+        return self.places.same(eqn) if value is None and varies else value
+
+    def undone(self, eqn: Eqn) -> Value | None:
+        """What a second change of sign gives back, unless the first one belongs to a layer."""
+        maker = eqn.inputs[0].producer if eqn.name == "neg" else None
+        if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
+            return None
+        inner = maker.inputs[0]
+        return None if is_turned(inner, self.varying) else inner
 
     def body(self, body: Graph) -> Graph:
         inner = self.graph(body)
@@ -147,9 +163,6 @@ def _idle(eqn: Eqn) -> Value | None:
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
         usable = not isinstance(cases[0], Literal) and cases[0].dtype == eqn.out.dtype
         return cases[0] if alike and usable else None
-    if eqn.name == "neg" and first.producer is not None and first.producer.name == "neg":
-        inner = first.producer.inputs[0]
-        return None if isinstance(inner, Literal) else inner
     if first.shape != eqn.out.shape or first.dtype != eqn.out.dtype:
         return None
     if eqn.name == "transpose":

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from jaxlrp.graph import ranges
 from jaxlrp.graph.dataflow import Flow, solve
+from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
-from jaxlrp.graph.primitives import row
 from jaxlrp.graph.ranges import EVERYTHING, POSITIVE, UNIT, Interval
 
 __all__ = ["EVERYTHING", "POSITIVE", "UNIT", "Interval", "Intervals"]

@@ -9,10 +9,10 @@ does a sum over devices behind a core: each device has a part of the layer's inp
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
 from collections.abc import Set as AbstractSet
 
-from jaxlrp.graph import ways
+from jaxlrp.graph import pools, region
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import (
     affine_operand,
@@ -34,9 +34,9 @@ from jaxlrp.graph.primitives import (
     LINEAR_CORES,
     carrying,
     is_view,
-    rounds,
 )
 from jaxlrp.graph.stacks import is_stack_sum
+from jaxlrp.graph.written import factor_in, factor_of, sign_of_tail
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 # Cores with one kernel, whose axes are known: scales fold into it.
@@ -92,23 +92,36 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         weighted = _weighted(bench, eqn)
         if weighted is not None:  # a contraction, written as multiply and sum
             source, before, main = weighted
-            kind, after = "dense", absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
+            factor = math.prod(factor_of(bench, e) for e in before) * sign_of_tail(bench, source)
+            after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factor=factor)
+            kind = "dense"
         else:
-            source, before = _divisors_before(bench, eqn)
-            after = _divisors_after(bench, eqn.out)
+            source, before, after = pools.divisors(bench, eqn)
             is_pool = bool(before or after) or eqn.name == "reduce_window_sum"
             kind = "avg_pool" if is_pool else "reduce"
     elif not any(bench.statics.parameters(v) for v in eqn.inputs if v is not source):
         # No parameter goes into the weights: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
-        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS)
+        factor = _written_within(bench, eqn, operand)
+        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factor=factor)
         kind = "conv" if eqn.name == "conv_general_dilated" else "dense"
     output = _last(after, eqn.out)
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
     folds = folds and _folds(bench, after, eqn.out, output_features(eqn, operand))
     affine = Affine(eqn, operand, before, after, folds)
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
+
+
+def _written_within(bench: Workbench, core: Eqn, operand: int) -> float:
+    """The number that is written within a product: beside its weights, and beside its input."""
+    source, eqns = region.before(bench, core, operand)
+    if not region.worth_folding(bench, eqns):
+        source, eqns = core.inputs[operand], []
+    source, eqns = region.without_tail(bench, source, eqns)
+    inner = math.prod(factor_of(bench, e) for e in eqns)
+    weights = (v for i, v in enumerate(core.inputs) if i in carrying(core) and i != operand)
+    return inner * sign_of_tail(bench, source) * math.prod(factor_in(bench, v) for v in weights)
 
 
 def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
@@ -136,7 +149,8 @@ def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | No
     """The region before a sum over learned factors: its source, its equations, the product."""
     if total.name != "reduce_sum":
         return None
-    source, eqns = _region_before(bench, total, 0, shared=False)
+    source, eqns = region.before(bench, total, 0, shared=False)
+    source, eqns = region.without_tail(bench, source, eqns)
 
     def is_kernel(eqn: Eqn) -> bool:
         if eqn.name not in ("mul", "div"):
@@ -204,6 +218,7 @@ def absorb_affine_after(
     start: Value,
     literal_shifts: bool = True,
     sums: AbstractSet[str] | None = None,
+    factor: float = 1.0,
 ) -> list[Eqn]:
     """The region of scales and shifts after a value; moves count if one of these follows.
 
@@ -220,141 +235,18 @@ def absorb_affine_after(
         return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
     passes = is_view if sums is None else functools.partial(is_move, bench)
-    return _region_after(bench, start, belongs, passes)
-
-
-def _divisors_before(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn]]:
-    """The scales by numbers before a sum that make it a mean, and what they scale."""
-    chain: list[Eqn] = []
-    kept, value = 0, total.inputs[0]
-    source = value
-    while (eqn := value.producer) is not None and bench.is_open(eqn):
-        if bench.sole_use(value) is None or value in bench.activity.explained:
-            break
-        scales = eqn.name in ("mul", "div") and is_literal_scale(bench, eqn)
-        if not scales and not is_view(eqn):
-            break
-        chain.append(eqn)
-        (value,) = bench.activity.active_inputs(eqn)
-        if scales:
-            kept, source = len(chain), value
-    return (
-        (source, chain[:kept][::-1])
-        if _worth_folding(bench, chain[:kept][::-1])
-        else (total.inputs[0], [])
-    )
-
-
-def _divisors_after(bench: Workbench, start: Value) -> list[Eqn]:
-    """The static scales after a sum that make it a mean."""
-
-    def divides(eqn: Eqn) -> bool:
-        if eqn.name not in ("mul", "div") or affine_operand(bench, eqn) is None:
-            return False
-        static = (v for v in eqn.inputs if v not in bench.activity.active)
-        return not any(bench.statics.parameters(v) for v in static)
-
-    return _region_after(bench, start, divides, is_view)
-
-
-def _region_after(
-    bench: Workbench,
-    start: Value,
-    belongs: Callable[[Eqn], bool],
-    passes: Callable[[Eqn], bool],
-) -> list[Eqn]:
-    """Equations after a value that belong to it, and the moves between them.
-
-    They may part (a split) and meet again (a concatenation), but one value comes out.
-    """
-    eqns: list[Eqn] = []
-    inside: set[Eqn] = set()
-    kept, pending, negative = 0, False, False
-    frontier = {start: None}
-    while not any(v in bench.outputs for v in frontier):
-        uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
-        eqn = min(uses, key=lambda e: e.order, default=None)
-        if eqn is None or not bench.is_open(eqn):
-            break
-        flips = is_literal_scale(bench, eqn) and _flips(bench, eqn)
-        # A change of sign that cancels one inside the region belongs to it.
-        ours = belongs(eqn) or (flips and negative)
-        negative ^= flips or _flips(bench, eqn)
-        if not ours and not passes(eqn) and not is_literal_scale(bench, eqn):
-            break
-        if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
-            break
-        eqns.append(eqn)
-        inside.add(eqn)
-        pending = pending or ours
-        for value in [v for v in eqn.inputs if v in frontier]:
-            if all(e in inside for e in bench.reached_uses(value)):
-                frontier.pop(value, None)
-        frontier.update(dict.fromkeys(v for v in eqn.outputs if v in bench.activity.reached))
-        if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
-            kept, pending = len(eqns), False
-    return eqns[:kept]
-
-
-def _flips(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether an equation changes the sign of its active operand, as far as the program says."""
-    if eqn.name == "sub":
-        return eqn.inputs[1] in bench.activity.active
-    static = [v for v in eqn.inputs if v not in bench.activity.active]
-    scaled = eqn.name in ("mul", "div") and len(static) == 1
-    return eqn.name == "neg" or (scaled and bench.intervals[static[0]][1] < 0.0)
-
-
-def _region_before(
-    bench: Workbench, core: Eqn, operand: int, shared: bool = True
-) -> tuple[Value, list[Eqn]]:
-    """The source and the equations of the scales, shifts and moves before a core's operand.
-
-    With `shared` others may read what is inside.
-    """
-    start = core.inputs[operand]
-    inside: list[Eqn] = []  # latest first
-    own = bench.claimed.get(core)
-    frontier: dict[Value, None] = {start: None}
-    best: tuple[Value, int] = (start, 0)
-    pending = False
-    while True:
-        value = max(
-            frontier, key=lambda v: -1 if v.producer is None else v.producer.order, default=None
-        )
-        if value is None or value in bench.activity.explained:
-            break
-        eqn = value.producer
-        if eqn is None or not (bench.is_open(eqn) or bench.claimed.get(eqn, core) is own):
-            break
-        if not shared and not bench.closed([eqn, core, *inside], core.outputs):
-            break
-        scales = affine_operand(bench, eqn, spread=True) is not None
-        if not scales and not is_move(bench, eqn) and eqn.name != "tie":
-            break
-        inside.append(eqn)
-        for v in eqn.outputs:
-            frontier.pop(v, None)
-        frontier.update(dict.fromkeys(bench.activity.active_inputs(eqn)))
-        pending = pending or scales or brings_zeros(bench, eqn)
-        if len(frontier) == 1:
-            (only,) = frontier
-            # A rounding before which nothing is scaled is a layer of its own.
-            exact = not any(map(rounds, inside[best[1] :]))
-            if pending or (exact and only in bench.activity.explained):
-                best, pending = (only, len(inside)), False
-    source, n = best
-    eqns = sorted(inside[:n], key=lambda e: e.order)
-    return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
+    return region.after(bench, start, belongs, passes, factor)
 
 
 def _fold_before(bench: Workbench, group: Group) -> None:
     """Fold the scales, shifts and moves of the core's input into it."""
     assert group.affine is not None and group.affine.core is not None
     core, operand = group.affine.core, group.affine.operand
-    source, before = _region_before(bench, core, operand)
-    if not _worth_folding(bench, before):
+    source, before = region.before(bench, core, operand)
+    if not region.worth_folding(bench, before):
         source, before = _padding_before(bench, before)
+    else:
+        source, before = region.without_tail(bench, source, before)
     if len(before) <= len(group.affine.pre):
         return  # a sum over weighted elements has its region already
     group.affine.folds = group.affine.folds and _folds(
@@ -375,19 +267,3 @@ def _padding_before(bench: Workbench, region: list[Eqn]) -> tuple[Value | None, 
     if len(sources) != 1 or not any(brings_zeros(bench, e) for e in moves):
         return None, []
     return sources.pop(), moves
-
-
-def _worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:
-    """Not the tail of an activation (0.5 * x * (1 + erf x) written with its scale last)."""
-    if not chain:
-        return False
-    (first,) = bench.activity.active_inputs(chain[0])[:1]
-    maker = first.producer
-    scales_by_number = all(
-        e.name not in AFFINE
-        or e.name == "neg"
-        or any(bench.intervals.constant(v) is not None for v in e.inputs)
-        for e in chain
-    )
-    nonlinear = maker is not None and maker.name in ELEMENTWISE and bench.is_open(maker)
-    return not (scales_by_number and nonlinear)

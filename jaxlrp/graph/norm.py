@@ -13,6 +13,7 @@ from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import absorb_affine_after
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, ELEMENTWISE, MOVES
+from jaxlrp.graph.tie import is_tied
 
 _REDUCERS = frozenset("reduce_sum reduce_max reduce_window_sum".split())
 
@@ -66,8 +67,11 @@ def _is_number(bench: Workbench, value: Value) -> bool:
     return bench.intervals.constant(value) is not None
 
 
+_ALLOWED = ELEMENTWISE | MOVES | _REDUCERS | {"stop_gradient", "dot_general", "tie"}
+
+
 def _allowed(eqn: Eqn) -> bool:
-    return eqn.name in ELEMENTWISE | MOVES | _REDUCERS | {"stop_gradient", "dot_general"}
+    return eqn.name in _ALLOWED
 
 
 def _is_reduction(bench: Workbench, eqn: Eqn) -> bool:
@@ -101,7 +105,8 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
     eqns = _made_from(bench, value, {source})
     if not eqns or not any(_is_reduction(bench, e) for e in eqns):
         return None
-    if any(e.name == "dot_general" and not _is_reduction(bench, e) for e in eqns):
+    products = [e for e in eqns if e.name == "dot_general" and not is_tied(bench.graph, e)]
+    if not all(_is_reduction(bench, e) for e in products):
         return None  # weights between: a statistic of another layer's output
     if _weighs_before_a_sum(bench, value, source):
         return None
@@ -115,12 +120,17 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
         if v in seen or eqn is None or v not in bench.activity.depends:
             continue
         seen.add(v)
-        if not _is_reduction(bench, eqn):
+        if eqn.name == "tie":
+            stack.append(eqn.inputs[0])
+        elif not _is_reduction(bench, eqn):
             if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:
                 return None  # a gate: a function of the statistic that is no root or power
             stack.extend(eqn.inputs)
     thin = value
-    while thin.producer is not None and thin.producer.name in MOVES | ELEMENTWISE:
+    while thin.producer is not None and thin.producer.name in MOVES | ELEMENTWISE | {"tie"}:
+        if thin.producer.name == "tie":
+            thin = thin.producer.inputs[0]
+            continue
         dependent = [v for v in thin.producer.inputs if v in bench.activity.depends]
         if len(dependent) != 1:
             break
@@ -368,8 +378,9 @@ def _is_linear(
             continue
         seen.add(value)
         free = [v for i, v in enumerate(eqn.inputs) if (eqn, i) not in held]
+        free = free[:1] if eqn.name == "tie" else free
         dependent = [v for v in free if v in bench.activity.depends]
-        is_sum = eqn.name in ADDITIONS | MOVES | COPIES | {"neg", "reduce_sum"}
+        is_sum = eqn.name in ADDITIONS | MOVES | COPIES | {"neg", "reduce_sum", "tie"}
         is_scale = eqn.name in ("mul", "div") and len(dependent) == 1
         if not (is_sum or (is_scale and (eqn.name == "mul" or eqn.inputs[0] is dependent[0]))):
             return False

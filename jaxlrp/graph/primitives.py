@@ -7,86 +7,15 @@ so that a primitive that a user registers is in them at once.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxlrp.graph import layout, ranges, refine, spreads
+from jaxlrp.graph.families import TABLE, Family, Row, row
 from jaxlrp.graph.ir import Eqn
-
-_NONE: AbstractSet[int] = frozenset()
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What a primitive means.
-
-    Attributes:
-      families: the sets of names below that it is in.
-      bounds: bounds of its exact outputs from those of its operands; None if nothing is known.
-      ulps: by how many units in the last place a result may be off.
-      layout: where the axes of its operands lie in its output; None if anything may vary.
-      chooses: positions of operands that say which elements are taken, or where they go.
-      choices: positions of outputs that are places, not values.
-      pairs: each output is made of the operand in its place alone.
-      parts: what it gives is a part of its operand, or in another order.
-    """
-
-    families: frozenset[str] = frozenset()
-    bounds: ranges.Transfer | None = None
-    ulps: float = 0.0
-    layout: layout.Layouts | None = None
-    chooses: AbstractSet[int] | range = _NONE
-    choices: AbstractSet[int] | range = _NONE
-    pairs: bool = False
-    parts: bool = False
-
-
-_TABLE: dict[str, Row] = {}
-_UNKNOWN = Row()
-
-
-def row(name: str) -> Row:
-    """The row of a primitive; an empty one if nothing is known of it."""
-    return _TABLE.get(name, _UNKNOWN)
-
-
-class Family(AbstractSet[str]):
-    """The names in a family, or in one of several: a view of the table."""
-
-    def __init__(self, *parts: str | AbstractSet[str]):
-        self._parts = parts
-
-    def __contains__(self, name: object) -> bool:
-        families = _TABLE[name].families if isinstance(name, str) and name in _TABLE else _NONE
-        return any(p in families if isinstance(p, str) else name in p for p in self._parts)
-
-    def _names(self) -> frozenset[str]:
-        others = (p for p in self._parts if not isinstance(p, str))
-        return frozenset(itertools.chain((n for n in _TABLE if n in self), *others))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def __or__(self, other: AbstractSet[Any]) -> Family:
-        return Family(self, other)
-
-    __ror__ = __or__
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    @classmethod
-    def _from_iterable(cls, it: Any) -> frozenset[str]:  # what - and & give
-        return frozenset(it)
-
 
 # Each output element is one input element, a constant, or nothing: relevance only moves.
 MOVES = Family("move")
@@ -125,8 +54,8 @@ BITS = Family("bits")
 
 def _rows(names: str, *families: str, **facts: Any) -> None:
     for name in names.split():
-        before = _TABLE.get(name, Row())
-        _TABLE[name] = dataclasses.replace(
+        before = TABLE.get(name, Row())
+        TABLE[name] = dataclasses.replace(
             before, families=before.families | frozenset(families), **facts
         )
 
@@ -395,9 +324,9 @@ def changes() -> int:
 
 def enter(name: str, meaning: Row) -> None:
     """Give a primitive another row."""
-    _TABLE[name] = meaning
+    TABLE[name] = meaning
     _changed.append(name)
 
 
 def is_known(name: str) -> bool:
-    return name in _TABLE
+    return name in TABLE

@@ -9,7 +9,8 @@ from typing import Any
 from jaxlrp import compat
 from jaxlrp.errors import InputError
 from jaxlrp.graph import layout, ranges, spreads
-from jaxlrp.graph.primitives import Row, enter, is_known, row
+from jaxlrp.graph.families import Row, row
+from jaxlrp.graph.primitives import enter, is_known
 
 
 def register_primitive(

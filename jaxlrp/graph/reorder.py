@@ -1,7 +1,8 @@
 """Terms and factors in the order in which layers are looked for.
 
 A sum hides a layer where a bias stands away from the product that it belongs to; a product does
-where the factors that are one activation stand apart. There new equations compute the value in
+where the factors that are one activation stand apart, and a mean may be written as a product with
+one number everywhere. There new equations compute the value in
 another order, tied to the network's own (`graph/tie.py`). Where the order is right, nothing is
 added.
 """
@@ -16,6 +17,14 @@ from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.reorder_factors import factors_in_order
 from jaxlrp.graph.reorder_terms import terms_in_order
 from jaxlrp.graph.tie import CannotOrder, Ordered
+from jaxlrp.graph.uniform import as_sum
+
+_ORDERS = {
+    "mul": factors_in_order,
+    "div": factors_in_order,
+    "dot_general": as_sum,
+    "conv_general_dilated": as_sum,
+}
 
 
 def reordered(graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]) -> Graph:
@@ -35,7 +44,7 @@ def _reordered(bench: Workbench) -> Graph:
         if eqn.bodies:
             bodies[eqn] = tuple(_body(bench, body) for body in eqn.bodies)
         elif eqn not in done and is_inexact(eqn.out):
-            order = {"mul": factors_in_order, "div": factors_in_order}.get(eqn.name, terms_in_order)
+            order = _ORDERS.get(eqn.name, terms_in_order)
             made = Ordered(eqn)
             try:
                 value = order(bench, eqn, made, done)

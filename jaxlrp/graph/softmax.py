@@ -8,6 +8,7 @@ may stand anywhere between; the shift may be any maximum of the source, and is i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.alignment import aligned
@@ -15,6 +16,7 @@ from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS, VIEWS
+from jaxlrp.graph.tie import is_tied
 
 
 def find(bench: Workbench) -> None:
@@ -53,8 +55,15 @@ _SEGMENT_SUMS = frozenset({"scatter-add", "scatter_add"})
 _SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
 
 
-def _allowed(eqn: Eqn) -> bool:
-    return eqn.name in ELEMENTWISE | MOVES | REDUCTIONS | _SEGMENTS | {"stop_gradient", "argmax"}
+_PLAIN = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
+_ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "tie"}
+
+_OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
+
+
+def _is_allowed(bench: Workbench) -> Callable[[Eqn], bool]:
+    """Whether an equation may stand in a softmax: none that is a layer, but for a tied one."""
+    return lambda eqn: eqn.name in _ALLOWED or is_tied(bench.graph, eqn)
 
 
 def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
@@ -74,6 +83,8 @@ def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
 
     What takes its place where a mask shuts is static.
     """
+    if eqn.name == "tie":
+        return eqn.inputs[0]
     every = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
     dependent = [v for v in every if is_inexact(v)]
     if len(dependent) != 1:
@@ -149,7 +160,7 @@ def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
         largest = eqn.name == "reduce_max" or eqn.name in _SEGMENTS - _SEGMENT_SUMS
         if largest and _origin(bench, eqn.inputs[-1]) is origin:
             crossed = True
-        elif eqn.name in ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}:
+        elif eqn.name in _OF_MAXIMA:
             stack.extend(eqn.inputs)
         else:
             return False
@@ -169,7 +180,7 @@ def _origin(bench: Workbench, value: Value) -> Value:
 def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
     """Claim the equations between source and output, whatever view of the source comes first."""
     for stop in dict.fromkeys((source, _origin(bench, source))):
-        eqns = bench.slice_back(output, {stop}, _allowed)
+        eqns = bench.slice_back(output, {stop}, _is_allowed(bench))
         if eqns and exp in eqns and bench.closed(eqns, [output]):
             group = bench.claim(Group("softmax", eqns, [stop], [output], exp))
             group.logits = source if source.shape == output.shape else None
@@ -253,7 +264,7 @@ def _same(a: Eqn, b: Eqn) -> bool:
         return True
     if a.prim is not b.prim or len(a.inputs) != len(b.inputs) or len(a.outputs) != 1:
         return False
-    if a.name not in ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}:
+    if a.name not in _PLAIN:
         return False
     if str(a.params) != str(b.params):
         return False

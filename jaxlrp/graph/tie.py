@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxlrp import compat
-from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.ir import Eqn, Graph, Value
 
 
 @jax.custom_jvp
@@ -45,6 +45,13 @@ class _Tie:
 
 _PRIMITIVE = _Tie()
 _PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
+
+
+def is_tied(graph: Graph, eqn: Eqn) -> bool:
+    """Whether an equation makes nothing but what ties stand for in another order."""
+    readers = [(e, v) for v in eqn.outputs for e in graph.uses(v)]
+    own = all(e.name == _Tie.name and e.inputs[0] is not v for e, v in readers)
+    return own and bool(readers) and not any(map(graph.is_output, eqn.outputs))
 
 
 class CannotOrder(Exception):

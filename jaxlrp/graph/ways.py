@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxlrp.graph import moving
 from jaxlrp.graph.ir import Eqn, Value
 
 # Beyond so many elements nothing is claimed: planning stays quick.
@@ -63,36 +64,15 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
     active = [x for x in given if x is not None]
     if len(active) == 0:
         return None
-    x, params, name = active[0], eqn.params, eqn.name
+    x, name = active[0], eqn.name
     if name == "concatenate":
         pairs = zip(given, eqn.inputs, strict=True)
         parts = [np.zeros(v.shape, int) if g is None else g for g, v in pairs]
-        return [np.concatenate(parts, params["dimension"])]
+        return [np.concatenate(parts, eqn.params["dimension"])]
     if len(active) > 1:
         return None
-    if name == "broadcast_in_dim":
-        dims, shape = params["broadcast_dimensions"], params["shape"]
-        spread = [1] * len(shape)
-        for axis, dim in enumerate(dims):
-            spread[dim] = x.shape[axis]
-        return [np.broadcast_to(x.reshape(spread), shape)]
-    if name in ("reshape", "squeeze", "expand_dims"):
-        if name == "reshape" and params["dimensions"] is not None:
-            x = np.transpose(x, params["dimensions"])
-        return [x.reshape(eqn.out.shape)]
-    if name == "transpose":
-        return [np.transpose(x, params["permutation"])]
-    if name == "rev":
-        return [np.flip(x, params["dimensions"])]
-    if name == "slice":
-        strides = params["strides"] or (1,) * x.ndim
-        limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-        return [x[tuple(slice(*limit) for limit in limits)]]
-    if name == "split":
-        ends = np.cumsum(params["sizes"])[:-1]
-        return list(np.split(x, ends, params["axis"]))
-    if name == "pad":
-        return [_padded(x, params["padding_config"])]
+    if name in _BY_PARAMETERS:
+        return moving.moved(eqn, [x])
     out = eqn.outputs[0].shape
     fits = x.ndim == len(out) and all(a in (1, b) for a, b in zip(x.shape, out, strict=True))
     if len(eqn.outputs) == 1 and fits:
@@ -101,18 +81,7 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
     return None
 
 
+_BY_PARAMETERS = frozenset(
+    "broadcast_in_dim reshape squeeze expand_dims transpose rev slice split pad".split()
+)
 _OTHERS = frozenset("gather scatter dynamic_slice dynamic_update_slice tile sort".split())
-
-
-def _padded(x: np.ndarray, config: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    for axis, (low, high, inner) in enumerate(config):
-        shape = list(x.shape)
-        shape[axis] = max(0, (x.shape[axis] - 1) * (inner + 1) + 1)
-        wide = np.zeros(shape, x.dtype)
-        wide[(slice(None),) * axis + (slice(None, None, inner + 1),)] = x
-        cut = (slice(None),) * axis
-        wide = wide[(*cut, slice(max(0, -low), wide.shape[axis] - max(0, -high)))]
-        width = [(0, 0)] * x.ndim
-        width[axis] = (max(0, low), max(0, high))
-        x = np.pad(wide, width)
-    return x

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from jaxlrp.graph import control_flow
+from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
 from jaxlrp.planning.layers import Layer, group_of
@@ -33,6 +34,7 @@ class _Decider:
         for layer in plan.layers:
             for value in group_of(layer).inputs:
                 self.readers.setdefault(value, []).append(layer)
+        self.origins = Origins(plan.graph)
         graphs = list(control_flow.graphs(plan.graph))
         self.uses = Counter(v for g in graphs for e in g.eqns for v in dict.fromkeys(e.inputs))
         self.uses.update(v for g in graphs for v in g.outputs)  # aux too
@@ -49,6 +51,9 @@ class _Decider:
                 continue
             seen.add(v)
             layer = self.makers.get(v)
+            if layer is None and v.producer is None and v.outer is not None:
+                stack += self.origins.before(v)  # the input of a body
+                continue
             if layer is None:
                 return False
             group = group_of(layer)

@@ -23,6 +23,7 @@ from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
 
 _SCALES = frozenset({"mul", "div", "neg"})
+_BRINGERS = MOVES | {"select_n"}
 _KERNELS = frozenset({"dot_general", "conv_general_dilated"})  # cores whose axes are known
 _IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
 
@@ -102,7 +103,7 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
         return bool(static)
     if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):
         return True
-    if eqn.name not in (MOVES | {"select_n"}) - COPIES:
+    if eqn.name not in _BRINGERS or eqn.name in COPIES:
         return False
     terms = (eqn.inputs[i] for i in carrying(eqn) if eqn.inputs[i].dtype != bool)
     return any(v in static and number_of(v) != 0 for v in terms)

@@ -1,0 +1,86 @@
+"""A table of what primitives mean, and the sets of their names, which are views of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from jaxlrp.graph import layout, ranges
+
+NONE: AbstractSet[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a primitive means.
+
+    Attributes:
+      families: the sets of names below that it is in.
+      bounds: bounds of its exact outputs from those of its operands; None if nothing is known.
+      ulps: by how many units in the last place a result may be off.
+      layout: where the axes of its operands lie in its output; None if anything may vary.
+      chooses: positions of operands that say which elements are taken, or where they go.
+      choices: positions of outputs that are places, not values.
+      pairs: each output is made of the operand in its place alone.
+      parts: what it gives is a part of its operand, or in another order.
+    """
+
+    families: frozenset[str] = frozenset()
+    bounds: ranges.Transfer | None = None
+    ulps: float = 0.0
+    layout: layout.Layouts | None = None
+    chooses: AbstractSet[int] | range = NONE
+    choices: AbstractSet[int] | range = NONE
+    pairs: bool = False
+    parts: bool = False
+
+
+TABLE: dict[str, Row] = {}
+_UNKNOWN = Row()
+
+
+def row(name: str) -> Row:
+    """The row of a primitive; an empty one if nothing is known of it."""
+    return TABLE.get(name, _UNKNOWN)
+
+
+class Family(AbstractSet[str]):
+    """The names in a family, or in one of several: a view of the table."""
+
+    def __init__(self, *parts: str | AbstractSet[str]):
+        self._parts = parts
+        self._known: dict[object, tuple[Row | None, bool]] = {}  # with the row that it was then
+
+    def __contains__(self, name: object) -> bool:
+        meaning = TABLE.get(name) if isinstance(name, str) else None
+        known = self._known.get(name)
+        if known is None or known[0] is not meaning:
+            families = NONE if meaning is None else meaning.families
+            found = any(p in families if isinstance(p, str) else name in p for p in self._parts)
+            known = self._known[name] = meaning, found
+        return known[1]
+
+    def _names(self) -> frozenset[str]:
+        others = (p for p in self._parts if not isinstance(p, str))
+        return frozenset(itertools.chain((n for n in TABLE if n in self), *others))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __or__(self, other: AbstractSet[Any]) -> Family:
+        return Family(self, other)
+
+    __ror__ = __or__
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @classmethod
+    def _from_iterable(cls, it: Any) -> frozenset[str]:  # what - and & give
+        return frozenset(it)

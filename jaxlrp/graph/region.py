@@ -1,0 +1,168 @@
+"""The scales, shifts and moves that stand around one value: what a linear layer is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from jaxlrp.graph import ways
+from jaxlrp.graph.affine import affine_operand, brings_zeros, is_literal_scale, is_move
+from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.homogeneous import is_complete
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, rounds
+from jaxlrp.graph.sources import sources
+from jaxlrp.graph.written import factor_of
+
+
+def after(
+    bench: Workbench,
+    start: Value,
+    belongs: Callable[[Eqn], bool],
+    passes: Callable[[Eqn], bool],
+    factor: float = 1.0,
+) -> list[Eqn]:
+    """Equations after a value that belong to it, and the moves between them.
+
+    They may part (a split) and meet again (a concatenation), but one value comes out. `factor` is
+    the number that is written within what makes the value: what cancels it belongs to it too.
+    """
+    eqns: list[Eqn] = []
+    inside: set[Eqn] = set()
+    kept, pending = 0, False
+    frontier = {start: factor}  # and the written number in each
+    while not any(v in bench.outputs for v in frontier):
+        uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
+        eqn = min(uses, key=lambda e: e.order, default=None)
+        if eqn is None or not bench.is_open(eqn):
+            break
+        within = {frontier[v] for v in eqn.inputs if v in frontier}
+        factor = within.pop() if len(within) == 1 else math.nan
+        by = factor_of(bench, eqn)
+        written = is_literal_scale(bench, eqn)
+        ours = belongs(eqn) or (written and _cancels(factor, by))
+        if not ours and not passes(eqn) and not written and eqn.name != "tie":
+            break
+        if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
+            break
+        eqns.append(eqn)
+        inside.add(eqn)
+        pending = pending or ours
+        for value in [v for v in eqn.inputs if v in frontier]:
+            if all(e in inside for e in bench.reached_uses(value)):
+                frontier.pop(value, None)
+        reached = (v for v in eqn.outputs if v in bench.activity.reached)
+        frontier.update(dict.fromkeys(reached, factor * by))
+        if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
+            kept, pending = len(eqns), False
+    return eqns[:kept]
+
+
+def _cancels(factor: float, by: float) -> bool:
+    """Whether a written scale undoes one before it: its sign, or all of it."""
+    if factor < 0.0 and by < 0.0:
+        return True
+    return math.isclose(factor * by, 1.0) and not math.isclose(by, 1.0)
+
+
+def before(
+    bench: Workbench, core: Eqn, operand: int, shared: bool = True
+) -> tuple[Value, list[Eqn]]:
+    """The source and the equations of the scales, shifts and moves before a core's operand.
+
+    With `shared` others may read what is inside.
+    """
+    start = core.inputs[operand]
+    inside: list[Eqn] = []  # latest first
+    own = bench.claimed.get(core)
+    frontier: dict[Value, None] = {start: None}
+    best: tuple[Value, int] = (start, 0)
+    pending = False
+    while True:
+        value = max(
+            frontier, key=lambda v: -1 if v.producer is None else v.producer.order, default=None
+        )
+        if value is None or value in bench.activity.explained:
+            break
+        eqn = value.producer
+        if eqn is None or not (bench.is_open(eqn) or bench.claimed.get(eqn, core) is own):
+            break
+        if not shared and not bench.closed([eqn, core, *inside], core.outputs):
+            break
+        scales = affine_operand(bench, eqn, spread=True) is not None
+        if not scales and not is_move(bench, eqn) and eqn.name != "tie":
+            break
+        inside.append(eqn)
+        for v in eqn.outputs:
+            frontier.pop(v, None)
+        frontier.update(dict.fromkeys(bench.activity.active_inputs(eqn)))
+        pending = pending or scales or brings_zeros(bench, eqn)
+        if len(frontier) == 1:
+            (only,) = frontier
+            # A rounding before which nothing is scaled is a layer of its own.
+            exact = not any(map(rounds, inside[best[1] :]))
+            if pending or (exact and only in bench.activity.explained):
+                best, pending = (only, len(inside)), False
+    source, n = best
+    eqns = sorted(inside[:n], key=lambda e: e.order)
+    return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
+
+
+def worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:
+    """Not the tail of an activation (0.5 * x * (1 + erf x) written with its scale last)."""
+    return bool(chain) and _tail(bench, chain) < len(chain)
+
+
+def without_tail(bench: Workbench, source: Value, chain: list[Eqn]) -> tuple[Value, list[Eqn]]:
+    """A region before a core without what it begins with that belongs to an activation."""
+    n = _tail(bench, chain)
+    if n == 0 or n == len(chain):
+        return source, chain
+    return chain[n - 1].out, chain[n:]
+
+
+def _tail(bench: Workbench, chain: list[Eqn]) -> int:
+    """How many equations, the first ones, are an activation's; all, if nothing else scales.
+
+    A scale behind an activation that is complete without it is none of its own.
+    """
+    if not chain:
+        return 0
+    (first,) = bench.activity.active_inputs(chain[0])[:1]
+    maker = first.producer
+    if maker is None or maker.name not in ELEMENTWISE or not bench.is_open(maker):
+        return 0
+    learned = (i for i, e in enumerate(chain) if not _is_by_number(bench, e))
+    stop = next(learned, len(chain))
+    values = [first]  # what the equations of the tail read, one after the other
+    for eqn in chain[:stop]:
+        alone = eqn.inputs.count(values[-1]) == 1 and len(bench.activity.active_inputs(eqn)) == 1
+        if not alone or len(eqn.outputs) != 1 or eqn.name not in ELEMENTWISE:
+            break
+        values.append(eqn.out)
+    n = last = len(values) - 1
+    while n > 0 and not _is_complete(bench, values[n]) and chain[n - 1].name in _SCALES:
+        n -= 1
+    if n == 0 and maker.name in ADDITIONS and sources(bench, first)[-1] in maker.inputs:
+        return 0  # x + gelu(x): a sum of two branches
+    if n == 0 and last == 0:  # moves come first
+        return stop if stop == len(chain) else 0
+    return stop if n == last and stop == len(chain) else n
+
+
+_SCALES = COPIES | {"mul", "div", "neg"}
+
+
+def _is_complete(bench: Workbench, value: Value) -> bool:
+    """Whether a value is a complete activation of any value that it is a function of."""
+    for source in sources(bench, value)[1:]:
+        eqns = bench.slice_back(value, {source}, lambda eqn: eqn.name in ELEMENTWISE)
+        if eqns and is_complete(bench, eqns, source, value):
+            return True
+    return False
+
+
+def _is_by_number(bench: Workbench, eqn: Eqn) -> bool:
+    if eqn.name not in AFFINE or eqn.name == "neg":
+        return True
+    return any(bench.intervals.constant(v) is not None for v in eqn.inputs)

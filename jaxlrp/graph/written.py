@@ -1,0 +1,130 @@
+"""The numbers that a program multiplies by: what a change of sign, or a scale, may cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
+
+if TYPE_CHECKING:
+    from jaxlrp.graph.groups import Workbench
+
+_MOST = 30  # equations that are looked through
+_FALLING = frozenset("erfc rsqrt acos".split())
+_RISING = COPIES | frozenset(
+    """exp exp2 expm1 log log1p tanh logistic erf sqrt cbrt atan asinh sinh floor ceil round
+    max min clamp""".split()
+)
+_PASSED = MOVES | COPIES | {"stop_gradient"}
+
+
+def factor_of(bench: Workbench, eqn: Eqn) -> float:
+    """The written number by which an equation multiplies its active operand, as far as it is said.
+
+    Of a learned factor, the number that is written beside it.
+    """
+    if eqn.name == "neg":
+        return -1.0
+    if eqn.name == "sub":
+        return -1.0 if eqn.inputs[1] in bench.activity.active else 1.0
+    static = [v for v in eqn.inputs if v not in bench.activity.active]
+    if eqn.name not in ("mul", "div") or len(static) != 1:
+        return 1.0
+    number = factor_in(bench, static[0])
+    if number > 0.0 and bench.intervals[static[0]][1] < 0.0:
+        number = -number
+    if number == 0.0:
+        return 1.0
+    return number if eqn.name == "mul" else 1.0 / number
+
+
+def factor_in(bench: Workbench, value: Value, most: int = _MOST) -> float:
+    """The number that is written beside a static value: -1 of `-w`, 0.5 of `(0.5 * w).T`."""
+    number = bench.intervals.constant(value)
+    if not bench.statics.parameters(value):
+        return 1.0 if number is None else number
+    eqn = value.producer
+    if eqn is None or most == 0:
+        return 1.0
+    if eqn.name == "neg":
+        return -factor_in(bench, eqn.inputs[0], most - 1)
+    if eqn.name in ("mul", "div", "dot_general"):
+        a, b = (factor_in(bench, v, most // 2) for v in eqn.inputs)
+        if a == 0.0 or b == 0.0:
+            return 1.0
+        return a / b if eqn.name == "div" else a * b
+    if eqn.name == "sub" and bench.intervals.constant(eqn.inputs[0]) == 0.0:
+        return -factor_in(bench, eqn.inputs[1], most - 1)
+    if eqn.name in _PASSED and len(eqn.inputs) == 1:
+        return factor_in(bench, eqn.inputs[0], most - 1)
+    return 1.0
+
+
+def sign_of_tail(bench: Workbench, value: Value) -> float:
+    """-1 if a value falls where the one rises of which it is a chain of monotone functions.
+
+    -relu(h) does; -min(-h, 0) does not: there the signs cancel.
+    """
+    sign = 1.0
+    for _ in range(_MOST):
+        eqn = value.producer
+        if eqn is None or value in bench.activity.explained or not bench.is_open(eqn):
+            break
+        depends = [v for v in eqn.inputs if v in bench.activity.depends]
+        if len(depends) != 1:
+            break
+        scales = eqn.name in {"neg", "mul", "div"} | ADDITIONS
+        under = eqn.name == "div" and eqn.inputs[1] is depends[0]
+        if eqn.name in _FALLING or under or (scales and factor_of(bench, eqn) < 0.0):
+            sign = -sign
+        elif not scales and eqn.name not in _RISING:
+            break
+        (value,) = depends
+    return sign
+
+
+def is_turned(value: Value, varying: Collection[Value]) -> bool:
+    """Whether a sign is written within the product that a value is, beside its weights or input.
+
+    A change of sign behind it belongs to it then. `varying` are the values that are not static.
+    """
+    turned = crossed = False
+    for _ in range(_MOST):
+        eqn = value.producer
+        moving = [v for v in dict.fromkeys(eqn.inputs) if v in varying] if eqn else []
+        if eqn is None or eqn.bodies or len(moving) != 1 or (crossed and eqn.name in LINEAR_CORES):
+            break
+        scales = eqn.name in {"mul", "div", "neg"} | ADDITIONS | LINEAR_CORES
+        if not scales and eqn.name not in _RISING | _FALLING | MOVES:
+            break
+        under = eqn.name in ("div", "sub") and eqn.inputs[1] is moving[0]
+        turned ^= under or eqn.name == "neg" or eqn.name in _FALLING
+        if scales and eqn.name not in ADDITIONS:
+            turned ^= any(_is_negated(v) for v in eqn.inputs if v is not moving[0])
+        crossed = crossed or eqn.name in LINEAR_CORES
+        (value,) = moving
+    return turned and crossed
+
+
+def _is_negated(value: Value) -> bool:
+    turned = False
+    for _ in range(_MOST):
+        eqn = value.producer
+        if isinstance(value, Literal):
+            return turned ^ bool(np.all(np.asarray(value.val) < 0))
+        if eqn is None:
+            return turned
+        if eqn.name == "neg" or eqn.name in _PASSED:
+            turned ^= eqn.name == "neg"
+            value = eqn.inputs[0]
+        elif eqn.name in ("mul", "div"):
+            numbers = [v for v in eqn.inputs if isinstance(v, Literal)]
+            turned ^= any(_is_negated(v) for v in numbers)
+            value = next((v for v in eqn.inputs if not isinstance(v, Literal)), numbers[0])
+        else:
+            return turned
+    return turned

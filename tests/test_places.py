@@ -1,0 +1,97 @@
+"""Moves that come to nothing are nothing, and those that do not are left as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxlrp as lrp
+from jaxlrp.graph.trace import trace
+
+EVENS = np.array([True, False, True, False])
+DIAGONAL = np.eye(2, 4, dtype=bool)
+ORDER = np.array([2, 0, 3, 1])
+
+UNDONE = {
+    "turned twice": lambda x: x.T.T[::-1][::-1],
+    "halves put together": lambda x: jnp.concatenate(jnp.split(x, 2, -1), -1),
+    "every second and the rest": lambda x: jnp.stack([x[:, ::2], x[:, 1::2]], -1).reshape(x.shape),
+    "an order and its inverse": lambda x: x[:, ORDER][:, np.argsort(ORDER)],
+    "an order that is counted": lambda x: x[:, 3 - jnp.arange(4)][:, ::-1],
+    "rolled around": lambda x: jnp.roll(jnp.roll(x, 3, -1), 1, -1),
+    "padded with a one and cropped": lambda x: jnp.pad(x, 1, constant_values=1.0)[1:-1, 1:-1],
+    "dilated and thinned": lambda x: lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 2)])[
+        :, ::3
+    ],
+    "beside another": lambda x: jnp.concatenate([jnp.sin(x), x, x], -1)[:, 4:8],
+    "put where it was": lambda x: x.at[:, 1:3].set(x[:, 1:3]),
+    "put over what is cut off": lambda x: lax.dynamic_update_slice(jnp.ones_like(x), x, (0, 0)),
+    "masks apart": lambda x: jnp.where(EVENS, x, 0.0) + jnp.where(EVENS, 0.0, x),
+    "three parts": lambda x: (
+        jnp.pad(x[:, :1], [(0, 0), (0, 3)])
+        + (jnp.pad(x[:, 1:2], [(0, 0), (1, 2)]) + jnp.pad(x[:, 2:], [(0, 0), (2, 0)]))
+    ),
+    "a triangle and the rest": lambda x: jnp.triu(x) + jnp.tril(x, -1),
+    "a diagonal": lambda x: jnp.where(DIAGONAL, x, jnp.where(DIAGONAL, 3.0, x)),
+    "tiled and cut": lambda x: jnp.broadcast_to(x[None], (3, 2, 4)).reshape(6, 4)[2:4],
+}
+
+LEFT = {
+    "flipped": lambda x: x[:, ::-1],
+    "once around": lambda x: jnp.roll(x, 1, -1),
+    "masks that overlap": lambda x: jnp.where(EVENS, x, 0.0) + x,
+    "a mask with a hole": lambda x: jnp.where(EVENS, x, 0.0),
+    "a part lost": lambda x: jnp.pad(x[:, :3], [(0, 0), (0, 1)]),
+    "a one beside": lambda x: jnp.where(EVENS, x, 1.0) + jnp.where(EVENS, 0.0, x),
+    "two in one place": lambda x: jnp.concatenate([x[:, :1], x[:, :1], x[:, 2:]], -1),
+    "another's part": lambda x: jnp.concatenate([x[:, :2], jnp.sin(x)[:, 2:]], -1),
+    "a choice by the input": lambda x: jnp.where(x > 0, x, 0.0) + jnp.where(x > 0, 0.0, x),
+    "rounded between": lambda x: x[:, ::-1].astype(jnp.bfloat16).astype(x.dtype)[:, ::-1],
+    "stopped between": lambda x: lax.stop_gradient(x[:, ::-1])[:, ::-1],
+}
+
+
+def graph_of(fn):
+    return trace(fn, [jax.ShapeDtypeStruct((2, 4), np.float32)], [()])[0]
+
+
+@pytest.mark.parametrize("name", UNDONE)
+def test_moves_that_come_to_nothing_are_gone(name):
+    graph = graph_of(UNDONE[name])
+    assert graph.outputs == graph.inputs
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_changes_something_stays(name):
+    graph = graph_of(LEFT[name])
+    assert graph.outputs != graph.inputs
+    if name == "stopped between":
+        return
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    value, _ = lrp.value_and_relevance(lambda x: jnp.sin(LEFT[name](x)), {})(x)
+    np.testing.assert_allclose(value, jnp.sin(LEFT[name](x)))
+
+
+def test_indices_and_masks_of_the_caller_are_not_read():
+    def fn(x, mask, order):
+        whole = jnp.where(mask, x, 0.0) + jnp.where(mask, 0.0, x)
+        return whole[:, order]
+
+    avals = [jax.ShapeDtypeStruct((2, 4), np.float32)]
+    avals += [jax.ShapeDtypeStruct((4,), bool), jax.ShapeDtypeStruct((4,), np.int32)]
+    graph, _, _ = trace(fn, avals, [(), (), ()], varying=[0])
+    assert [e.name for e in graph.eqns if e.name in ("select_n", "add", "gather")]
+
+
+def test_a_value_inside_is_found_again():
+    graph = graph_of(lambda x: jnp.tanh(jnp.pad(x[:, ::-1], 1)[1:-1, 1:-1]))
+    assert [e.name for e in graph.eqns] == ["rev", "tanh"]
+
+
+def test_a_rectified_picture_turned_around_is_still_one():
+    w = np.random.default_rng(1).normal(size=(4, 3))
+    x = np.random.default_rng(2).normal(size=(2, 4))
+    one = lrp.explain(lambda x: jax.nn.relu(x @ w), lrp.ZPlus())(x)
+    other = lrp.explain(lambda x: jax.nn.relu(jnp.fliplr(jnp.fliplr(x @ w))), lrp.ZPlus())(x)
+    np.testing.assert_array_equal(one, other)
