@@ -1,5 +1,6 @@
 """Settings for the whole test run: CPU, double precision unless a test asks otherwise."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def compile_quickly() -> None:
 
 # The flags are read when something is computed for the first time, not with `import jax`.
 compile_quickly()
+
+# Tracing makes many objects that live on, and JAX empties XLA's bins at every collection.
+gc.set_threshold(100_000, 20, 20)
 
 # The references are float64. A global switch rather than a fixture, so that arrays made in
 # module-scoped fixtures and hypothesis strategies are float64 too. Arrays of a narrower dtype
