@@ -78,7 +78,7 @@ def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
     """
     while not (_is_core(bench, eqn) or _is_alone(bench, eqn)):
         active = bench.activity.active_inputs(eqn)
-        if eqn.name not in ELEMENTWISE - {"exp", "exp2"} or len(active) != 1:
+        if eqn.name not in ELEMENTWISE or eqn.name in ("exp", "exp2") or len(active) != 1:
             return False
         before = active[0].producer
         if before is None or bench.sole_use(active[0]) is not eqn:

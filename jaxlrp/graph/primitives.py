@@ -56,7 +56,10 @@ def row(name: str) -> Row:
 
 
 class Family(AbstractSet[str]):
-    """The names in a family, or in one of several: a view of the table."""
+    """The names in a family, or in one of several: a view of the table.
+
+    `in` is quick; whatever needs all names (a difference, an intersection) reads the whole table.
+    """
 
     def __init__(self, *parts: str | AbstractSet[str]):
         self._parts = parts
