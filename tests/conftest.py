@@ -41,6 +41,9 @@ gc.set_threshold(100_000, 20, 20)
 # still keep it.
 jax.config.update("jax_enable_x64", True)
 
+# Programs as XLA gets them name no source lines; the equations that jaxlrp reads still do.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+
 
 def pytest_report_header() -> str:
     return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
