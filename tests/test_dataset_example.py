@@ -17,7 +17,6 @@ BATCHES = 40
 # LeNet's parameters, bias and kernel of each layer.
 SHAPES = [(6,), (5, 5, 1, 6), (16,), (5, 5, 6, 16)]
 SHAPES += [(120,), (400, 120), (84,), (120, 84), (10,), (84, 10)]
-QUICK_COMPILATION = "--xla_backend_optimization_level=0"
 PROGRAM = [sys.executable, str(ROOT / "examples" / "dataset.py")]
 SETTINGS = ["--digits", str(DIGITS), "--batch", str(BATCH)]
 
@@ -49,9 +48,8 @@ def start(libraries, tmp_path_factory):
                 (out / folder).symlink_to(common / folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
         environment["JAX_PLATFORMS"] = "cpu"
-        environment["XLA_FLAGS"] = (
-            f"{QUICK_COMPILATION} --xla_force_host_platform_device_count={devices}"
-        )
+        flags = os.environ.get("XLA_FLAGS", "")  # tests/conftest.py
+        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
         return subprocess.Popen(
             [*PROGRAM, "--out", str(out), *SETTINGS],
             env=environment,

@@ -45,7 +45,8 @@ def run(*arguments: str, **environment: str) -> str:
 @functools.cache
 def results(program: str, *args: str) -> dict[str, dict]:
     """What a program of tests/devices/ found, by case."""
-    return json.loads(run("-m", f"tests.devices.{program}", *args))
+    quick = os.environ.get("XLA_FLAGS", "")  # tests/conftest.py; the collectives are the same
+    return json.loads(run("-m", f"tests.devices.{program}", *args, XLA_FLAGS=quick))
 
 
 CASES = [
@@ -141,7 +142,8 @@ def test_a_mesh_with_explicit_axes(rule, place):
 
 
 def test_two_processes_explain_one_batch():
-    said = run("examples/two_processes.py", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    said = run("examples/two_processes.py", XLA_FLAGS=flags)
     lines = [line for line in said.splitlines() if line.startswith("process ")]
     assert sorted(line.split(";")[0] for line in lines) == [
         "process 0 of 2: 8 of 16 rows here",

@@ -17,7 +17,7 @@ POINTS = {2: -1 / 12, 1: 2 / 3, -1: -2 / 3, -2: 1 / 12}
 
 
 def draw(*shape, seed=0, scale=1.0):
-    return scale * jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape))
+    return jnp.asarray(scale * np.random.default_rng([seed, *shape]).normal(size=shape))
 
 
 def convolve(x, kernel):

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxlrp as lrp
@@ -18,7 +19,7 @@ TIGHT = 1e-12
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape) / shape[0] ** 0.5
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / shape[0] ** 0.5)
 
 
 def attention(x, w):

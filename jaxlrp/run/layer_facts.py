@@ -72,7 +72,7 @@ def constant(group: Group, x: Any, value: Any) -> Any:
     core = affine.core if affine is not None else None
     # What splits an axis over devices, or moves elements, needs the whole shape.
     others = {e.name for e in group.eqns if e is not core}
-    in_place = others <= _IN_PLACE - {"reduce_scatter"}
+    in_place = "reduce_scatter" not in others and all(name in _IN_PLACE for name in others)
     if affine is not None and core is not None and affine.folds and in_place:
         given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
         for axis in _free_axes(core, affine.operand):
