@@ -36,9 +36,9 @@ from .transformers_networks import (
 # --- pictures -------------------------------------------------------------------------------------
 
 IMAGE, PATCH = 16, 8
-# Patches, positions (a shift behind the class token, which is static and takes its share), blocks,
-# a last norm, and the classes.
-VIT = layers(conv=1, affine=1) + BLOCKS + layers(norm=1, dense=1)
+# Patches with the positions as their bias, behind the class token (static: it takes its share),
+# blocks, a last norm, and the classes.
+VIT = layers(conv=1) + BLOCKS + layers(norm=1, dense=1)
 
 
 def vision(name: str, dtype: str, counts: Any, **options: Any) -> Attention:
@@ -63,7 +63,7 @@ def vit(dtype: str) -> Attention:
 @attention
 def beit(dtype: str) -> Attention:
     # no positions at the bottom, but relative ones added to the scores; the mean of the patches
-    counts = VIT - layers(affine=1) + block(MASK) + layers(avg_pool=1)
+    counts = VIT + block(MASK) + layers(avg_pool=1)
     options = {"use_relative_position_bias": True, "layer_scale_init_value": 0.1}
     return vision("Beit", dtype, counts, use_mean_pooling=True, **options)
 
@@ -105,8 +105,8 @@ def clip_pixels(dtype: str) -> Attention:
     """Which of three texts a picture is like, by pixels."""
     fixed = {"input_ids": captions()}
     fn, params = clip(dtype, "logits_per_image", ("pixel_values",), fixed)
-    # positions, and one more norm below the blocks
-    counts = layers(conv=1, affine=1, norm=1) + CLIP_SIDE
+    # one more norm below the blocks
+    counts = layers(conv=1, norm=1) + CLIP_SIDE
     pixels = picture((2, 3, IMAGE, IMAGE), dtype)
     return Attention(fn, (params, pixels), counts, loses="structural")
 

@@ -65,7 +65,7 @@ def classifier(
 
 # Words, positions and types, their sum, its norm.
 BERT_EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-BERT = layers(embed=3, add=2, norm=1) + MASKED_BLOCKS + POOL_AND_CLASSIFY
+BERT = layers(embed=3, add=1, norm=1) + MASKED_BLOCKS + POOL_AND_CLASSIFY
 
 
 @attention
@@ -95,7 +95,7 @@ def electra(dtype: str) -> Attention:
 @attention
 def distilbert(dtype: str) -> Attention:
     # no types
-    counts = BERT - layers(embed=1, add=1)
+    counts = BERT - layers(embed=1)
     sizes = {"dim": WIDTH, "hidden_dim": INNER, "n_layers": LAYERS, "n_heads": HEADS}
     return classifier("DistilBert", dtype, counts, BERT_EMBEDDINGS[:2], **sizes)
 
@@ -103,7 +103,7 @@ def distilbert(dtype: str) -> Attention:
 @attention
 def roformer(dtype: str) -> Attention:
     # positions rotate query and key instead of being added
-    counts = BERT - layers(embed=1, add=1) + block(ROTATE)
+    counts = BERT - layers(embed=1) + block(ROTATE)
     names = ("word_embeddings", "token_type_embeddings")
     return classifier("RoFormer", dtype, counts, names)
 
@@ -118,7 +118,7 @@ def bigbird(dtype: str) -> Attention:
         layers(dense=4),
         layers(4, matmul=2, affine=1, softmax=1),
         layers(4, matmul=2, affine=1),
-        layers(softmax=1, add=3),
+        layers(softmax=1, add=1),
     )
     counts = BERT - block(ATTEND, MASK) + sparse
     options = {"attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1}
@@ -161,8 +161,8 @@ def gpt2(dtype: str) -> Attention:
 
 @attention
 def gptj(dtype: str) -> Attention:
-    # attention and MLP side by side, behind one norm
-    counts = layers(embed=1) + DECODER + block(ROTATE) - layers(LAYERS, norm=1)
+    # attention and MLP side by side, behind one norm, and one sum of both and the input
+    counts = layers(embed=1) + DECODER + block(ROTATE) - layers(LAYERS, norm=1, add=1)
     return decoder("GPTJ", dtype, counts, ("wte",), rotary_dim=4, **GPT_SIZES)
 
 
