@@ -19,7 +19,7 @@ ARROWS = {
     "run": {"errors", "compat", "graph", "rules", "planning"},
     "heatmap": {"errors"},
 }
-SURFACE = {"__init__", "accounts", "arguments", "composites", "transforms"}
+SURFACE = {"__init__", "accounts", "arguments", "composites", "testing", "transforms"}
 
 
 def modules():

@@ -1,0 +1,181 @@
+"""Checks for rules of your own, and for functions that should be explained alike."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp.errors import InputError
+from jaxlrp.planning.rulemap import as_rule_map
+from jaxlrp.rules import Rule
+from jaxlrp.transforms import explain, ledger, relevance_vjp
+
+_EXACT = 1e-9  # float64: the same sums in another order
+_SINGLE = 1e-3  # float32 against float64
+
+Dense = Callable[[Any, Any, Any, Any], Any]
+
+
+def check_rule(rule: Rule, dense: Dense | None = None, *, seed: int = 0) -> None:
+    r"""Check a rule for layers with weights on small random layers.
+
+    In float64, on a dense layer and on a convolution, each with a bias: relevance has the shape of
+    the input and is finite; `jit`, `vmap` over examples and one example at a time give the same;
+    the ledger's "arrived" is the sum of what is returned; the layer alone gives the same as the
+    layer with a ReLU after it whose units are all open. Then float32 against float64, to 1e-3 of
+    the largest relevance.
+
+    Args:
+      rule: an instance of the rule.
+      dense: the rule's definition, to compare with to 1e-9: a function `(x, w, b, r)` of one
+        example's input of shape `(n,)`, weights `(n, m)`, biases `(m,)` and relevance at the
+        output `(m,)`, in NumPy; it returns the relevance of the input, `(n,)`.
+      seed: of the random layers.
+
+    Raises:
+      AssertionError: with what was compared, and by how much it differs.
+      InputError: the rule does not fit layers with weights.
+
+    >>> import jaxlrp as lrp
+    >>> from jaxlrp.testing import check_rule
+    >>> def definition(x, w, b, r):
+    ...     contributions = x[:, None] * w
+    ...     z = contributions.sum(0) + b
+    ...     return (contributions / (z + 1e-6 * (2 * (z >= 0) - 1)) * r).sum(1)
+    >>> check_rule(lrp.Epsilon(1e-6), dense=definition)
+    """
+    if not isinstance(rule, Rule):
+        raise InputError(f"check_rule takes an instance of a rule; {rule!r} was given.")
+    if rule.fits is not None and not rule.fits & {"dense", "conv"}:
+        fits = ", ".join(sorted(rule.fits))
+        raise InputError(
+            f"check_rule checks rules for layers with weights; {rule} fits layers of kind {fits}."
+        )
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(seed)
+        for kind, fn, x in _layers(rng, np.float64):
+            if rule.fits is None or kind in rule.fits:
+                _check_layer(rule, kind, fn, x)
+        if dense is not None:
+            _check_definition(rule, dense, rng)
+    _check_precision(rule, seed)
+
+
+def assert_same_relevance(
+    f: Callable[..., Any],
+    g: Callable[..., Any],
+    rules: Any,
+    *args: Any,
+    tolerance: float = _EXACT,
+    **options: Any,
+) -> None:
+    """Fail unless two functions of the same arguments have the same value and the same relevance.
+
+    Args:
+      f, g: two functions that should compute the same.
+      rules: as for `explain`.
+      *args: their arguments.
+      tolerance: largest difference, as a share of the largest entry.
+      **options: `target` goes to the relevance functions, everything else to `explain`.
+
+    Raises:
+      AssertionError: saying which differs, and by how much.
+
+    >>> import jax, jax.numpy as jnp, jaxlrp as lrp
+    >>> from jaxlrp.testing import assert_same_relevance
+    >>> x = jnp.array([1.0, -2.0])
+    >>> assert_same_relevance(jax.nn.relu, lambda x: jnp.where(x > 0, x, 0.0), lrp.Epsilon(0.0), x)
+    """
+    target = options.pop("target", None)
+    has_aux = options.get("has_aux", False)
+    outputs = [fn(*args) for fn in (f, g)]
+    values = [out[0] for out in outputs] if has_aux else outputs
+    _assert_close(values[1], values[0], tolerance, "the values of the two functions")
+    found = [explain(fn, rules, **options)(*args, target=target) for fn in (f, g)]
+    _assert_close(found[1], found[0], tolerance, "the relevance of the two functions")
+
+
+def _layers(rng: Any, dtype: Any) -> list[tuple[str, Callable[[Any], Any], Any]]:
+    w, b = _draw(rng, (6, 5), dtype), _draw(rng, (5,), dtype)
+    kernel, c = _draw(rng, (3, 2, 3), dtype), _draw(rng, (3,), dtype)
+    names = ("NWC", "WIO", "NWC")
+
+    def conv(x: Any) -> Any:
+        batch = x[None] if x.ndim == 2 else x
+        z = jax.lax.conv_general_dilated(batch, kernel, (1,), "SAME", dimension_numbers=names) + c
+        return z[0] if x.ndim == 2 else z
+
+    return [
+        ("dense", lambda x: x @ w + b, _draw(rng, (4, 6), dtype)),
+        ("conv", conv, _draw(rng, (4, 5, 2), dtype)),
+    ]
+
+
+def _draw(rng: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def _check_layer(rule: Rule, kind: str, fn: Callable[[Any], Any], x: Any) -> None:
+    rules = {kind: rule}
+    relevance = explain(fn, rules)
+    eager = relevance(x)
+    where = f"{rule} in a {kind} layer"
+    if eager.shape != x.shape:
+        raise AssertionError(f"{where}: relevance has shape {eager.shape}, the input {x.shape}.")
+    if not bool(jnp.isfinite(eager).all()):
+        raise AssertionError(f"{where}: relevance is not finite.")
+    _assert_close(jax.jit(relevance)(x), eager, _EXACT, f"{where}: jit and eager")
+    _assert_close(jax.vmap(relevance)(x), eager, _EXACT, f"{where}: vmap and the batch")
+    rows = jnp.concatenate([relevance(row[None]) for row in x])
+    _assert_close(rows, eager, _EXACT, f"{where}: single examples and the batch")
+    arrived = jnp.asarray(ledger(fn, rules)(x).relevance_in)
+    scale = float(jnp.abs(eager).sum())
+    _assert_close(arrived, eager.sum(), _EXACT, f"{where}: the ledger and the sum", scale)
+    lift = 1.0 + jnp.abs(fn(x)).max()  # every unit of the ReLU is open
+    high = functools.partial(_lifted, fn, lift)
+    after = jax.jit(explain(lambda x: jax.nn.relu(high(x)), rules))(x)
+    _assert_close(after, explain(high, rules)(x), _EXACT, f"{where}: with and without a ReLU")
+
+
+def _lifted(fn: Callable[[Any], Any], lift: Any, x: Any) -> Any:
+    return fn(x) + lift
+
+
+def _check_definition(rule: Rule, dense: Dense, rng: Any) -> None:
+    w, b, x, r = (_draw(rng, s, np.float64) for s in ((6, 5), (5,), (4, 6), (4, 5)))
+    _, back = relevance_vjp(lambda x: x @ w + b, as_rule_map({"dense": rule}), x)
+    (ours,) = back(r)
+    xs, weights, biases, rs = (np.asarray(a) for a in (x, w, b, r))
+    theirs = np.stack([dense(xs[i], weights, biases, rs[i]) for i in range(len(xs))])
+    _assert_close(ours, theirs, _EXACT, f"{rule} and its definition")
+
+
+def _check_precision(rule: Rule, seed: int) -> None:
+    found = {}
+    for dtype in ("float64", "float32"):
+        with jax.enable_x64(dtype == "float64"):
+            _, fn, x = _layers(np.random.default_rng(seed), dtype)[0]
+            found[dtype] = np.asarray(explain(fn, {"dense": rule})(x), np.float64)
+    _assert_close(found["float32"], found["float64"], _SINGLE, f"{rule}: float32 and float64")
+
+
+def _assert_close(
+    actual: Any, expected: Any, tolerance: float, what: str, scale: float | None = None
+) -> None:
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    for a, e in pairs:
+        a, e = np.asarray(a, np.float64), np.asarray(e, np.float64)
+        if a.shape != e.shape:
+            raise AssertionError(f"{what} differ in shape: {a.shape} and {e.shape}.")
+        largest = max(abs(e).max(initial=0.0), scale or 0.0) or 1.0
+        difference = abs(a - e).max(initial=0.0) / largest
+        if not difference <= tolerance:  # NaN too
+            raise AssertionError(
+                f"{what} differ by {difference:.1e} of the largest entry; at most {tolerance:.0e} "
+                "was allowed."
+            )
