@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxlrp.graph import control
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Value
@@ -99,5 +100,25 @@ def _is_share(bench: Workbench, value: Value) -> bool:
 
 
 def _activated(bench: Workbench, value: Value) -> bool:
-    group = _maker(bench, value)
-    return group is not None and group.kind == "activation"
+    """Whether a value is an activation's output: moved or not, made here, in a body or outside."""
+    stack, seen, found = [value], set(), False
+    while stack:
+        value = stack.pop()
+        if value in seen or value not in bench.activity.active:
+            continue
+        seen.add(value)
+        group = _maker(bench, value)
+        if value.producer is None and value.outer is not None:
+            stack += bench.facts.origins.before(value)
+        elif group is None:
+            return False
+        elif group.main.bodies:
+            pairs = [p for body in group.main.bodies for p in control.results(group.main, body)]
+            stack += [inside for inside, outside in pairs if outside is value]
+        elif group.kind == "structural" and group.transport == "move" and len(group.inputs) == 1:
+            stack += group.inputs
+        elif group.kind == "activation":
+            found = True
+        else:
+            return False
+    return found
