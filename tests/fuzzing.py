@@ -25,12 +25,8 @@ SENSITIVE = 1e-10  # what one unit in the last place of the input may change
 SINGLE = 1e-4  # how far relevance in float32 may be from that in float64
 UNITS = 50  # or how often what a unit in the last place of float32 changes
 
-# Rewrites after which the library answers otherwise today, and why; see docs/recognition.md. No
-# case is drawn with one of these.
-KNOWN: dict[str, str] = {
-    "fourier: parts": "real and imaginary parts that are scaled apart are no complex layer",
-    "vmap of cond": "a batched branch stops what it did not take: the layer ends there",
-}
+# No case is drawn with one of these.
+KNOWN = rewrites.KNOWN
 
 Chain = tuple[tuple[str, int], ...]
 

@@ -237,7 +237,14 @@ class _Reader:
 
     def _average(self, node: Node) -> bool:
         source = node.args[0]
+        maker = self.one.by_name.get(source)
+        while maker is not None and maker.op in MOVES:
+            maker = self.one.by_name.get(maker.args[0])
+        if maker is not None and maker.op == "mul":
+            return False  # a product that is summed contracts, where both factors vary
         shape = self.shapes[source]
+        if shape[:-1] == self.shapes[node.name][:-1] or np.prod(shape[:-1]) == 1:
+            return False  # a mean of one element is a view
         if node.op == "avg_pool":
             windows = self._cells(source)
         else:

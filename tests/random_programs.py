@@ -11,7 +11,7 @@ import numpy as np
 
 import jaxlrp as lrp
 from tests.programs import Node, Program
-from tests.rewrites import CHANGES_KIND, SPELLINGS, SPLITS_FEATURES
+from tests.rewrites import CHANGES_KIND, KNOWN, SPELLINGS, SPLITS_FEATURES
 
 _FIRST = "lrp.first(lrp.kind('conv'), lrp.kind('dense'))"
 
@@ -62,7 +62,13 @@ def rule_map(text: str) -> Any:
 def fits(rewrite: str, rules: str) -> bool:
     """Whether a rewrite should keep relevance under a rule map."""
     if rewrite in CHANGES_KIND:
-        return not any(d in rules for d in DIFFERS)
+        return not any(d in rules for d in (*DIFFERS, "relative"))
+    if rewrite.startswith("power: "):
+        # A sum of two squares, or an activation: alike where sums have no stabiliser.
+        plain = ("lrp_zero", "attn_lrp", "cp_lrp")
+        return "'add'" not in rules and (
+            "composites" not in rules or any(p in rules for p in plain)
+        )
     return not (rewrite in SPLITS_FEATURES and "relative" in rules)
 
 
@@ -95,7 +101,7 @@ class Builder:
 
     def spelled(self, op: str, *args: str, shape: Any = None, **facts: Any) -> str:
         """A line in one of the spellings of `op`; the first one most often."""
-        texts = list(SPELLINGS[op].values())
+        texts = [t for name, t in SPELLINGS[op].items() if f"{op}: {name}" not in KNOWN]
         text = texts[0] if self.rng.random() < 0.7 else self.rng.choice(texts)
         return self.line(op, text, *args, shape=shape, **facts)
 

@@ -260,6 +260,11 @@ SPLITS_FEATURES = {
     "split the channels of a convolution",
     "dense fused with another",
 }
+# Rewrites after which the library answers otherwise today, and why; see docs/recognition.md.
+KNOWN: dict[str, str] = {
+    "fourier: parts": "real and imaginary parts that are scaled apart are no complex layer",
+    "vmap of cond": "a batched branch stops what it did not take: the layer ends there",
+}
 VIEWS = ("reshape", "slice", "transpose", "flip")
 
 
@@ -448,6 +453,8 @@ def _(e: Edit) -> bool:
     inner = e.producer()
     if e.op not in ("mul", "scale") or inner is None or inner.op not in ("mul", "scale"):
         return False
+    if e.op == "scale" and inner.op == "mul":
+        return False  # beside a linear layer a scale is that layer's, beside others the product's
     if e.program.readers(inner.name) > 1:  # a value of its own
         return False
     return e.to("{0} * ({1} * {2})", *inner.args, e.args[1])

@@ -267,3 +267,69 @@ def test_a_relu_is_known_by_its_one_corner(name):
     assert [g.is_relu for g in groups] == [is_relu] * len(groups)
     if is_relu:
         assert [g.hard_relu for g in groups] == [True]
+
+
+def exp_gate(z):
+    return jnp.exp(z) / (jnp.exp(z) + 1)  # that it lies in [0, 1] is not proven
+
+
+TRUE = np.array(True)
+GATED = {
+    "as it is": lambda x, z: x * exp_gate(z),
+    "moved": lambda x, z: x * exp_gate(z[::-1])[::-1],
+    "made in a branch": lambda x, z: x * lax.cond(TRUE, exp_gate, exp_gate, z),
+    "used in a branch": lambda x, z: lax.cond(TRUE, lambda x, g: x * g, jnp.add, x, exp_gate(z)),
+    "made in a loop": lambda x, z: x * lax.map(exp_gate, z),
+    "used in a loop": lambda x, z: lax.map(lambda a: a[0] * a[1], (x, exp_gate(z))),
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_an_activations_output_is_a_gate_wherever_it_was_made(name):
+    def relevance(fn):
+        return lrp.explain(lambda x, p: fn(x @ p["w"], x @ p["v"][:, :1] * jnp.ones(4)), CP)(X, P)
+
+    np.testing.assert_allclose(relevance(GATED[name]), relevance(GATED["as it is"]), rtol=1e-8)
+
+
+CP = lrp.composites.cp_lrp()
+SMALL = {
+    "a mean of one": [
+        lambda x, p: (x @ p["v"][:, :1]).mean(-1),
+        lambda x, p: (x @ p["v"][:, :1]).sum(-1),
+        lambda x, p: (x @ p["v"][:, :1])[:, 0],
+        lambda x, p: (x @ p["v"][:, :1]) @ jnp.ones(1),
+        lambda x, p: (x @ p["v"][:, :1])[:, 0] * 1.0,
+    ],
+    "a bias among terms": [
+        lambda x, p: jnp.sin(x) + (x @ p["w"] + p["w"][0]),
+        lambda x, p: jnp.sin(x) + ((x[..., None] * p["w"]).sum(-2) + p["w"][0]),
+        lambda x, p: (jnp.sin(x) + p["w"][0]) + (p["w"].T * x[..., None, :]).sum(-1),
+    ],
+    "a product that is summed": [
+        lambda x, p: ((x @ p["w"]) * jax.nn.silu(x @ p["w"][::-1])).mean(-1),
+        lambda x, p: ((x @ p["w"]) * jax.nn.silu(x @ p["w"][::-1])).reshape(2, 2, 2).mean((1, 2)),
+        lambda x, p: jnp.einsum("bi,bi->b", x @ p["w"], jax.nn.silu(x @ p["w"][::-1])) / 4,
+    ],
+    "a gate of all that is summed": [
+        lambda x, p: ((x @ p["w"]).reshape(2, 2, 2) * jax.nn.sigmoid(x[:, None, :2])).mean(1),
+        lambda x, p: (
+            ((x @ p["w"]).reshape(2, 2, 1, 2) * jax.nn.sigmoid(x[:, None, None, :2]))
+            .reshape(2, 2, 2)
+            .mean(1)
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("rules", ["epsilon_plus", "cp_lrp", "deep_taylor"])
+@pytest.mark.parametrize("name", SMALL)
+def test_sums_that_are_written_otherwise(name, rules):
+    plain, *others = SMALL[name]
+    expected = lrp.explain(plain, getattr(lrp.composites, rules)())(X, P)
+    for number, other in enumerate(others, 1):
+        np.testing.assert_allclose(plain(X, P), other(X, P), atol=1e-12)
+        actual = lrp.explain(other, getattr(lrp.composites, rules)())(X, P)
+        np.testing.assert_allclose(
+            actual, expected, rtol=1e-8, atol=1e-10, err_msg=f"spelling {number}"
+        )

@@ -57,6 +57,9 @@ class _Rewriter:
             if varies:
                 self.varying.update(eqn.outputs)
                 self.varying.update(v for body in eqn.bodies for v in body.inputs)
+            if varies and _sums_nothing(eqn):
+                kept += self.viewed(eqn)
+                continue
             if varies and eqn.name in _SCATTERED:
                 kept += self.spread_out(eqn)
                 continue
@@ -77,6 +80,14 @@ class _Rewriter:
                 alike.append(eqn)
             kept.append(eqn)
         return Graph(graph.inputs, graph.consts, kept, [self.of(v) for v in graph.outputs])
+
+    def viewed(self, eqn: Eqn) -> list[Eqn]:
+        """A sum over axes of size 1, as a reshape."""
+        shape = eqn.out.shape
+        eqns = equations(lambda x: x.reshape(shape), eqn.inputs, eqn, eqn.region)
+        self.same[eqn.out] = eqns[-1].out
+        self.varying.add(eqns[-1].out)
+        return eqns
 
     def spread_out(self, eqn: Eqn) -> list[Eqn]:
         """A scatter that adds or multiplies static values, as a sum or product with all of them."""
@@ -119,6 +130,12 @@ class _Rewriter:
         return self.same.get(value, value)
 
 
+def _sums_nothing(eqn: Eqn) -> bool:
+    """Whether an equation sums over axes of size 1: a view."""
+    sums = eqn.name == "reduce_sum" and eqn.out.dtype == eqn.inputs[0].dtype
+    return sums and eqn.out.size == eqn.inputs[0].size and eqn.out.size > 0
+
+
 def _key(eqn: Eqn) -> Hashable:
     square = eqn.name == "mul" and eqn.inputs[0] is eqn.inputs[1]
     if square or eqn.name == "square" or (eqn.name == "integer_pow" and eqn.params["y"] == 2):
@@ -158,6 +175,8 @@ def _idle(eqn: Eqn) -> Value | None:
     first = eqn.inputs[0] if eqn.inputs else None
     if first is None or isinstance(first, Literal) or len(eqn.outputs) != 1:
         return None
+    if eqn.name in ("mul", "div") and (value := _unscaled(eqn)) is not None:
+        return value
     if eqn.name == "select_n":
         cases = eqn.inputs[1:]
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
@@ -175,6 +194,17 @@ def _idle(eqn: Eqn) -> Value | None:
         return first
     if eqn.name == "convert_element_type":
         return first if eqn.params.get("sharding") is None else None
+    return None
+
+
+def _unscaled(eqn: Eqn) -> Value | None:
+    """The operand that a written one multiplies or divides."""
+    pairs = (eqn.inputs, eqn.inputs[::-1]) if eqn.name == "mul" else (eqn.inputs,)
+    for kept, one in pairs:
+        alike = kept.shape == eqn.out.shape and kept.dtype == eqn.out.dtype
+        literal = isinstance(one, Literal) and one.ndim == 0 and bool(one.val == 1)
+        if alike and literal and not isinstance(kept, Literal):
+            return kept
     return None
 
 

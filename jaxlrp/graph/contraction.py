@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxlrp.graph import trees
 from jaxlrp.graph.affine import is_literal_scale
 from jaxlrp.graph.flat import tree_at
@@ -25,13 +27,14 @@ def _claim(bench: Workbench, total: Eqn) -> None:
     while (eqn := _sole_maker(bench, value, reader)) is not None:
         if len(bench.activity.active_inputs(eqn)) > 1:
             break
-        if not is_literal_scale(bench, eqn) and (not is_view(eqn) or rounds(eqn)):
+        tied = eqn.name == "tie"
+        if not tied and not is_literal_scale(bench, eqn) and (not is_view(eqn) or rounds(eqn)):
             return
         before.append(eqn)
         reader, (value,) = eqn, bench.activity.active_inputs(eqn)
     if eqn is None or eqn.name not in ("mul", "div"):
         return
-    tree = tree_at(bench, eqn, _factors(bench))
+    tree = tree_at(bench, eqn, _factors(bench), _no_activation(bench))
     powers = {v: n for v, n in tree.powers().items() if v in bench.activity.active}
     if len(powers) != 2 or not set(powers.values()) <= {1, -1}:
         return  # three factors: a product, and a sum
@@ -61,6 +64,16 @@ def _sole_maker(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
     if eqn is None or not bench.is_open(eqn) or value in bench.activity.explained:
         return None
     return eqn if bench.sole_use(value) is reader else None
+
+
+def _no_activation(bench: Workbench) -> Callable[[Eqn, Eqn], bool]:
+    """Whether a product is more than one activation, as x * sigmoid(x) is: that is one factor."""
+
+    def belongs(eqn: Eqn, reader: Eqn) -> bool:
+        active = [v for v in eqn.inputs if v in bench.activity.active]
+        return len(active) < 2 or common(sources(bench, v) for v in active) is None
+
+    return belongs
 
 
 def _factors(bench: Workbench) -> trees.Operands:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Value
@@ -69,13 +70,55 @@ def _gates(bench: Workbench, group: Group) -> tuple[tuple[int, ...], str]:
 
 def _is_reciprocal(bench: Workbench, value: Value) -> bool:
     """Whether a factor is a number over something: it divides."""
-    group = _origin(bench, value)
-    if group is None or group.kind != "activation":
+    return _made_by(bench, value, _divides)
+
+
+def _divides(group: Group) -> bool:
+    if group.kind != "activation":
         return False
     made = [e for e in group.eqns if not _keeps_entries(e)]
     return len(made) == 1 and (
         made[0].name == "div" or (made[0].name == "integer_pow" and made[0].params["y"] == -1)
     )
+
+
+def _activated(bench: Workbench, value: Value) -> bool:
+    """Whether a factor is an activation's output."""
+    return _made_by(bench, value, lambda group: group.kind == "activation")
+
+
+def _made_by(bench: Workbench, value: Value, test: Callable[[Group], bool]) -> bool:
+    """Whether a layer of a sort makes a value: here, in a body or outside of one.
+
+    Neither moving entries nor rounding them makes anything; of several makers all must be such.
+    """
+    stack, seen, found = [value], set(), False
+    while stack:
+        value = stack.pop()
+        if value in seen or value not in bench.activity.active:
+            continue
+        seen.add(value)
+        group = _maker(bench, value)
+        if value.producer is None and value.outer is not None:
+            stack += bench.facts.origins.before(value)
+        elif group is None:
+            return False
+        elif group.main.bodies:
+            bodies = group.main.bodies
+            pairs = [p for body in bodies for p in control_flow.results(group.main, body)]
+            stack += [inside for inside, outside in pairs if outside is value]
+        elif _hands_on(group):
+            stack += group.inputs
+        elif test(group):
+            found = True
+        else:
+            return False
+    return found
+
+
+def _hands_on(group: Group) -> bool:
+    moves = group.kind == "structural" and group.transport == "move"
+    return moves or all(map(_keeps_entries, group.eqns))
 
 
 def _keeps_entries(eqn: Eqn) -> bool:
@@ -92,16 +135,6 @@ def _maker(bench: Workbench, value: Value) -> Group | None:
     return None if value.producer is None else bench.claimed.get(value.producer)
 
 
-def _origin(bench: Workbench, value: Value) -> Group | None:
-    """The layer that computes a factor: neither moving its entries nor rounding them does."""
-    while (group := _maker(bench, value)) is not None:
-        moves = group.kind == "structural" or all(map(_keeps_entries, group.eqns))
-        if not moves or len(group.inputs) != 1:
-            return group
-        (value,) = group.inputs
-    return None
-
-
 def _is_share(bench: Workbench, value: Value) -> bool:
     """Whether a value is made of a softmax's output by layers with one active input each."""
     clipped = False
@@ -114,8 +147,3 @@ def _is_share(bench: Workbench, value: Value) -> bool:
         clipped = clipped or group.kind == "activation"
         value = group.inputs[0]
     return False
-
-
-def _activated(bench: Workbench, value: Value) -> bool:
-    group = _origin(bench, value)
-    return group is not None and group.kind == "activation"

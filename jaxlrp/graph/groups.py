@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.axes import Statics
+from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
@@ -107,6 +108,10 @@ class Facts:
     @functools.cached_property
     def intervals(self) -> Intervals:
         return Intervals(self.graph)
+
+    @functools.cached_property
+    def origins(self) -> Origins:
+        return Origins(self.graph)
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
         """Bounds of values that are known from what they mean."""

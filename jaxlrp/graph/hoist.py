@@ -24,7 +24,7 @@ from jaxlrp.graph.affine import leads_into_nonlinearity as meets_nonlinearity
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
-from jaxlrp.graph.linear import core_operand
+from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import COPIES, LINEAR_CORES, MOVES
 
 # Moves that repeat nothing, and of which the places are known from the parameters alone.
@@ -142,6 +142,8 @@ def _ends_layer(bench: Workbench, value: Value) -> bool:
     """Whether a value is a linear layer's or a norm's output, up to scales, shifts and moves."""
     while (eqn := value.producer) is not None:
         active = bench.activity.active_inputs(eqn)
+        if eqn.name == "reduce_sum":
+            return weighted(bench, eqn) is not None
         if eqn.name in LINEAR_CORES:
             return core_operand(bench, eqn) is not None
         if eqn.name in _SCALES and all(v in bench.activity.depends for v in eqn.inputs):

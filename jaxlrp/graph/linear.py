@@ -89,9 +89,9 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     source, main = eqn.inputs[operand], eqn
     before: list[Eqn] = []
     if eqn.name in _SUMS:
-        weighted = _weighted(bench, eqn)
-        if weighted is not None:  # a contraction, written as multiply and sum
-            source, before, main = weighted
+        found = weighted(bench, eqn)
+        if found is not None:  # a contraction, written as multiply and sum
+            source, before, main = found
             factor = math.prod(factor_of(bench, e) for e in before) * sign_of_tail(bench, source)
             after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factor=factor)
             kind = "dense"
@@ -132,20 +132,42 @@ def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
         elif eqn.name == "broadcast_in_dim":
             axes = frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
         elif eqn.name in ("reshape", "squeeze", "expand_dims"):
-            places = unit_reshape(eqn.inputs[0].shape, eqn.out.shape)
-            if places is None:
+            found = _reshaped(axes, eqn)
+            if found is None:
                 return None
-            axes = frozenset(places[i] for i in axes if i in places)
+            axes = found
         elif eqn.name not in ELEMENTWISE:
             return None
     return axes
+
+
+def _reshaped(axes: frozenset[int], eqn: Eqn) -> frozenset[int] | None:
+    """Where axes are after a reshape that may merge them; None if one of them is cut up."""
+    old, new = eqn.inputs[0].shape, eqn.out.shape
+    places = unit_reshape(old, new)
+    if places is not None:
+        return frozenset(places[i] for i in axes if i in places)
+    if eqn.name == "reshape" and eqn.params["dimensions"] is not None:
+        return None
+    found, start = set(), 0
+    for axis, size in enumerate(new):
+        merged, end = 1, start
+        while end < len(old) and merged * old[end] <= size:
+            merged *= old[end]
+            end += 1
+        if merged != size:  # cut up: of what varies nothing may come here or later
+            return None if any(i >= start for i in axes) else frozenset(found)
+        if not axes.isdisjoint(range(start, end)):
+            found.add(axis)
+        start = end
+    return frozenset(found)
 
 
 def _last(chain: list[Eqn], start: Value) -> Value:
     return chain[-1].out if chain else start
 
 
-def _weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | None:
+def weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | None:
     """The region before a sum over learned factors: its source, its equations, the product."""
     if total.name != "reduce_sum":
         return None

@@ -7,7 +7,7 @@ from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import core_operand
+from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view
 from jaxlrp.graph.sources import is_learned, is_statistic
 from jaxlrp.graph.tie import Ordered
@@ -86,6 +86,8 @@ def _core(bench: Workbench, value: Value) -> Eqn | None:
             return None
         if bench.sole_use(value) is None:
             return None
+        if eqn.name == "reduce_sum":  # a product may be written as one
+            return eqn if weighted(bench, eqn) is not None else None
         if eqn.name in LINEAR_CORES:
             position = core_operand(bench, eqn)
             weights = (v for i, v in enumerate(eqn.inputs) if i != position)

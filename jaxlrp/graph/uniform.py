@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,10 @@ def _contracted(core: Eqn, operand: int, scaled: Function) -> Function:
         order = (*batch[operand], *free, *contracted[operand])
         if order != tuple(range(x.ndim)):
             x = lax.transpose(x, order)
-        x = scaled(jnp.sum(x, tuple(range(len(axes), x.ndim))))
+        kept = x.shape[: len(axes)]
+        single = math.prod(kept) == x.size  # a view
+        x = x.reshape(kept) if single else jnp.sum(x, tuple(range(len(axes), x.ndim)))
+        x = scaled(x)
         return x if x.shape == core.out.shape else lax.broadcast_in_dim(x, core.out.shape, axes)
 
     return total

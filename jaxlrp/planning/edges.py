@@ -47,7 +47,7 @@ class _Decider:
         stack, seen, found = [value], set(), False
         while stack:
             v = stack.pop()
-            if v in seen:
+            if v in seen or v not in self.active:
                 continue
             seen.add(v)
             layer = self.makers.get(v)
