@@ -30,7 +30,8 @@ SOME = [
 OTHER = {
     "loop over heads": {"matmul": 2, "softmax": 1},
     "by matrices": {"dense": 2},
-    # Masked scores are cast to float32: a rounding, and so an activation.
+    # Masked or shifted scores are cast to float32: a rounding, and so an activation.
+    ("relative", "dot_product_attention"): {"activation": 1},
     "is_causal": {"activation": 1},
     "mask of dot_product_attention": {"activation": 1},
 }
@@ -98,7 +99,7 @@ def test_the_layers(family, name):
     plan = lrp.plan(network(family, name), RULES["attn"])(sample())
     expected = Counter({"dense": 4, "matmul": 2, "softmax": 1})
     expected.update(FAMILIES[family][3])
-    expected.update(OTHER.get(name, {}))
+    expected.update(OTHER.get(name, OTHER.get((family, name), {})))
     counted = ("dense", "matmul", "product", "softmax", "norm", "activation")
     assert {k: plan.count(k) for k in counted} == {k: expected[k] for k in counted}
 

@@ -157,7 +157,9 @@ def _is_complete(bench: Workbench, value: Value) -> bool:
     """Whether a value is a complete activation of any value that it is a function of."""
     for source in sources(bench, value)[1:]:
         eqns = bench.slice_back(value, {source}, lambda eqn: eqn.name in ELEMENTWISE)
-        if eqns and is_complete(bench, eqns, source, value):
+        if not eqns or all(e.name in _SCALES for e in eqns):
+            continue  # a scale, or nothing: no activation
+        if is_complete(bench, eqns, source, value):
             return True
     return False
 
