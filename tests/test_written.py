@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
-from jaxlrp.run.plan import group_of
+from jaxlrp.planning.layers import group_of
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(2, 4))
@@ -50,6 +50,12 @@ ALIKE = {
         lambda u, p: -((-(u + jax.nn.relu(u))) @ p["w"]),
         lambda u, p: (2 * (u + jax.nn.relu(u))) @ (0.5 * p["w"]),
         lambda u, p: (-(u + relu(u))) @ -p["w"],
+    ],
+    "behind a tanh": [
+        lambda u, p: (2 * jnp.tanh(u / 2)) @ p["w"],
+        lambda u, p: lax.optimization_barrier(2 * jnp.tanh(u / 2)) @ p["w"],
+        lambda u, p: jnp.tanh(u / 2) @ (2 * p["w"]),
+        lambda u, p: lax.optimization_barrier(jnp.tanh(u / 2) * 2) @ (p["w"] * 1.0),
     ],
     "before a sigmoid": [
         lambda u, p: jax.nn.sigmoid(jax.nn.relu(u) @ p["w"]),
