@@ -18,7 +18,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow test-matrix third-party \
-	lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning dataset clean
+	lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning bench-methods \
+	dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
@@ -38,6 +39,7 @@ help:
 	@echo "make bench        time and memory against the gradient"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
+	@echo "make bench-methods  what each companion method costs, in gradients"
 	@echo "make bench-planning  time that planning takes, beside jax.make_jaxpr"
 	@echo "make clean        remove the environments and what was built"
 
@@ -103,6 +105,9 @@ bench-llama: $(VENV)/.bench
 
 bench-loops: $(VENV)/.bench
 	$(BIN)/python benchmarks/loops.py $(ARGS)
+
+bench-methods: $(VENV)/.bench
+	$(BIN)/python benchmarks/methods.py $(ARGS)
 
 bench-planning: $(VENV)/.bench
 	$(BIN)/python benchmarks/planning.py $(ARGS)

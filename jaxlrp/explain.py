@@ -19,7 +19,7 @@ from jaxlrp.rulemap import as_rule_map
 from jaxlrp.rules.base import times
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.plan import Layer, Plan
-from jaxlrp.run.probes import ACCOUNT, Probes
+from jaxlrp.run.probes import ACCOUNT, WORDS, Probes, probe
 
 
 def explain(
@@ -30,6 +30,7 @@ def explain(
     *,
     wrt: Any = None,
     layers: Sequence[Any] | None = None,
+    what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., Any]:
     """Turn `fn` into a function that returns the relevance of its input: `R(*args, target=None)`.
@@ -44,6 +45,9 @@ def explain(
         ignored, and what lies before these values is static, so integer arguments are fine.
         `wrt="embed"` are the embeddings of tokens, positions and types. R is `{name: relevance}`.
       layers: selectors; relevance at the output of these layers is returned too, by name.
+      what: what is returned of these layers: `"relevance"`; `"value"`, their output; `"density"`,
+        relevance / value; `"inputs"`, a tuple of the values of their active inputs; `"bias"`,
+        f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
       check_finite: raise `NonFiniteError` if the output or a relevance is NaN or infinite.
         Works on concrete arrays, not under `jit`.
 
@@ -69,7 +73,7 @@ def explain(
     [3. 2.]
     """
     both = value_and_relevance(
-        fn, rules, argnums, has_aux, wrt=wrt, layers=layers, check_finite=check_finite
+        fn, rules, argnums, has_aux, wrt=wrt, layers=layers, what=what, check_finite=check_finite
     )
 
     @_named_after(fn, "explain")
@@ -90,12 +94,14 @@ def value_and_relevance(
     *,
     wrt: Any = None,
     layers: Sequence[Any] | None = None,
+    what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., Any]:
     """As `explain`, returning `(value, R)`; with `has_aux` `((value, aux), R)`, as JAX does.
 
-    With `layers`, R is the pair `(R, {name: relevance})`.
+    With `layers`, R is the pair `(R, {name: relevance})`, or what `what` asks for in its place.
     """
+    words = _words(what)
     request = _request(fn, rules, argnums, has_aux, wrt, layers, check_finite)
 
     @_named_after(fn, "value_and_relevance")
@@ -107,10 +113,13 @@ def value_and_relevance(
         weights = targets.output_weights(target, shapes, traced.out_tree)
         probed = selected(traced, request.layers)
         masks = _masks(traced, condition)
-        values, aux, relevance, extra = _pull_back(traced, weights, probed, masks=masks)
+        values, aux, relevance, extra = _pull_back(traced, weights, probed, words, masks)
         out = jax.tree.unflatten(traced.out_tree, values)
         found = traced.explained(relevance)
-        by_name = {layer.name: extra[layer] for layer in probed}
+        by_name = {
+            layer.name: extra[layer][what] if isinstance(what, str) else extra[layer]
+            for layer in probed
+        }
         if request.check_finite:
             _check_finite(out, found, by_name)
         result = (found, by_name) if request.layers is not None else found
@@ -214,7 +223,7 @@ def ledger(
         @jax.jit
         def account(arrays: list[Any], consts: list[Any], weights: list[Any]) -> Any:
             run = dataclasses.replace(traced, arrays=arrays, consts=consts)
-            values, _, relevance, accounts = _pull_back(run, weights, every, accounts=True)
+            values, _, relevance, accounts = _pull_back(run, weights, every)
             seeds = [
                 w if traced.plan.seeds.get(o) == "relevance" else w * v
                 for o, w, v in zip(traced.outputs, weights, values, strict=True)
@@ -245,6 +254,18 @@ def _request(
 ) -> Request:
     numbers, chosen = normal_argnums(argnums), as_tuple(layers)
     return Request(fn, as_rule_map(rules), numbers, has_aux, wrt, chosen, check_finite)
+
+
+def _words(what: str | Sequence[str]) -> tuple[str, ...]:
+    words = (what,) if isinstance(what, str) else tuple(what)
+    unknown = [word for word in words if word not in WORDS]
+    if unknown or not words:
+        given = repr(unknown[0]) if unknown else "an empty tuple"
+        raise InputError(
+            f"what: {given} was given; expected one of {', '.join(map(repr, WORDS))}, or a tuple "
+            "of these."
+        )
+    return words
 
 
 def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
@@ -286,28 +307,29 @@ def _pull_back(
     traced: Call,
     weights: list[Any],
     layers: list[Layer],
-    accounts: bool = False,
+    words: tuple[str, ...] | None = None,
     masks: Mapping[Layer, Any] | None = None,
 ) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
-    """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
-    if accounts:
+    """Value, aux, relevance of the explained leaves, and what the layers' probes bring.
+
+    That is a dict by the `words`; without these, an account.
+    """
+    if words is None:
         wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
-        zeros = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
+        zeros: dict[Layer, Any] = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
     else:
-        zeros = {
-            layer: jnp.zeros(
-                (*layer.iterations, *layer.shape), traced.plan.relevance_dtype(layer.dtype)
-            )
-            for layer in layers
-        }
+        zeros = {layer: probe(traced.plan, layer, words) for layer in layers}
 
     def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
         by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
-        kind = "accounts" if accounts else "relevance"
+        kind = "accounts" if words is None else "asked"
         return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}))
 
     primals = [widen(p) for p in traced.primals()]
-    numbered = {i: compat.typed_like(z, *primals) for i, z in enumerate(zeros.values())}
+    numbered = {
+        i: jax.tree.map(lambda z: compat.typed_like(z, *primals), zero)
+        for i, zero in enumerate(zeros.values())
+    }
     values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
     seeds = [_seed(w, v) for w, v in zip(weights, values, strict=True)]
     found, brought = back(seeds)
@@ -334,7 +356,7 @@ def _relevances(traced: Call, found: Sequence[Any], primals: Sequence[Any]) -> l
 
 def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
     named = [("the output", value), ("the relevance", relevance)]
-    named += [(f"the relevance at {name!r}", r) for name, r in layers.items()]
+    named += [(f"what was asked at {name!r}", r) for name, r in layers.items()]
     for name, tree in named:
         for leaf in jax.tree.leaves(tree):
             if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):

@@ -101,7 +101,7 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
                 )
     probes = _inside(carrier, layer)
     free = {v: env[v] for v in control.free_values(eqn)}
-    watched = list(probes.relevance)
+    watched = list(probes.asked)
     stacked = [y for y, mask in probes.masks.items() if jnp.ndim(mask) > len(y.shape)]
 
     def step(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
@@ -123,7 +123,7 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
 
     slices = (
         operands[last:],
-        [probes.relevance[y] for y in watched],
+        [probes.asked[y] for y in watched],
         [_full(probes.masks[y], control.scan_length(eqn)) for y in stacked],
     )
     ends, ys = lax.scan(step, start, slices, **compat.scan_settings(eqn.params))
@@ -134,8 +134,8 @@ def _scan(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
 def _shard_map(carrier: Carrier, layer: Layer, eqn: Eqn, env: Env) -> list[Any]:
     (body,) = eqn.bodies
     probes = _inside(carrier, layer)
-    if probes.relevance or probes.masks:
-        name = next(iter([*probes.relevance, *probes.masks])).name
+    if probes.asked or probes.masks:
+        name = next(iter([*probes.asked, *probes.masks])).name
         raise InputError(
             f"{name!r} stands inside shard_map, where each device has a part of it; layers= and "
             "condition= reach layers outside only."

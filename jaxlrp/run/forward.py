@@ -23,9 +23,9 @@ from jaxlrp.rules.elementary import Follow
 from jaxlrp.run import evaluate, flow, regions, shut, taps
 from jaxlrp.run.evaluate import Counted, Env
 from jaxlrp.run.plan import Layer, Plan, group_of
-from jaxlrp.run.probes import Probes
+from jaxlrp.run.probes import OF_INPUTS, Probes
 from jaxlrp.run.schedule import Step, schedule
-from jaxlrp.run.view import View
+from jaxlrp.run.view import View, offset
 
 
 def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
@@ -143,12 +143,13 @@ class Carrier:
             outputs = self._plain(group, inputs, statics)
         elif (relu := self._fusable(layer)) is not None:
             (output,) = self._ruled(layer, inputs, statics, None, relu)
-            env[relu.output] = self._probed(relu, (output,))[0]
+            env[relu.output] = self._probed(relu, (output,), (), {})[0]
             self._done.add(relu)
             return
         else:
             outputs = self._ruled(layer, inputs, statics, account)
-        env.update(zip(group.outputs, self._probed(layer, outputs), strict=True))
+        probed = self._probed(layer, outputs, inputs, statics)
+        env.update(zip(group.outputs, probed, strict=True))
 
     def _plain(self, group: Group, inputs: tuple[Any, ...], statics: Env) -> tuple[Any, ...]:
         """Evaluate a layer as it stands; its derivative is its rule."""
@@ -164,17 +165,29 @@ class Carrier:
     def _fusable(self, layer: Layer) -> Layer | None:
         """The ReLU to run together with a layer, unless something is asked of the edge between."""
         probes = self.probes
-        asked = layer in probes.relevance or layer in probes.masks or layer in probes.accounts
-        return None if asked or self.plan.low_precision else layer.relu
+        asked = layer in probes.asked or layer in probes.masks or layer in probes.accounts
+        if asked or self.plan.low_precision or layer.relu is None:
+            return None
+        return None if OF_INPUTS.intersection(probes.asked.get(layer.relu, ())) else layer.relu
 
-    def _probed(self, layer: Layer, outputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _probed(
+        self, layer: Layer, outputs: tuple[Any, ...], inputs: tuple[Any, ...], statics: Env
+    ) -> tuple[Any, ...]:
         """Outputs with the layer's mask and probe on the way back."""
         if layer in self.probes.masks:
             mask = self.probes.masks[layer]
             outputs = tuple(evaluate.on_number(lambda y: taps.masked(y, mask), y) for y in outputs)
-        if layer in self.probes.relevance:
-            probe = self.probes.relevance[layer]
-            tapped = evaluate.on_number(lambda y: taps.tap(y, probe, layer.arriving), outputs[0])
+        if layer in self.probes.asked:
+            probe = self.probes.asked[layer]
+            known: dict[str, Any] = {}
+            if OF_INPUTS.intersection(probe):
+                x = tuple(map(evaluate.number_of, inputs))
+                known["inputs"] = x
+                if "bias" in probe:
+                    known["bias"] = offset(group_of(layer), x, statics)
+            tapped = evaluate.on_number(
+                lambda y: taps.tap(y, probe, layer.arriving, known), outputs[0]
+            )
             outputs = (tapped, *outputs[1:])
         return outputs
 
