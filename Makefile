@@ -17,12 +17,13 @@ DEMOS := .venv-demos
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow test-matrix third-party \
-	lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning bench-methods \
+.PHONY: help demo demo-pictures demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
+	test-matrix third-party lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
+	@echo "make demo-pictures  what two ImageNet networks see in photographs, write out/pictures/"
 	@echo "make demo-vit     the same digits seen by a transformer, write out/vit_mnist.png"
 	@echo "make demo-bytes   why a file looks like Python, write out/magika_bytes.html and .png"
 	@echo "make demo-reviews what makes a film review positive, write out/movie_reviews.html and .png"
@@ -45,6 +46,9 @@ help:
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/mnist.py $(ARGS)
+
+demo-pictures: $(DEMOS)/.demo-pictures
+	$(DEMOS)/bin/python examples/pictures.py $(ARGS)
 
 demo-vit: $(VENV)/.examples
 	$(BIN)/python examples/vit_mnist.py $(ARGS)
