@@ -17,11 +17,13 @@ DEMOS := .venv-demos
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow test-matrix third-party \
-	lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning dataset clean
+.PHONY: help demo demo-pictures demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
+	test-matrix third-party lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning bench-methods \
+	dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
+	@echo "make demo-pictures  what two ImageNet networks see in photographs, write out/pictures/"
 	@echo "make demo-vit     the same digits seen by a transformer, write out/vit_mnist.png"
 	@echo "make demo-bytes   why a file looks like Python, write out/magika_bytes.html and .png"
 	@echo "make demo-reviews what makes a film review positive, write out/movie_reviews.html and .png"
@@ -38,11 +40,15 @@ help:
 	@echo "make bench        time and memory against the gradient"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
+	@echo "make bench-methods  what each companion method costs, in gradients"
 	@echo "make bench-planning  time that planning takes, beside jax.make_jaxpr"
 	@echo "make clean        remove the environments and what was built"
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/mnist.py $(ARGS)
+
+demo-pictures: $(DEMOS)/.demo-pictures
+	$(DEMOS)/bin/python examples/pictures.py $(ARGS)
 
 demo-vit: $(VENV)/.examples
 	$(BIN)/python examples/vit_mnist.py $(ARGS)
@@ -103,6 +109,9 @@ bench-llama: $(VENV)/.bench
 
 bench-loops: $(VENV)/.bench
 	$(BIN)/python benchmarks/loops.py $(ARGS)
+
+bench-methods: $(VENV)/.bench
+	$(BIN)/python benchmarks/methods.py $(ARGS)
 
 bench-planning: $(VENV)/.bench
 	$(BIN)/python benchmarks/planning.py $(ARGS)

@@ -1,6 +1,6 @@
 """jaxlrp: Layer-wise Relevance Propagation as a JAX transformation."""
 
-from jaxlrp import composites
+from jaxlrp import composites, methods
 from jaxlrp.errors import (
     InputError,
     JaxVersionError,
@@ -12,6 +12,7 @@ from jaxlrp.errors import (
     UnsupportedPrimitiveError,
 )
 from jaxlrp.graph.register import register_primitive
+from jaxlrp.inside import as_function_of, output_weights
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import all_of, first, inside, kind, last
 from jaxlrp.rules import (
@@ -83,6 +84,7 @@ __all__ = [
     "ZBox",
     "ZPlus",
     "all_of",
+    "as_function_of",
     "composites",
     "explain",
     "first",
@@ -90,6 +92,8 @@ __all__ = [
     "kind",
     "last",
     "ledger",
+    "methods",
+    "output_weights",
     "plan",
     "register_primitive",
     "relevance_vjp",

@@ -60,9 +60,10 @@ def _is_array(leaf: Any) -> bool:
 
 def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
     """Trace and plan `fn` for these arguments."""
-    chosen = _chosen(request, args)
     if request.wrt is None:
-        args = tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
+        chosen, args = explained(request.argnums, args)
+    else:
+        chosen = _chosen(request.argnums, args, strict=False)
     fn_leaves, fn_tree = jax.tree_util.tree_flatten_with_path(request.fn)
     # A plain function is its own leaf: it has no parameters that we could see.
     module = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
@@ -116,20 +117,20 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         flat, arrays, paths, n_module, varying=None if inner else varying
     )
     n_outputs = len(out_shapes)
-    _check_outputs(graph.outputs[:n_outputs])
-    explained = [graph.inputs[n] for n in varying]
+    check_outputs(graph.outputs[:n_outputs])
+    starts = [graph.inputs[n] for n in varying]
     entries: list[Group] = []
     if request.wrt is None:
         picked: Any = tuple(args[i] for i in chosen)
         picked = picked if isinstance(request.argnums, tuple) else picked[0]
     else:
         graph, entries = choose_inner(
-            graph, request.wrt, n_outputs, [v for v in explained if is_inexact(v)]
+            graph, request.wrt, n_outputs, [v for v in starts if is_inexact(v)]
         )
-        explained = [group.inputs[0] for group in entries]
+        starts = [group.inputs[0] for group in entries]
         picked = None
     outputs = graph.outputs[:n_outputs]
-    plan = make_plan(graph, explained, outputs, request.rules, request.seed, entries)
+    plan = make_plan(graph, starts, outputs, request.rules, request.seed, entries)
     _check_dependence(plan, outputs)
     return BoundCall(
         plan,
@@ -148,16 +149,26 @@ def _number(leaf: tuple[Any, Any]) -> int:
     return leaf[0][1].idx
 
 
-def _chosen(request: Request, args: tuple[Any, ...]) -> list[int]:
-    """The arguments that `argnums` names; with `wrt` those of them that there are."""
-    numbers = request.argnums if isinstance(request.argnums, tuple) else (request.argnums,)
+def explained(
+    argnums: int | tuple[int, ...], args: tuple[Any, ...]
+) -> tuple[list[int], tuple[Any, ...]]:
+    """The numbers of the arguments that `argnums` names, and all arguments, these checked."""
+    chosen = _chosen(argnums, args)
+    return chosen, tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
+
+
+def _chosen(
+    argnums: int | tuple[int, ...], args: tuple[Any, ...], strict: bool = True
+) -> list[int]:
+    """The arguments that `argnums` names; unless `strict`, those of them that there are."""
+    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     chosen = []
     for number in numbers:
         if -len(args) <= number < len(args):
             chosen.append(number % len(args))
-        elif request.wrt is None:
+        elif strict:
             raise InputError(
-                f"argnums={request.argnums} asks for argument {number}, but {len(args)} positional "
+                f"argnums={argnums} asks for argument {number}, but {len(args)} positional "
                 "arguments were given."
             )
     return chosen
@@ -189,13 +200,15 @@ def _explainable(arg: Any, number: int) -> Any:
     return jax.tree.unflatten(tree, checked)
 
 
-def _check_outputs(outputs: list[Value]) -> None:
+def check_outputs(outputs: Sequence[Any]) -> None:
+    """Raise unless there are outputs, all of them floating."""
     if not outputs:
         raise InputError("fn returns no arrays: there is nothing to explain.")
     for value in outputs:
-        if not jnp.issubdtype(value.dtype, jnp.floating):
+        dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
+        if not jnp.issubdtype(dtype, jnp.floating):
             raise InputError(
-                f"fn returns an array of dtype {value.dtype}; relevance starts from floating "
+                f"fn returns an array of dtype {dtype}; relevance starts from floating "
                 "outputs. Return the logits, and other things through has_aux=True."
             )
 

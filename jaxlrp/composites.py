@@ -46,6 +46,7 @@ __all__ = [
     "epsilon_plus",
     "epsilon_plus_flat",
     "excitation_backprop",
+    "gradient",
     "guided_backprop",
     "lrp_zero",
     "lstm_lrp_all",
@@ -159,6 +160,15 @@ def excitation_backprop(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -
 def _gradient_like(activation: Rule) -> dict[_Selector, Rule]:
     entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS if k != "max_pool"}
     return {**entries, kind("activation"): activation}
+
+
+def gradient() -> RuleMap:
+    """The gradient itself, for the layers inside: `layers=`, `condition=`. Returns no relevance.
+
+    At the input it is `jax.grad` of the chosen outputs.
+    """
+    entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS}
+    return RuleMap(entries, "gradient")
 
 
 def guided_backprop() -> RuleMap:

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
 from jaxlrp.arguments import ArgNums, Request, as_tuple, normal_argnums, prepare, selected
-from jaxlrp.errors import NonFiniteError, TargetError
+from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import as_rule_map
 from jaxlrp.run import targets
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.masks import masks_of
-from jaxlrp.run.probes import Probes
+from jaxlrp.run.probes import WORDS, Probes
 from jaxlrp.run.pull_back import as_traced, pull_back, relevances, seed
 
 
@@ -30,6 +30,7 @@ def explain(
     *,
     wrt: Any = None,
     layers: Sequence[Any] | None = None,
+    what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., Any]:
     """Turn `fn` into a function that returns the relevance of its input: `R(*args, target=None)`.
@@ -44,6 +45,9 @@ def explain(
         ignored, and what lies before these values is static, so integer arguments are fine.
         `wrt="embed"` are the embeddings of tokens, positions and types. R is `{name: relevance}`.
       layers: selectors; relevance at the output of these layers is returned too, by name.
+      what: what is returned of these layers: `"relevance"`; `"value"`, their output; `"density"`,
+        relevance / value; `"inputs"`, a tuple of the values of their active inputs; `"bias"`,
+        f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
       check_finite: raise `NonFiniteError` if the output or a relevance is NaN or infinite.
         Works on concrete arrays, not under `jit`.
 
@@ -69,7 +73,7 @@ def explain(
     [3. 2.]
     """
     both = value_and_relevance(
-        fn, rules, argnums, has_aux, wrt=wrt, layers=layers, check_finite=check_finite
+        fn, rules, argnums, has_aux, wrt=wrt, layers=layers, what=what, check_finite=check_finite
     )
 
     @_named_after(fn, "explain")
@@ -90,12 +94,14 @@ def value_and_relevance(
     *,
     wrt: Any = None,
     layers: Sequence[Any] | None = None,
+    what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., Any]:
     """As `explain`, returning `(value, R)`; with `has_aux` `((value, aux), R)`, as JAX does.
 
-    With `layers`, R is the pair `(R, {name: relevance})`.
+    With `layers`, R is the pair `(R, {name: relevance})`, or what `what` asks for in its place.
     """
+    words = _words(what)
     request = _request(fn, rules, argnums, has_aux, wrt, layers, check_finite)
 
     @_named_after(fn, "value_and_relevance")
@@ -107,10 +113,13 @@ def value_and_relevance(
         weights = targets.output_weights(target, shapes, traced.out_tree)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
-        values, aux, relevance, extra = pull_back(traced, weights, probed, masks=masks)
+        values, aux, relevance, extra = pull_back(traced, weights, probed, words, masks)
         out = jax.tree.unflatten(traced.out_tree, values)
         found = traced.explained(relevance)
-        by_name = {layer.name: extra[layer] for layer in probed}
+        by_name = {
+            layer.name: extra[layer][what] if isinstance(what, str) else extra[layer]
+            for layer in probed
+        }
         if request.check_finite:
             _check_finite(out, found, by_name)
         result = (found, by_name) if request.layers is not None else found
@@ -214,7 +223,7 @@ def ledger(
         @jax.jit
         def account(arrays: list[Any], consts: list[Any], weights: list[Any]) -> Any:
             run = dataclasses.replace(traced, arrays=arrays, consts=consts)
-            values, _, relevance, accounts = pull_back(run, weights, every, accounts=True)
+            values, _, relevance, accounts = pull_back(run, weights, every)
             seeds = [
                 w if traced.plan.seeds.get(o) == "relevance" else w * v
                 for o, w, v in zip(traced.outputs, weights, values, strict=True)
@@ -247,6 +256,18 @@ def _request(
     return Request(fn, as_rule_map(rules), numbers, has_aux, wrt, chosen, check_finite)
 
 
+def _words(what: str | Sequence[str]) -> tuple[str, ...]:
+    words = (what,) if isinstance(what, str) else tuple(what)
+    unknown = [word for word in words if word not in WORDS]
+    if unknown or not words:
+        given = repr(unknown[0]) if unknown else "an empty tuple"
+        raise InputError(
+            f"what: {given} was given; expected one of {', '.join(map(repr, WORDS))}, or a tuple "
+            "of these."
+        )
+    return words
+
+
 def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
     name = getattr(fn, "__name__", type(fn).__name__)
     doc = f"{what} of {name}."
@@ -262,7 +283,7 @@ def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
 
 def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
     named = [("the output", value), ("the relevance", relevance)]
-    named += [(f"the relevance at {name!r}", r) for name, r in layers.items()]
+    named += [(f"what was asked at {name!r}", r) for name, r in layers.items()]
     for name, tree in named:
         for leaf in jax.tree.leaves(tree):
             if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):

@@ -9,7 +9,7 @@ import pytest
 import jaxlrp as lrp
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def page_id(page):
@@ -49,6 +49,12 @@ def test_reference_pages_name_what_exists():
         for directive in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
     ]
     assert [name for name in directives if pydoc.locate(name) is None] == []
+
+
+def test_every_method_is_in_the_reference():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md"))
+    names = lrp.methods.__all__
+    assert [name for name in names if f"::: jaxlrp.methods.{name}\n" not in pages] == []
 
 
 def test_every_public_rule_is_in_the_reference():

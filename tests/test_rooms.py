@@ -18,8 +18,18 @@ ARROWS = {
     "planning": {"errors", "compat", "graph", "rules"},
     "run": {"errors", "compat", "graph", "rules", "planning"},
     "heatmap": {"errors"},
+    # What stands beside the engine sees the public surface alone.
+    "methods": {"errors", "transforms", "composites", "inside", "planning", "rules"},
 }
-SURFACE = {"__init__", "accounts", "arguments", "composites", "testing", "transforms"}
+SURFACE = {
+    "__init__",
+    "accounts",
+    "arguments",
+    "composites",
+    "inside",
+    "testing",
+    "transforms",
+}
 
 
 def modules():

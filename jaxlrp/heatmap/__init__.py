@@ -11,17 +11,21 @@ sequence of tokens, or bytes, with one number each.
 """
 
 from jaxlrp.heatmap.figure import grid
+from jaxlrp.heatmap.overlay import contour, overlay
 from jaxlrp.heatmap.page import TextPage, text_html
-from jaxlrp.heatmap.palette import channel_sum, colours, scales
+from jaxlrp.heatmap.palette import channel_sum, colours, ranked, scales
 from jaxlrp.heatmap.paragraph import text_figure
 from jaxlrp.heatmap.tokens import merge_pieces
 
 __all__ = [
     "channel_sum",
     "colours",
+    "contour",
     "grid",
     "scales",
     "merge_pieces",
+    "overlay",
+    "ranked",
     "text_figure",
     "text_html",
     "TextPage",

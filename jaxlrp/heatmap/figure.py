@@ -24,6 +24,7 @@ def grid(
     layout: str | None = None,
     images: Any = None,
     image_label: str = "input",
+    photographs: bool = False,
     outline: bool = True,
     per: Per = "row",
     scale: Any = None,
@@ -43,6 +44,8 @@ def grid(
         images: the explained images, one per column, (columns, H, W) or (columns, H, W, C), drawn
             in a row above the maps, between their own least and greatest value.
         image_label: the label of that row.
+        photographs: whether grey images are bright where the number is large, as photographs are;
+            by default they are dark there, as ink is.
         outline: whether to trace each image's outline over its maps, as a faint line.
         per: `"row"`, `"image"` or `"shared"` (over one block), as in
             [`scales`][jaxlrp.heatmap.scales].
@@ -85,7 +88,7 @@ def grid(
     top = page.top
     if pictures is not None:
         for column, picture in enumerate(pictures):
-            page.picture(top, column, picture, cmap="gray_r")
+            page.picture(top, column, picture, cmap="gray" if photographs else "gray_r")
         page.row_label(top, image_label, style="italic")
         top += page.pitch
     for heading in maps:

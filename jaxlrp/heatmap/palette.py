@@ -6,6 +6,7 @@ are equally dark on both sides.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -89,6 +90,7 @@ def colours(
     scale: Any = None,
     per: Per = "image",
     percentile: float = 99.5,
+    colour_map: str | None = None,
 ) -> np.ndarray:
     """Relevance as red (for), white (zero) and blue (against).
 
@@ -100,6 +102,8 @@ def colours(
             with `per` and `percentile`.
         per: as in `scales`.
         percentile: as in `scales`.
+        colour_map: another palette: the name of a colour map of matplotlib, which is then needed.
+            Its middle is 0, its last colour the scale; choose one that diverges (`"seismic"`).
 
     Returns:
         A `uint8` array of shape `(..., H, W, 3)`. Values beyond the scale take the last colour.
@@ -114,7 +118,64 @@ def colours(
         scale = scales_of(maps, per, percentile)
     else:
         scale = given_scale(scale, maps.shape[:-2])
-    return paint(maps, scale)
+    return paint(maps, scale, STOPS if colour_map is None else _stops_of(colour_map))
+
+
+def ranked(R: Any, layout: str | None = None, *, per: Per = "image") -> np.ndarray:
+    """Relevance by rank: sign(R) times the share of magnitudes that are not larger.
+
+    A quantile scale: half of what is not 0 is drawn at half strength or more, however far apart the
+    numbers are. It shows faint structure and hides how faint it is. Draw it with `scale=1`.
+
+    Args:
+        R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
+        layout: as there.
+        per: what is ranked together, as in [`scales`][jaxlrp.heatmap.scales].
+
+    Returns:
+        A float array of shape `(..., H, W)` between -1 and 1. 0 stays 0 and has no rank; equal
+        magnitudes have the same.
+
+    Examples:
+        >>> import numpy as np
+        >>> ranked(np.array([[-1e-9, 0.0, 3.0, 1e6]])).round(2).tolist()
+        [[-0.33, 0.0, 0.67, 1.0]]
+    """
+    maps = channel_sum(R, layout)
+    groups = maps.shape[: _first_axis(per, maps.ndim - 2)]
+    found = []
+    for group in maps.reshape(math.prod(groups), -1):
+        sizes = np.sort(np.abs(group[group != 0]))
+        rank = np.searchsorted(sizes, np.abs(group), side="right") / max(1, len(sizes))
+        found.append(np.sign(group) * rank)
+    return np.stack(found).reshape(maps.shape)
+
+
+def _stops_of(name: str) -> np.ndarray:
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError(
+            f"colour_map={name!r} needs matplotlib: pip install 'jaxlrp[examples]'"
+        ) from None
+    if name not in matplotlib.colormaps:
+        raise ValueError(
+            f"colour_map={name!r} is not known to matplotlib; diverging ones are 'seismic', 'bwr', "
+            "'RdBu_r', 'coolwarm'"
+        )
+    stops = matplotlib.colormaps[name].resampled(257)(np.arange(257))
+    return 255 * np.asarray(stops)[:, :3]
+
+
+def _first_axis(per: Per, counting: int) -> int:
+    """The first axis of maps that is not told apart by `per`."""
+    if per == "image":
+        return counting
+    if per == "row":
+        return min(1, counting)
+    if per == "shared":
+        return 0
+    raise ValueError(f'per must be "image", "row" or "shared", not {per!r}')
 
 
 def _checked_layout(R: np.ndarray, layout: str | None) -> str:
@@ -153,14 +214,7 @@ def scales_of(maps: np.ndarray, per: Per, percentile: float) -> np.ndarray:
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be above 0 and at most 100, not {percentile}")
     counting = maps.shape[:-2]
-    if per == "image":
-        first = len(counting)
-    elif per == "row":
-        first = min(1, len(counting))
-    elif per == "shared":
-        first = 0
-    else:
-        raise ValueError(f'per must be "image", "row" or "shared", not {per!r}')
+    first = _first_axis(per, len(counting))
     magnitude = np.abs(maps)
     axes = tuple(range(first, maps.ndim))
     bound = np.percentile(magnitude, percentile, axis=axes)
@@ -168,10 +222,10 @@ def scales_of(maps: np.ndarray, per: Per, percentile: float) -> np.ndarray:
     return np.broadcast_to(bound.reshape(bound.shape + (1,) * (len(counting) - first)), counting)
 
 
-def paint(maps: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def paint(maps: np.ndarray, scale: np.ndarray, palette: np.ndarray = STOPS) -> np.ndarray:
     scale = scale[..., None, None]
     share = np.divide(maps, scale, out=np.zeros(maps.shape), where=scale > 0)
-    at = (np.clip(share, -1, 1) + 1) / 2 * (len(STOPS) - 1)
-    stops = np.arange(len(STOPS))
-    painted = np.stack([np.interp(at, stops, channel) for channel in STOPS.T], axis=-1)
+    at = (np.clip(share, -1, 1) + 1) / 2 * (len(palette) - 1)
+    stops = np.arange(len(palette))
+    painted = np.stack([np.interp(at, stops, channel) for channel in palette.T], axis=-1)
     return np.rint(painted).astype(np.uint8)

@@ -47,8 +47,9 @@ class GuidedBackprop(Rule):
     from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: LayerView) -> Any:
-        arrived = jnp.maximum(layer.relevance, 0.0) if layer.is_relu else layer.relevance
-        return layer.vjp(arrived, detach=False)
+        if not layer.is_relu:
+            return layer.vjp(layer.relevance, detach=False)
+        return jnp.where(layer.x > 0, jnp.maximum(layer.relevance, 0.0), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
+from jaxlrp.rules.arithmetic import choose
 from jaxlrp.rules.base import Rule
 from jaxlrp.rules.layer_view import Carries, LayerView, PlannedLayer
 
@@ -70,13 +71,16 @@ class Gradient(Rule):
 
     Not multiplied by the input and not conserving; the rule of the gradient-like composites. At an
     output that such a layer makes the seed is the weight, 1 for the chosen class. For a derivative
-    between rules that share relevance out see `Taylor`.
+    between rules that share relevance out see `Taylor`. The derivative of a ReLU at 0 is 0, in
+    every spelling.
     """
 
     carries: ClassVar[Carries] = "relevance"
     from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: LayerView) -> Any:
+        if layer.is_relu:
+            return choose(layer.x > 0, layer.relevance, 0.0, layer.x)
         return layer.vjp(layer.relevance, detach=False)
 
 

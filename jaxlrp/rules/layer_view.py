@@ -206,6 +206,10 @@ class LayerView(Protocol):
         """`value` as an input for the layer's maps, of size 1 along axes that hold examples."""
         ...
 
+    def function(self, *inputs: Any) -> Any:
+        """The layer's output for other values of its active inputs."""
+        ...
+
     def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
         """The transposed derivative of the layer at its input, applied to `cotangent`.
 

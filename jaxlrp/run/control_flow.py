@@ -104,7 +104,7 @@ def _scan(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph
                 )
     probes = _inside(state, layer)
     free = {v: env[v] for v in control_flow.free_values(eqn)}
-    watched = list(probes.relevance)
+    watched = list(probes.asked)
     stacked = [y for y, mask in probes.masks.items() if jnp.ndim(mask) > len(y.shape)]
 
     def step(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
@@ -126,7 +126,7 @@ def _scan(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph
 
     slices = (
         operands[last:],
-        [probes.relevance[y] for y in watched],
+        [probes.asked[y] for y in watched],
         [_full(probes.masks[y], control_flow.scan_length(eqn)) for y in stacked],
     )
     ends, ys = lax.scan(step, start, slices, **compat.scan_settings(eqn.params))
@@ -137,8 +137,8 @@ def _scan(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph
 def _shard_map(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph) -> list[Any]:
     (body,) = eqn.bodies
     probes = _inside(state, layer)
-    if probes.relevance or probes.masks:
-        name = next(iter([*probes.relevance, *probes.masks])).name
+    if probes.asked or probes.masks:
+        name = next(iter([*probes.asked, *probes.masks])).name
         raise InputError(
             f"{name!r} stands inside shard_map, where each device has a part of it; layers= and "
             "condition= reach layers outside only."

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
-from jaxlrp.rules.arithmetic import times
+from jaxlrp.rules.arithmetic import safe_divide, times
 
 
 @jax.custom_vjp
@@ -28,22 +28,38 @@ def _as_relevance_backward(x: Any, density: Any) -> tuple[Any]:
 as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
 
 
-def tap(y: Any, probe: Any, arriving: str) -> Any:
-    """`y`, with the relevance that arrives at it as the probe's cotangent."""
+def tap(y: Any, probe: Any, arriving: str, known: dict[str, Any]) -> Any:
+    """`y`, with what its probe asks for as the probe's cotangent.
+
+    The probe is a dict of zeros: under `"relevance"` and `"density"` comes what arrives at y, under
+    `"value"` y itself, under any other word what `known` has for it.
+    """
 
     @jax.custom_vjp
-    def tapped(y: Any, probe: Any) -> Any:
+    def tapped(y: Any, known: dict[str, Any], probe: Any) -> Any:
         return y
 
-    def tap_forward(y: Any, probe: Any) -> tuple[Any, Any]:
-        return y, y
+    def tap_forward(y: Any, known: dict[str, Any], probe: Any) -> tuple[Any, Any]:
+        return y, (y, known, probe)
 
-    def tap_backward(y: Any, arrived: Any) -> tuple[Any, Any]:
-        relevance = times(y, arrived) if arriving == "density" else arrived
-        return arrived, relevance
+    def tap_backward(kept: Any, arrived: Any) -> tuple[Any, Any, Any]:
+        y, known, probe = kept
+        by_density = arriving == "density"
+        found = {"value": y, **known}
+        if "relevance" in probe:
+            found["relevance"] = times(y, arrived) if by_density else arrived
+        if "density" in probe:
+            found["density"] = arrived if by_density else safe_divide(arrived, y)
+        brought = {
+            word: jax.tree.map(
+                lambda x, z: compat.typed_like(jnp.asarray(x, z.dtype), z), found[word], zeros
+            )
+            for word, zeros in probe.items()
+        }
+        return arrived, None, brought
 
     tapped.defvjp(tap_forward, tap_backward)
-    return tapped(y, probe)
+    return tapped(y, known, probe)
 
 
 def masked(y: Any, mask: Any) -> Any:

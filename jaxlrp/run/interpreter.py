@@ -20,9 +20,10 @@ from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.run import control_flow, evaluate, identities, layer_vjp, regions
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.probes import Probes
+from jaxlrp.run.probes import OF_INPUTS, Probes
 from jaxlrp.run.schedule import Step, schedule
 from jaxlrp.run.state import RunState
+from jaxlrp.run.view import offset
 
 
 def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
@@ -100,31 +101,48 @@ def run_layer(state: RunState, layer: Layer, env: Env) -> None:
         outputs = layer_vjp.plain(group, inputs, statics)
     elif (relu := _fusable(state, layer)) is not None:
         (output,) = layer_vjp.ruled(state, layer, inputs, statics, None, relu)
-        env[relu.output] = _probed(state, relu, (output,))[0]
+        env[relu.output] = _probed(state, relu, (output,), (), {})[0]
         state.done.add(relu)
         return
     else:
         outputs = layer_vjp.ruled(state, layer, inputs, statics, account)
-    env.update(zip(group.outputs, _probed(state, layer, outputs), strict=True))
+    probed = _probed(state, layer, outputs, inputs, statics)
+    env.update(zip(group.outputs, probed, strict=True))
 
 
 def _fusable(state: RunState, layer: Layer) -> Layer | None:
     """The ReLU to run together with a layer, unless something is asked of the edge between."""
     probes = state.probes
-    asked = layer in probes.relevance or layer in probes.masks or layer in probes.accounts
-    return None if asked or state.plan.low_precision else layer.relu
+    asked = layer in probes.asked or layer in probes.masks or layer in probes.accounts
+    if asked or state.plan.low_precision or layer.relu is None:
+        return None
+    return None if OF_INPUTS.intersection(probes.asked.get(layer.relu, ())) else layer.relu
 
 
-def _probed(state: RunState, layer: Layer, outputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _probed(
+    state: RunState,
+    layer: Layer,
+    outputs: tuple[Any, ...],
+    inputs: tuple[Any, ...],
+    statics: Env,
+) -> tuple[Any, ...]:
     """Outputs with the layer's mask and probe on the way back."""
     if layer in state.probes.masks:
         mask = state.probes.masks[layer]
         outputs = tuple(
             evaluate.on_number(lambda y: identities.masked(y, mask), y) for y in outputs
         )
-    if layer in state.probes.relevance:
-        probe = state.probes.relevance[layer]
-        tapped = evaluate.on_number(lambda y: identities.tap(y, probe, layer.arriving), outputs[0])
+    if layer in state.probes.asked:
+        probe = state.probes.asked[layer]
+        known: dict[str, Any] = {}
+        if OF_INPUTS.intersection(probe):
+            x = tuple(map(evaluate.number_of, inputs))
+            known["inputs"] = x
+            if "bias" in probe:
+                known["bias"] = offset(group_of(layer), x, statics)
+        tapped = evaluate.on_number(
+            lambda y: identities.tap(y, probe, layer.arriving, known), outputs[0]
+        )
         outputs = (tapped, *outputs[1:])
     return outputs
 

@@ -1,7 +1,8 @@
 """Probes: what is brought out of a run besides the relevance of the explained inputs.
 
-They are extra inputs of value 0 whose cotangent brings a quantity out: the relevance at a layer's
-output, or its entries in the ledger. They add up over whatever calls a layer.
+They are extra inputs of value 0 whose cotangent brings a quantity out: what is asked at a layer
+(its relevance, its value, ...), or its entries in the ledger. They add up over whatever calls a
+layer.
 """
 
 from __future__ import annotations
@@ -10,22 +11,29 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxlrp.planning.layers import Layer
+import jax.numpy as jnp
 
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
+
+# What `what=` may ask of a layer.
+WORDS = ("relevance", "value", "density", "inputs", "bias")
+# Of these, what is known of a layer that runs by itself, not with the ReLU behind it.
+OF_INPUTS = frozenset({"inputs", "bias"})
 # Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
 ACCOUNT = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Probes:
-    """Which layers bring out their relevance, and whether every layer keeps an account."""
+    """Which layers bring out what (a dict by word), and whether every layer keeps an account."""
 
-    relevance: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
+    asked: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
     accounts: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
     masks: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
 
     def _maps(self) -> tuple[Mapping[Layer, Any], ...]:
-        return self.relevance, self.accounts, self.masks
+        return self.asked, self.accounts, self.masks
 
     def of(self, layers: Iterable[Layer]) -> Probes:
         """Those of some layers, in their order."""
@@ -44,3 +52,18 @@ class Probes:
         """The same probes with other arrays."""
         pairs = zip(self._maps(), arrays, strict=True)
         return Probes(*(dict(zip(m, a, strict=True)) for m, a in pairs))
+
+
+def probe(plan: Plan, layer: Layer, words: Iterable[str]) -> dict[str, Any]:
+    """The zeros by which a layer is asked for something."""
+
+    def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jnp.zeros((*layer.iterations, *shape), plan.relevance_dtype(dtype))
+
+    inputs = group_of(layer).inputs
+    return {
+        word: tuple(zeros(v.shape, v.dtype) for v in inputs)
+        if word == "inputs"
+        else zeros(layer.shape, layer.dtype)
+        for word in words
+    }

@@ -14,35 +14,36 @@ from jaxlrp.planning.layers import Layer
 from jaxlrp.rules.arithmetic import times
 from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.evaluate import widen
-from jaxlrp.run.probes import ACCOUNT, Probes
+from jaxlrp.run.probes import ACCOUNT, Probes, probe
 
 
 def pull_back(
     traced: BoundCall,
     weights: list[Any],
     layers: list[Layer],
-    accounts: bool = False,
+    words: tuple[str, ...] | None = None,
     masks: Mapping[Layer, Any] | None = None,
 ) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
-    """Value, aux, relevance of the explained leaves, and what the layers' probes bring."""
-    if accounts:
+    """Value, aux, relevance of the explained leaves, and what the layers' probes bring.
+
+    That is a dict by the `words`; without these, an account.
+    """
+    if words is None:
         wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
-        zeros = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
+        zeros: dict[Layer, Any] = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
     else:
-        zeros = {
-            layer: jnp.zeros(
-                (*layer.iterations, *layer.shape), traced.plan.relevance_dtype(layer.dtype)
-            )
-            for layer in layers
-        }
+        zeros = {layer: probe(traced.plan, layer, words) for layer in layers}
 
     def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
         by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
-        kind = "accounts" if accounts else "relevance"
+        kind = "accounts" if words is None else "asked"
         return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}))
 
     primals = [widen(p) for p in traced.primals()]
-    numbered = {i: compat.typed_like(z, *primals) for i, z in enumerate(zeros.values())}
+    numbered = {
+        i: jax.tree.map(lambda z: compat.typed_like(z, *primals), zero)
+        for i, zero in enumerate(zeros.values())
+    }
     values, back, aux = jax.vjp(run, primals, numbered, has_aux=True)
     seeds = [seed(w, v) for w, v in zip(weights, values, strict=True)]
     found, brought = back(seeds)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
+from jaxlrp.graph.groups import Group
 from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.rules.arithmetic import choose, safe_divide, stabilise, times
+from jaxlrp.rules.base import LINEAR_KINDS
 from jaxlrp.rules.layer_view import Carries
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
@@ -205,14 +207,14 @@ class View:
             return tuple(jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape) for x in self.x)
         return compat.typed_like(constant(self._group, self.x, value), self.x)
 
+    def function(self, *inputs: Any) -> Any:
+        return evaluated(self._group, inputs, self._statics)
+
     def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
         group = self._group
 
         def function(*inputs: Any) -> Any:
-            env = {**self._statics, **dict(zip(group.inputs, inputs, strict=True))}
-            evaluate.run(group.eqns, env, wide=True, detached=group.detached if detach else ())
-            outputs = tuple(env[v] for v in group.outputs)
-            return outputs[0] if len(outputs) == 1 else outputs
+            return evaluated(group, inputs, self._statics, group.detached if detach else ())
 
         outputs, back = jax.vjp(function, *self._inputs)
         cotangent = jax.tree.map(lambda c, y: c.astype(y.dtype), cotangent, outputs)
@@ -244,6 +246,29 @@ class View:
             return self.vjp(arrived)  # select-and-scatter: the first of equals
         back = winners.route(self._group.main, self._inputs, self._statics, self.z, arrived)
         return back[0] if len(back) == 1 else back
+
+
+def evaluated(group: Group, inputs: Sequence[Any], statics: Env, detached: Any = ()) -> Any:
+    """A layer's output for other inputs, a tuple if it has several."""
+    env = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
+    evaluate.run(group.eqns, env, wide=True, detached=detached)
+    outputs = tuple(env[v] for v in group.outputs)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def offset(group: Group, inputs: tuple[Any, ...], statics: Env) -> Any:
+    """f(x) - f'(x) x of a layer's first output: the bias of its linear approximation at x."""
+    if group.kind in LINEAR_KINDS:
+        bias = jnp.asarray(bias_of(group, statics), inputs[0].dtype)
+        return jnp.broadcast_to(bias, group.outputs[0].shape)
+
+    def function(*inputs: Any) -> Any:
+        found = evaluated(group, inputs, statics)
+        return found[0] if len(group.outputs) > 1 else found
+
+    along = tuple(jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in inputs)
+    value, linear = jax.jvp(function, inputs, along)
+    return value - linear
 
 
 class Contributions:

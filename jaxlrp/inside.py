@@ -1,0 +1,123 @@
+"""A function seen from the values that are explained: where other explanation methods start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxlrp import composites
+from jaxlrp.arguments import (
+    ArgNums,
+    Request,
+    check_outputs,
+    explained,
+    normal_argnums,
+    prepare,
+)
+from jaxlrp.errors import InputError
+from jaxlrp.run import targets
+from jaxlrp.run.bound_call import BoundCall
+from jaxlrp.run.probes import Probes
+
+
+def as_function_of(
+    fn: Callable[..., Any], argnums: ArgNums = 0, has_aux: bool = False, *, wrt: Any = None
+) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
+    """The values that `explain` would explain, and `fn` as a function of them alone.
+
+    For explanation methods of one's own: with the same `argnums` and `wrt` as in `explain`, they
+    need not know where the explained values stand.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+
+    Returns:
+      A function of `fn`'s arguments that returns `(x, run)`: x is the explained argument, a tuple
+      of them, or `{name: value}` with `wrt`; `run(x)` is what `fn` returns (with `has_aux` the pair
+      of output and aux). `run` may be given other values of x's structure and shapes, and is
+      differentiable. With `wrt`, low-precision values are float32.
+
+    Raises:
+      InputError, SelectorError: as `explain`.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxlrp as lrp
+    >>> x, run = lrp.as_function_of(lambda w, x: w * x, argnums=1)(3.0, jnp.array([1.0, 2.0]))
+    >>> print(run(x + 1))
+    [6. 9.]
+    """
+    numbers = normal_argnums(argnums)
+
+    def at(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
+        if wrt is None:
+            return _of_arguments(fn, numbers, has_aux, args, kwargs)
+        rules = composites.gradient()
+        return _of_values(prepare(Request(fn, rules, numbers, has_aux, wrt), args, kwargs), has_aux)
+
+    return at
+
+
+def output_weights(target: Any, output: Any) -> Any:
+    """What a `target` means for an output: one weight for each of its elements.
+
+    Args:
+      target: as in [`explain`][jaxlrp.explain]: None, integers or floats.
+      output: the output, or its shapes (`jax.eval_shape`); any pytree.
+
+    Returns:
+      Weights with the structure and shapes of the output, float32 at least: ones for None, a
+      one-hot row for a class, the floats themselves. A traced class out of range gives NaN.
+
+    Raises:
+      TargetError: the target does not fit the output.
+
+    >>> import jax.numpy as jnp
+    >>> print(output_weights(2, jnp.zeros(4)))
+    [0. 0. 1. 0.]
+    """
+    leaves, tree = jax.tree.flatten(output)
+    return jax.tree.unflatten(tree, targets.output_weights(target, leaves, tree))
+
+
+def _of_arguments(
+    fn: Callable[..., Any],
+    numbers: int | tuple[int, ...],
+    has_aux: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, Callable[[Any], Any]]:
+    chosen, args = explained(numbers, args)
+
+    def run(x: Any) -> Any:
+        given = list(args)
+        for number, value in zip(chosen, x if isinstance(numbers, tuple) else (x,), strict=True):
+            given[number] = value
+        result = fn(*given, **kwargs)
+        if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+            raise InputError(
+                f"has_aux=True, but fn returned {type(result).__name__}; expected a pair "
+                "(output, aux)."
+            )
+        check_outputs(jax.tree.leaves(result[0] if has_aux else result))
+        return result
+
+    x = tuple(args[i] for i in chosen)
+    return (x if isinstance(numbers, tuple) else x[0]), run
+
+
+def _of_values(traced: BoundCall, has_aux: bool) -> tuple[Any, Callable[[Any], Any]]:
+    values = traced.primals()
+    positions = traced.explained(range(len(values)))
+
+    def run(x: Any) -> Any:
+        given = list(values)
+        for name, position in positions.items():
+            given[position] = x[name]
+        out, aux = traced.run(given, Probes())
+        typed = [y.astype(v.dtype) for y, v in zip(out, traced.outputs, strict=True)]
+        result = jax.tree.unflatten(traced.out_tree, typed)
+        return (result, jax.tree.unflatten(traced.aux_tree, aux)) if has_aux else result
+
+    return {name: values[position] for name, position in positions.items()}, run

@@ -1,0 +1,180 @@
+"""DeepLIFT and DeepSHAP: multipliers of differences from a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxlrp import composites
+from jaxlrp.errors import InputError
+from jaxlrp.methods.batches import total
+from jaxlrp.methods.reference_rules import (
+    AlongLine,
+    HandOn,
+    MaxRescale,
+    Rescale,
+    RevealCancel,
+)
+from jaxlrp.methods.task import Task, check_count, filled, method, minus, set_of, sums, times
+from jaxlrp.rules import Epsilon, Rule
+from jaxlrp.transforms import explain, plan
+
+_RULES: dict[str, type[Rule]] = {
+    "activation": Rescale,
+    "max_pool": MaxRescale,
+    "matmul": AlongLine,
+    "product": AlongLine,
+    "softmax": AlongLine,
+    "norm": AlongLine,
+    "unsupported": AlongLine,
+}
+
+
+def deep_lift(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    baseline: Any = 0.0,
+    rule: str = "rescale",
+    gap: bool = False,
+    examples: int = 0,
+) -> Callable[..., Any]:
+    """R = m * (x - x0): the difference from a reference, shared out layer by layer.
+
+    Linear layers hand multipliers m on as the gradient does, an activation multiplies by
+    (f(x) - f(x0)) / (x - x0). So R sums to f(x) - f(x0), where gradients vanish too. A maximum
+    gives its difference to one winner; products, softmax and norms take their mean derivative
+    between reference and input, which is exact for products and nearly so for the others.
+    Cost: about three gradients, more where there are softmax layers or norms.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
+      rule: `"rescale"`, or `"reveal_cancel"`: in layers with weights that only a ReLU reads,
+        positive and negative contributions have multipliers of their own; rescale elsewhere.
+      gap: return `(R, gap)` with gap = f(x) - f(x0) - sum R.
+      examples: leading axes that count examples, for the gap.
+
+    Returns:
+      A function `R(*args, target=None, **kwargs)` as that of `explain`; `(R, gap)` with `gap`.
+
+    Raises:
+      InputError: a parameter does not fit, or a layer that is not linear stands inside a loop or
+        branch.
+
+    Source: Shrikumar et al., Learning important features through propagating activation
+    differences, ICML 2017.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> R = methods.deep_lift(lambda x: jax.nn.relu(x.sum() - 1))
+    >>> print(R(jnp.array([1.0, 3.0])))
+    [0.75 2.25]
+    """
+    _check_rule(rule)
+
+    def body(task: Task) -> Any:
+        x0 = filled("baseline", baseline, task.x)
+        R = _contributions(task, x0, rule)
+        if not gap:
+            return R
+        n = task.check_examples(examples)
+        return R, task.scores(task.x, n) - task.scores(x0, n) - sums(R, n)
+
+    return method(fn, argnums, has_aux, wrt, body, "deep_lift")
+
+
+def deep_shap(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    references: Any,
+    wrt: Any = None,
+    rule: str = "rescale",
+    batch: int = 8,
+) -> Callable[..., Any]:
+    """R = the mean of DeepLIFT over references: an approximation of Shapley values.
+
+    It sums to f(x) - mean f(x'). Cost: one DeepLIFT for each reference.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      references: values like x, counted by a first axis; a batch is broadcast over.
+      rule: as in [`deep_lift`][jaxlrp.methods.deep_lift].
+      batch: references at a time.
+
+    Returns:
+      A function `R(*args, target=None, **kwargs)` as that of `explain`.
+
+    Source: Lundberg and Lee, A unified approach to interpreting model predictions, 2017.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> R = methods.deep_shap(jnp.sum, references=jnp.ones((3, 2)))
+    >>> print(R(jnp.array([1.0, 3.0])))
+    [0. 2.]
+    """
+    _check_rule(rule)
+    check_count("batch", batch)
+
+    def body(task: Task) -> Any:
+        starts, count = set_of("references", references, task.x)
+        found = total(
+            lambda x0: _contributions(task, x0, rule), starts, batch, like=(task.x, starts)
+        )
+        return jax.tree.map(lambda r: r / count, found)
+
+    return method(fn, argnums, has_aux, wrt, body, "deep_shap")
+
+
+def _check_rule(rule: str) -> None:
+    if rule not in ("rescale", "reveal_cancel"):
+        raise InputError(f"rule={rule!r}: expected 'rescale' or 'reveal_cancel'.")
+
+
+def _contributions(task: Task, x0: Any, rule: str) -> Any:
+    gradient = composites.gradient()
+    layers = [y for y in plan(task.run, Epsilon())(task.x).layers if not _is_shell(y)]
+    ruled: dict[str, type[Rule]] = {y.name: _RULES[y.kind] for y in layers if y.kind in _RULES}
+    passing = set()
+    if rule == "reveal_cancel":
+        for layer in layers:
+            if layer.relu is not None and layer.kind in ("dense", "conv", "embed", "affine"):
+                ruled[layer.name] = RevealCancel
+                passing.add(layer.relu.name)
+                ruled.pop(layer.relu.name)
+    looped = next((y for y in layers if y.iterations and y.name in ruled), None)
+    if looped is not None:
+        raise InputError(
+            f"DeepLIFT: {looped.name!r} ({looped.source}) stands inside a loop, where a reference "
+            "for each iteration would be needed; write the loop out, or take integrated_gradients."
+        )
+    if not ruled:
+        return times(explain(task.run, gradient)(task.x, target=task.target), minus(task.x, x0))
+    chosen = [_Named(name) for name in ruled]
+    _, inputs = explain(task.run, gradient, layers=chosen, what="inputs")(x0, target=task.target)
+    entries: dict[Any, Rule] = {_Named(name): HandOn() for name in passing}
+    for selector, (name, make) in zip(chosen, ruled.items(), strict=True):
+        entries[selector] = make(inputs[name])  # type: ignore[call-arg]
+    multipliers = explain(task.run, gradient | entries)(task.x, target=task.target)
+    return times(multipliers, minus(task.x, x0))
+
+
+def _is_shell(layer: Any) -> bool:
+    """Whether a layer is a loop or a branch, whose layers inside have rules of their own."""
+    return layer.primitive in ("scan", "cond", "shard_map")
+
+
+class _Named:
+    """A selector of the one layer of a name."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __call__(self, layer: Any) -> bool:
+        return layer.name == self._name

@@ -1,0 +1,105 @@
+"""FullGrad: the input's share of the score, and that of every layer's bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp import composites
+from jaxlrp.errors import InputError
+from jaxlrp.methods.task import Task, method, times, wide
+from jaxlrp.transforms import explain
+
+
+def full_grad(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    layout: str = "NHWC",
+    parts: bool = False,
+) -> Callable[..., Any]:
+    """R = psi(x g_x) + the sum over layers of psi(b g_z): nothing of the score is left out.
+
+    g are derivatives of the score, b the bias of a layer with output z: f(x) - f'(x) x of any
+    layer, so that activations with a curve have one too. The parts sum to the score exactly. psi
+    takes the magnitude, scales it to [0, 1], resizes it to the picture and sums over channels.
+    Cost: one gradient, and one more evaluation of the network.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; one picture is explained, unless
+        `parts` are asked for.
+      layout: one letter for each axis of the picture: `H`, `W` and `C`; others count examples. The
+        map shows the layers whose output has these axes too.
+      parts: return `(x g_x, {layer: b g_z})` in place of the map: the terms themselves.
+
+    Returns:
+      A function `R(*args, target=None, **kwargs)`; R has the shape `(..., H, W)`, and is not
+      negative.
+
+    Raises:
+      InputError: the layout does not fit.
+
+    Source: Srinivas and Fleuret, Full-gradient representation for neural network visualization,
+    NeurIPS 2019.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> f = lambda x: jax.nn.relu(2 * x + 1)
+    >>> R, layers = methods.full_grad(f, parts=True)(jnp.array([3.0]))
+    >>> print(R, sum(jnp.sum(b) for b in layers.values()))
+    [6.] 1.0
+    """
+    if len(set(layout)) != len(layout) or not {"H", "W", "C"} <= set(layout):
+        raise InputError(f"layout={layout!r}: expected one letter for each axis, with H, W and C.")
+    asked = explain(
+        fn,
+        composites.gradient(),
+        argnums,
+        has_aux,
+        wrt=wrt,
+        layers=[_brings_bias],
+        what=("bias", "relevance"),
+    )
+
+    def body(task: Task) -> Any:
+        found = asked(*task.args, target=task.target, **task.kwargs)
+        gradient, layers = found[0] if has_aux else found
+        of_input = times(task.x, gradient)
+        of_layers = {
+            name: wide(asked["bias"]) * wide(asked["relevance"]) for name, asked in layers.items()
+        }
+        if parts:
+            return of_input, of_layers
+        leaves = jax.tree.leaves(of_input)
+        if len(leaves) != 1 or leaves[0].ndim != len(layout):
+            shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+            raise InputError(
+                f"full_grad: layout={layout!r} was given for explained values of shape {shapes}; "
+                "expected one array with these axes. parts=True needs no layout."
+            )
+        size = tuple(leaves[0].shape[layout.index(a)] for a in "HW")
+        maps = [_shown(leaves[0], layout, size)]
+        maps += [_shown(b, layout, size) for b in of_layers.values() if b.ndim == len(layout)]
+        return sum(maps[1:], maps[0])
+
+    return method(fn, argnums, has_aux, wrt, body, "full_grad")
+
+
+def _brings_bias(layer: Any) -> bool:
+    return layer.primitive not in ("scan", "cond", "shard_map")
+
+
+def _shown(term: Any, layout: str, size: tuple[int, ...]) -> Any:
+    """The magnitude of a term, each example's between 0 and 1, as large as the picture."""
+    axes = [layout.index(a) for a in "CHW"]
+    term = jnp.moveaxis(jnp.abs(term), axes, (-3, -2, -1))
+    low = jnp.min(term, axis=(-3, -2, -1), keepdims=True)
+    high = jnp.max(term, axis=(-3, -2, -1), keepdims=True)
+    flat = high == low
+    term = jnp.where(flat, 0.0, (term - low) / jnp.where(flat, 1.0, high - low))
+    return jnp.sum(jax.image.resize(term, (*term.shape[:-2], *size), "bilinear"), axis=-3)

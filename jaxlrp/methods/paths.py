@@ -1,0 +1,180 @@
+"""Gradients along paths from a baseline: integrated and expected gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp.errors import InputError
+from jaxlrp.methods.batches import total
+from jaxlrp.methods.quadrature import nodes_and_weights
+from jaxlrp.methods.task import (
+    Task,
+    check_count,
+    filled,
+    method,
+    minus,
+    set_of,
+    sums,
+    takes_key,
+    times,
+)
+
+
+def integrated_gradients(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    baseline: Any = 0.0,
+    baselines: Any = None,
+    path: Callable[[Any, Any, Any], Any] | None = None,
+    steps: int = 64,
+    rule: str = "gauss_legendre",
+    batch: int = 8,
+    gap: bool = False,
+    examples: int = 0,
+) -> Callable[..., Any]:
+    """R = (x - x0) * integral over a of df/dx at x0 + a (x - x0), a from 0 to 1.
+
+    It sums to f(x) - f(x0), up to the error of the quadrature, which `gap` returns. Choose a
+    baseline that means "nothing is there"; where none does, take several, or
+    [`expected_gradients`][jaxlrp.methods.expected_gradients]. Cost: `steps` gradients.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
+      baselines: several in place of one, counted by a first axis; R is the mean.
+      path: `path(x, x0, a)` with values x0 at a = 0 and x at a = 1; by default the straight line.
+        R is then the integral of df/dx * d path/da.
+      steps: nodes of the quadrature.
+      rule: `"gauss_legendre"` (for smooth functions the most accurate), `"riemann_middle"`,
+        `"riemann_left"`, `"riemann_right"` or `"riemann_trapezoid"`. The last three evaluate an
+        end: at a baseline of zero the derivative of a ReLU is 0, and a share of R is lost.
+      batch: gradients computed at a time, which bounds memory.
+      gap: return `(R, gap)` with gap = f(x) - f(x0) - sum R, of the shape of the examples.
+      examples: leading axes that count examples, in x and in the output, for the gap: 0 returns
+        one number for all.
+
+    Returns:
+      A function `R(*args, target=None, **kwargs)` as that of `explain`; `(R, gap)` with `gap`, and
+      `(..., aux)` with `has_aux`.
+
+    Raises:
+      InputError: a parameter or a baseline does not fit.
+
+    Source: Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> R = methods.integrated_gradients(lambda x: x**2)(jnp.array([1.0, 3.0]))
+    >>> print(R.round(4))
+    [1. 9.]
+    """
+    nodes, weights = nodes_and_weights(rule, steps)
+    check_count("batch", batch)
+    if baselines is not None and not (isinstance(baseline, (int, float)) and baseline == 0):
+        raise InputError("Both baseline and baselines were given; give one of them.")
+    curve = straight if path is None else path
+
+    def body(task: Task) -> Any:
+        if baselines is None:
+            x0 = filled("baseline", baseline, task.x)
+            starts, count = jax.tree.map(lambda b: b[None], x0), 1
+        else:
+            starts, count = set_of("baselines", baselines, task.x)
+
+        def each(item: Any) -> Any:
+            which, a, weight = item
+            x0 = jax.tree.map(lambda b: b[which], starts)
+            point, speed = jax.jvp(lambda t: curve(task.x, x0, t), (a,), (jnp.ones_like(a),))
+            found = times(task.gradient(point), speed)
+            return jax.tree.map(lambda r: weight.astype(r.dtype) * r, found)
+
+        dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(task.x)), jnp.float32)
+        items = (
+            jnp.repeat(jnp.arange(count), len(nodes)),
+            jnp.tile(jnp.asarray(nodes, dtype), count),
+            jnp.tile(jnp.asarray(weights / count, dtype), count),
+        )
+        R = total(each, items, batch, like=(task.x, starts))
+        if not gap:
+            return R
+        n = task.check_examples(examples)
+        at_starts = total(lambda x0: task.scores(x0, n), starts, batch, like=task.x) / count
+        return R, task.scores(task.x, n) - at_starts - sums(R, n)
+
+    return method(fn, argnums, has_aux, wrt, body, "integrated_gradients")
+
+
+def expected_gradients(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    references: Any,
+    wrt: Any = None,
+    samples: int = 64,
+    batch: int = 8,
+) -> Callable[..., Any]:
+    """R = the mean of (x - x') * df/dx at x' + a (x - x'), with x' and a at random.
+
+    x' is one of the references, a lies between 0 and 1: integrated gradients from many baselines
+    by Monte Carlo. It sums to f(x) - mean f(x') in expectation; the error falls with the root of
+    `samples`. Cost: `samples` gradients.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      references: values like x, counted by a first axis; a batch is broadcast over.
+      samples: pairs of a reference and a position that are drawn. Every reference is used equally
+        often, up to one, and positions are stratified.
+      batch: gradients computed at a time.
+
+    Returns:
+      A function `R(*args, key, target=None, **kwargs)` as that of `explain`.
+
+    Raises:
+      InputError: no key, or references that do not fit.
+
+    Source: Erion et al., Improving performance of deep learning models with axiomatic attribution
+    priors and expected gradients, 2021.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> R = methods.expected_gradients(jnp.sum, references=jnp.ones((3, 2)))
+    >>> print(R(jnp.array([1.0, 3.0]), key=jax.random.key(0)))
+    [0. 2.]
+    """
+    check_count("samples", samples)
+    check_count("batch", batch)
+
+    @takes_key
+    def body(task: Task, key: Any) -> Any:
+        starts, count = set_of("references", references, task.x)
+        order_key, place_key, jitter_key = jax.random.split(key, 3)
+        rounds = -(-samples // count)
+        keys = jax.random.split(order_key, rounds)
+        orders = jax.vmap(lambda k: jax.random.permutation(k, count))(keys)
+        which = orders.reshape(-1)[:samples]
+        dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(task.x)), jnp.float32)
+        strata = jax.random.permutation(place_key, samples)
+        places = (strata + jax.random.uniform(jitter_key, (samples,), dtype)) / samples
+
+        def each(item: Any) -> Any:
+            n, a = item
+            x0 = jax.tree.map(lambda b: b[n], starts)
+            return times(task.gradient(straight(task.x, x0, a)), minus(task.x, x0))
+
+        found = total(each, (which, places), batch, like=(task.x, starts))
+        return jax.tree.map(lambda r: r / samples, found)
+
+    return method(fn, argnums, has_aux, wrt, body, "expected_gradients")
+
+
+def straight(x: Any, x0: Any, a: Any) -> Any:
+    """The straight line from x0 at a = 0 to x at a = 1."""
+    return jax.tree.map(lambda end, start: start + a.astype(end.dtype) * (end - start), x, x0)

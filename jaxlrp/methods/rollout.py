@@ -1,0 +1,112 @@
+"""Attention rollout: what attention alone would carry from token to token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlrp import composites
+from jaxlrp.errors import InputError
+from jaxlrp.methods.task import wide
+from jaxlrp.planning.selectors import kind
+from jaxlrp.transforms import explain, plan
+
+
+def attention_rollout(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    layers: Any = None,
+    heads: int | None = -3,
+    residual: float = 0.5,
+) -> Callable[..., Any]:
+    """The product over layers of r I + (1 - r) A, A the attention weights, averaged over heads.
+
+    It sees nothing of values, classes and signs: a baseline for the relevance of tokens. Cost: one
+    gradient, as it is written here.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; with integers as input give
+        `wrt="embed"`.
+      layers: a selector of the softmax layers, from the first to the last; by default all that have
+        square matrices. Those of a scanned layer count once for each iteration.
+      heads: the axis of the heads in the softmax's output, or None if there is none.
+      residual: r, the share of the residual connection.
+
+    Returns:
+      A function of `fn`'s arguments (and `target`, which changes nothing), that returns the matrix
+      of shape `(..., tokens, tokens)`: from column j to row i, rows sum to 1.
+
+    Raises:
+      InputError: no softmax layer is found, or their outputs do not fit together.
+
+    Source: Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020.
+    """
+    if isinstance(residual, (int, float)) and not 0 <= residual <= 1:
+        raise InputError(f"residual={residual!r}: expected a share between 0 and 1.")
+    rules = composites.gradient()
+    selector = kind("softmax") if layers is None else layers
+    planned = plan(fn, rules, argnums, has_aux, wrt=wrt)
+
+    def rolled(*args: Any, target: Any = None, **kwargs: Any) -> Any:
+        found = planned(*args, **kwargs).select(selector)
+        wanted = [y for y in found if layers is not None or _is_square(y.shape)]
+        if not wanted:
+            raise InputError(
+                "attention_rollout: no softmax layer with square matrices was found; name the "
+                "layers with layers=."
+            )
+        names = {y.name for y in wanted}
+        asked = explain(
+            fn,
+            rules,
+            argnums,
+            has_aux,
+            wrt=wrt,
+            layers=[lambda y: y.name in names],
+            what="value",
+        )
+        result = asked(*args, target=target, **kwargs)
+        (_, values), aux = result if has_aux else (result, None)
+        matrices = []
+        for layer in wanted:
+            value = wide(values[layer.name])
+            value = value.reshape(-1, *layer.shape)  # one for each iteration of a scan
+            matrices += [_mixed(each, heads, residual, layer.name) for each in value]
+        shapes = {m.shape for m in matrices}
+        if len(shapes) > 1:
+            raise InputError(
+                f"attention_rollout: the attention matrices have different shapes, "
+                f"{sorted(shapes)}; choose with layers= those that belong together."
+            )
+        rollout = matrices[0]
+        for matrix in matrices[1:]:
+            rollout = jnp.matmul(matrix, rollout, precision=jax.lax.Precision.HIGHEST)
+        return (rollout, aux) if has_aux else rollout
+
+    return rolled
+
+
+def _is_square(shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and shape[-1] == shape[-2]
+
+
+def _mixed(A: Any, heads: int | None, residual: Any, name: str) -> Any:
+    if heads is not None:
+        if not -A.ndim <= heads < A.ndim or A.ndim < 3:
+            raise InputError(
+                f"attention_rollout: the softmax {name!r} has an output of shape {A.shape}, which "
+                f"has no axis {heads} of heads; give heads=None."
+            )
+        A = jnp.mean(A, axis=heads)
+    if not _is_square(A.shape):
+        raise InputError(
+            f"attention_rollout: the attention of {name!r} has the shape {A.shape}, and is no "
+            "square matrix of tokens by tokens."
+        )
+    return residual * jnp.eye(A.shape[-1], dtype=A.dtype) + (1 - residual) * A

@@ -1,0 +1,199 @@
+"""A linear model of which segments are there: KernelSHAP and LIME."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp.errors import InputError
+from jaxlrp.methods.batches import each_of
+from jaxlrp.methods.least_squares import fit
+from jaxlrp.methods.parts import baseline_of, checked_segments, one_array, rebuilt, spread
+from jaxlrp.methods.task import Task, check_count, method, takes_key, wide
+
+_MOST_ENUMERATED = 16
+
+
+def kernel_shap(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    segments: Any,
+    n_segments: int | None = None,
+    wrt: Any = None,
+    baseline: Any = 0.0,
+    samples: int = 512,
+    examples: int | None = None,
+    batch: int = 8,
+) -> Callable[..., Any]:
+    """The Shapley value of each segment, by least squares over which segments are there.
+
+    A segment that is not there has the baseline's values. The values sum to f(x) - f(x0) exactly.
+    If all 2^n - 2 coalitions are at most `samples` they are all taken, and the values are exact;
+    else coalitions are drawn by the Shapley kernel, each with its complement. Cost: `samples`
+    evaluations, no gradient.
+
+    Args:
+      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; one array is explained.
+      segments: integers from 0 that broadcast to the array: which segment each element is in.
+      n_segments: how many there are; needed where `segments` are traced.
+      baseline: a number, an array that broadcasts to the input, or a function of it.
+      samples: at most how many coalitions, without the empty one and the whole.
+      examples: leading axes that count examples, in x and in the output: each then has a model of
+        its own. Must be said where x and the output share a first axis.
+      batch: evaluations at a time.
+
+    Returns:
+      A function `R(*args, key, target=None, **kwargs)`. R has x's shape: the value of a segment
+      stands on each of its elements.
+
+    Raises:
+      InputError: no key, or segments that do not fit.
+
+    Source: Lundberg and Lee, A unified approach to interpreting model predictions, 2017, theorem 2.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> R = methods.kernel_shap(lambda x: x[0] * x[1] + x[2], segments=jnp.arange(3))
+    >>> print(R(jnp.array([2.0, 3.0, 1.0]), key=jax.random.key(0)).round(4))
+    [3. 3. 1.]
+    """
+    check_count("samples", samples, 2)
+    check_count("batch", batch)
+
+    @takes_key
+    def body(task: Task, key: Any) -> Any:
+        x = one_array(task, "kernel_shap")
+        n = task.one_or_many(examples)
+        where, count = checked_segments(segments, n_segments, x)
+        x0 = baseline_of(task, baseline)
+        full, empty = task.scores(task.x, n), task.scores(rebuilt(task, x0), n)
+        if count == 1:
+            return rebuilt(task, spread((full - empty)[None], where, x, n))
+        z, weights = _coalitions(key, count, samples, full.dtype)
+        values = _evaluate(task, z, where, x, x0, n, batch)
+        # That the values sum up is built in: the last is what the others leave of the difference.
+        last = z[:, -1].reshape(-1, *(1,) * full.ndim)
+        left = values - empty - last * (full - empty)
+        head = fit(z[:, :-1] - z[:, -1:], left, weights)
+        tail = full - empty - jnp.sum(head, axis=0)
+        return rebuilt(task, spread(jnp.concatenate([head, tail[None]]), where, x, n))
+
+    return method(fn, argnums, has_aux, wrt, body, "kernel_shap")
+
+
+def lime(
+    fn: Callable[..., Any],
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    segments: Any,
+    n_segments: int | None = None,
+    wrt: Any = None,
+    baseline: Any = 0.0,
+    samples: int = 512,
+    width: float = 0.25,
+    ridge: float = 0.0,
+    examples: int | None = None,
+    batch: int = 8,
+) -> Callable[..., Any]:
+    """The coefficient of each segment in a weighted linear model of which segments are there.
+
+    Each segment is there with probability 1/2; a sample z weighs exp(-d^2 / width^2) with
+    d = 1 - sqrt(share of segments that are there), the cosine distance from the whole input. The
+    model has an intercept, so the coefficients need not sum to anything. Cost: `samples`
+    evaluations, no gradient.
+
+    Args:
+      fn, argnums, has_aux, wrt, segments, n_segments, baseline, samples, examples, batch: as in
+        [`kernel_shap`][jaxlrp.methods.kernel_shap].
+      width: of the kernel.
+      ridge: penalty on the squared coefficients (not on the intercept).
+
+    Returns:
+      A function `R(*args, key, target=None, **kwargs)`. R has x's shape: the coefficient of a
+      segment stands on each of its elements.
+
+    Raises:
+      InputError: no key, or segments that do not fit.
+
+    Source: Ribeiro et al., "Why should I trust you?", KDD 2016.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxlrp import methods
+    >>> R = methods.lime(lambda x: 2 * x[0] + x[2], segments=jnp.arange(3))
+    >>> print(R(jnp.array([2.0, 3.0, 1.0]), key=jax.random.key(0)).round(3) + 0)
+    [4. 0. 1.]
+    """
+    check_count("samples", samples, 2)
+    check_count("batch", batch)
+    for name, value, open_ in (("width", width, True), ("ridge", ridge, False)):
+        if isinstance(value, (int, float)) and (value < 0 or (open_ and value == 0)):
+            raise InputError(
+                f"{name}={value!r}: expected a number {'above' if open_ else 'of at least'} 0."
+            )
+
+    @takes_key
+    def body(task: Task, key: Any) -> Any:
+        x = one_array(task, "lime")
+        n = task.one_or_many(examples)
+        where, count = checked_segments(segments, n_segments, x)
+        x0 = baseline_of(task, baseline)
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        z = jax.random.bernoulli(key, 0.5, (samples, count)).astype(dtype)
+        values = _evaluate(task, z, where, x, x0, n, batch)
+        return rebuilt(task, spread(local_model(z, values, width, ridge), where, x, n))
+
+    return method(fn, argnums, has_aux, wrt, body, "lime")
+
+
+def local_model(z: Any, values: Any, width: float, ridge: float) -> Any:
+    """LIME's coefficients from samples z (samples, segments) and values (samples, ...)."""
+    distance = 1 - jnp.sqrt(jnp.mean(z, axis=1))
+    weights = jnp.exp(-jnp.square(distance / width))
+    weights = weights / jnp.sum(weights)
+
+    def centred(a: Any) -> Any:
+        return a - jnp.einsum("k,k...->...", weights, a)
+
+    # Around the weighted means the intercept is 0, and takes no penalty.
+    return fit(centred(z), centred(values), weights, ridge)
+
+
+def _evaluate(task: Task, z: Any, where: Any, x: Any, x0: Any, examples: int, batch: int) -> Any:
+    """Scores with the segments that each row of z has: (rows, *examples)."""
+
+    def each(row: Any) -> Any:
+        there = jnp.broadcast_to(row[where] > 0, x.shape)
+        return task.scores(rebuilt(task, jnp.where(there, x, x0)), examples)
+
+    return wide(each_of(each, z, batch))
+
+
+def _coalitions(key: Any, count: int, samples: int, dtype: Any) -> tuple[Any, Any]:
+    """Coalitions as rows of zeros and ones, and their weights."""
+    if count <= _MOST_ENUMERATED and 2**count - 2 <= samples:
+        numbers = np.arange(1, 2**count - 1)
+        z = (numbers[:, None] >> np.arange(count)) & 1
+        sizes = z.sum(axis=1)
+        kernel = [(count - 1) / (comb(count, s) * s * (count - s)) for s in map(int, sizes)]
+        weights = np.array(kernel)
+        return jnp.asarray(z, dtype), jnp.asarray(weights / weights.sum(), dtype)
+    # All coalitions of a size weigh (n - 1) / (s (n - s)); those drawn then count alike.
+    size_key, member_key = jax.random.split(key)
+    sizes = np.arange(1, count)
+    chance = 1 / (sizes * (count - sizes))
+    half = -(-samples // 2)
+    drawn = jax.random.choice(
+        size_key, jnp.asarray(sizes), (half,), p=jnp.asarray(chance / chance.sum())
+    )
+    ranks = jnp.argsort(jnp.argsort(jax.random.uniform(member_key, (half, count)), axis=1), axis=1)
+    z = (ranks < drawn[:, None]).astype(dtype)
+    z = jnp.concatenate([z, 1 - z])[:samples]
+    return z, jnp.full(len(z), 1 / len(z), dtype)
