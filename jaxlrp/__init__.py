@@ -12,7 +12,7 @@ from jaxlrp.errors import (
     UnsupportedPrimitiveError,
 )
 from jaxlrp.graph.register import register_primitive
-from jaxlrp.inside import as_function_of, output_weights
+from jaxlrp.explained_function import as_function_of, output_weights
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import all_of, first, inside, kind, last
 from jaxlrp.rules import (

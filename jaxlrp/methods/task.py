@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.errors import InputError
-from jaxlrp.inside import as_function_of, output_weights
+from jaxlrp.explained_function import as_function_of, output_weights
 
 Array = jax.Array
 
