@@ -11,8 +11,8 @@ from jaxlrp.errors import (
     TargetError,
     UnsupportedPrimitiveError,
 )
-from jaxlrp.graph.register import register_primitive
 from jaxlrp.explained_function import as_function_of, output_weights
+from jaxlrp.graph.register import register_primitive
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import all_of, first, inside, kind, last
 from jaxlrp.rules import (

@@ -52,6 +52,7 @@ RULES: tuple[str, ...] = (
     "lrp.composites.deep_taylor_bounded(-4.0, 4.0)",
 )
 RULES = tuple(r.replace(", )", ")") for r in RULES)
+BY_DERIVATIVE = ("excitation_backprop", "guided_backprop", "deconvnet", "beta_smooth")
 DIFFERS = ("epsilon_plus", "epsilon_alpha2", "epsilon_gamma")
 
 
@@ -63,6 +64,9 @@ def fits(rewrite: str, rules: str) -> bool:
     """Whether a rewrite should keep relevance under a rule map."""
     if rewrite in CHANGES_KIND:
         return not any(d in rules for d in (*DIFFERS, "relative"))
+    if rewrite.startswith("straight_through: "):
+        # The derivative of a rounding is 0, that of a straight-through estimator 1.
+        return not any(r in rules for r in BY_DERIVATIVE)
     if rewrite.startswith("power: "):
         # A sum of two squares, or an activation: alike where sums have no stabiliser.
         plain = ("lrp_zero", "attn_lrp", "cp_lrp")
