@@ -685,4 +685,29 @@ MUTANTS: tuple[Mutant, ...] = (
         'layer.kind == "activation"',
         "recognition.py::test_an_activation_hands_on_what_comes_to_it_at_zero",
     ),
+    # Companion methods.
+    Mutant(
+        "methods/reference_rules.py",
+        "near, back(layer.relevance)[0], slope",
+        "near | True, back(layer.relevance)[0], slope",
+        "methods_deep_lift.py::test_it_conserves_the_difference",
+    ),
+    Mutant(
+        "methods/batches.py",
+        "jnp.where(kept, y, jnp.zeros_like(y))",
+        "y",
+        "methods_paths.py::TestIntegratedGradients",
+    ),
+    Mutant(
+        "methods/surrogate.py",
+        "kernel = [(count - 1) / (comb(count, s) * s * (count - s))",
+        "kernel = [1.0 + 0 * comb(count, s)",
+        "methods_parts.py::TestKernelShap",
+    ),
+    Mutant(
+        "run/taps.py",
+        'found["density"] = arrived if by_density else safe_divide(arrived, y)',
+        'found["density"] = arrived',
+        "layer_quantities.py",
+    ),
 )
