@@ -57,9 +57,6 @@ class _Rewriter:
             if varies:
                 self.varying.update(eqn.outputs)
                 self.varying.update(v for body in eqn.bodies for v in body.inputs)
-            if varies and _sums_nothing(eqn):
-                kept += self.viewed(eqn)
-                continue
             if varies and eqn.name in _SCATTERED:
                 kept += self.spread_out(eqn)
                 continue
@@ -80,14 +77,6 @@ class _Rewriter:
                 alike.append(eqn)
             kept.append(eqn)
         return Graph(graph.inputs, graph.consts, kept, [self.of(v) for v in graph.outputs])
-
-    def viewed(self, eqn: Eqn) -> list[Eqn]:
-        """A sum over axes of size 1, as a reshape."""
-        shape = eqn.out.shape
-        eqns = equations(lambda x: x.reshape(shape), eqn.inputs, eqn, eqn.region)
-        self.same[eqn.out] = eqns[-1].out
-        self.varying.add(eqns[-1].out)
-        return eqns
 
     def spread_out(self, eqn: Eqn) -> list[Eqn]:
         """A scatter that adds or multiplies static values, as a sum or product with all of them."""
@@ -128,12 +117,6 @@ class _Rewriter:
 
     def of(self, value: Value) -> Value:
         return self.same.get(value, value)
-
-
-def _sums_nothing(eqn: Eqn) -> bool:
-    """Whether an equation sums over axes of size 1: a view."""
-    sums = eqn.name == "reduce_sum" and eqn.out.dtype == eqn.inputs[0].dtype
-    return sums and eqn.out.size == eqn.inputs[0].size and eqn.out.size > 0
 
 
 def _key(eqn: Eqn) -> Hashable:

@@ -34,6 +34,7 @@ from jaxlrp.graph.primitives import (
     LINEAR_CORES,
     carrying,
     is_view,
+    sums_nothing,
 )
 from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.written import factor_in, factor_of, sign_of_tail
@@ -79,7 +80,7 @@ def fold(bench: Workbench) -> None:
 
 def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
     """Position of the one active operand, if the equation can be the core of a linear layer."""
-    if eqn.name not in LINEAR_CORES and eqn.name not in _SUMS:
+    if (eqn.name not in LINEAR_CORES and eqn.name not in _SUMS) or sums_nothing(eqn):
         return None
     active = [i for i in carrying(eqn) if eqn.inputs[i] in bench.activity.active]
     return active[0] if len(active) == 1 and not is_stack_sum(bench, eqn) else None

@@ -308,6 +308,11 @@ def is_view(eqn: Eqn) -> bool:
     return eqn.name in VIEWS or eqn.name in COPIES
 
 
+def sums_nothing(eqn: Eqn) -> bool:
+    """Whether an equation sums over axes of size 1. For norms and softmaxes it is a sum still."""
+    return eqn.name == "reduce_sum" and 0 < eqn.out.size == eqn.inputs[0].size
+
+
 def carrying(eqn: Eqn) -> list[int]:
     """Positions of the operands whose values an equation carries on."""
     chooses = row(eqn.name).chooses

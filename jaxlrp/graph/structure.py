@@ -17,6 +17,7 @@ from jaxlrp.graph.primitives import (
     SORTS,
     WINDOW_WINNERS,
     rounds,
+    sums_nothing,
 )
 
 # Of integers they do something else than of floats.
@@ -93,7 +94,7 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
         return "max_pool", "move", ""
     if name in SORTS:
         return "structural", "move", "relevance follows the permutation"
-    if name in MOVES or name == "tie":
+    if name in MOVES or name == "tie" or sums_nothing(eqn):
         return "structural", "move", ""
     if name == "select_n" and eqn.inputs[0] not in active:
         return "structural", "move", "relevance goes to the case that was taken"
