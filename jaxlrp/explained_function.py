@@ -31,7 +31,10 @@ def as_function_of(
     need not know where the explained values stand.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
 
     Returns:
       A function of `fn`'s arguments that returns `(x, run)`: x is the explained argument, a tuple

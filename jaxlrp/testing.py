@@ -77,7 +77,8 @@ def assert_same_relevance(
     """Fail unless two functions of the same arguments have the same value and the same relevance.
 
     Args:
-      f, g: two functions that should compute the same.
+      f: a function.
+      g: another one, that should compute the same.
       rules: as for `explain`.
       *args: their arguments.
       tolerance: largest difference, as a share of the largest entry.

@@ -11,10 +11,10 @@ sequence of tokens, or bytes, with one number each.
 """
 
 from jaxlrp.heatmap.figure import grid
-from jaxlrp.heatmap.overlay import contour, overlay
 from jaxlrp.heatmap.page import TextPage, text_html
 from jaxlrp.heatmap.palette import channel_sum, colours, ranked, scales
 from jaxlrp.heatmap.paragraph import text_figure
+from jaxlrp.heatmap.photographs import contour, overlay
 from jaxlrp.heatmap.tokens import merge_pieces
 
 __all__ = [

@@ -6,14 +6,14 @@ Those that draw random numbers take a `key=` at the call. Those that evaluate th
 times do so inside one program, `batch` evaluations at a time.
 """
 
+from jaxlrp.methods.bias_gradients import full_grad
 from jaxlrp.methods.cam import grad_cam, grad_cam_plus_plus, guided_grad_cam, layer_cam
-from jaxlrp.methods.deep_lift import deep_lift, deep_shap
-from jaxlrp.methods.full_grad import full_grad
+from jaxlrp.methods.differences import deep_lift, deep_shap
 from jaxlrp.methods.gradients import gradient, gradient_x_input, sensitivity
 from jaxlrp.methods.modified import deconvnet, excitation_backprop, guided_backprop
 from jaxlrp.methods.noise import smooth_grad, var_grad
-from jaxlrp.methods.occlusion import occlusion, rise
 from jaxlrp.methods.paths import expected_gradients, integrated_gradients
+from jaxlrp.methods.removal import occlusion, rise
 from jaxlrp.methods.rollout import attention_rollout
 from jaxlrp.methods.surrogate import kernel_shap, lime
 from jaxlrp.methods.taylor import Expansion, simple_taylor

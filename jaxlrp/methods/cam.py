@@ -33,7 +33,10 @@ def grad_cam(
     Where a layer with values A saw the class, as coarse as its pixels. Cost: one gradient.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       layer: a selector of one layer, whose output is A; usually the last activation before the
         pooling: `layer=jaxlrp.last("activation")`.
       layout: one letter for each axis of A: `H` and `W` are the picture, `C` the channels; the
@@ -75,8 +78,15 @@ def grad_cam_plus_plus(
     gradient.
 
     Args:
-      fn, layer, argnums, has_aux, wrt, layout, relu, size: as in
+      fn: as in
         [`grad_cam`][jaxlrp.methods.grad_cam].
+      layer: as there.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
+      layout: as there.
+      relu: as there.
+      size: as there.
 
     Returns:
       As [`grad_cam`][jaxlrp.methods.grad_cam].
@@ -110,8 +120,15 @@ def layer_cam(
     Finer than Grad-CAM, and useful in early layers too. Cost: one gradient.
 
     Args:
-      fn, layer, argnums, has_aux, wrt, layout, relu, size: as in
+      fn: as in
         [`grad_cam`][jaxlrp.methods.grad_cam].
+      layer: as there.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
+      layout: as there.
+      relu: as there.
+      size: as there.
 
     Returns:
       As [`grad_cam`][jaxlrp.methods.grad_cam].
@@ -139,7 +156,9 @@ def guided_grad_cam(
     The edges of guided backprop, where Grad-CAM saw the class. Cost: two gradients.
 
     Args:
-      fn, argnums, has_aux: as in [`explain`][jaxlrp.explain]; the explained argument is one array.
+      fn: as in [`explain`][jaxlrp.explain]; the explained argument is one array.
+      argnums: as there.
+      has_aux: as there.
       layer: as in [`grad_cam`][jaxlrp.methods.grad_cam].
       layout: one letter for each axis of the layer and of the picture alike.
 

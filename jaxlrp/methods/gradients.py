@@ -19,7 +19,10 @@ def gradient(
     Units: score per input. It answers "what would change the output", not "what made it".
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
@@ -46,7 +49,10 @@ def sensitivity(
     Sensitivity analysis: never negative, and says how steep the score is, not what it consists of.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
@@ -75,7 +81,10 @@ def gradient_x_input(
     ReLUs and maxima without biases), where it is LRP-0 and integrated gradients from zero as well.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.

@@ -46,7 +46,10 @@ def integrated_gradients(
     [`expected_gradients`][jaxlrp.methods.expected_gradients]. Cost: `steps` gradients.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
       baselines: several in place of one, counted by a first axis; R is the mean.
       path: `path(x, x0, a)` with values x0 at a = 0 and x at a = 1; by default the straight line.
@@ -128,7 +131,10 @@ def expected_gradients(
     `samples`. Cost: `samples` gradients.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       references: values like x, counted by a first axis; a batch is broadcast over.
       samples: pairs of a reference and a position that are drawn. Every reference is used equally
         often, up to one, and positions are stratified.

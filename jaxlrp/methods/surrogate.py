@@ -40,7 +40,10 @@ def kernel_shap(
     evaluations, no gradient.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; one array is explained.
+      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       segments: integers from 0 that broadcast to the array: which segment each element is in.
       n_segments: how many there are; needed where `segments` are traced.
       baseline: a number, an array that broadcasts to the input, or a function of it.
@@ -111,8 +114,17 @@ def lime(
     evaluations, no gradient.
 
     Args:
-      fn, argnums, has_aux, wrt, segments, n_segments, baseline, samples, examples, batch: as in
+      fn: as in
         [`kernel_shap`][jaxlrp.methods.kernel_shap].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
+      segments: as there.
+      n_segments: how many segments there are.
+      baseline: as there.
+      samples: as there.
+      examples: as there.
+      batch: as there.
       width: of the kernel.
       ridge: penalty on the squared coefficients (not on the intercept).
 

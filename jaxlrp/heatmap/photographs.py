@@ -37,7 +37,9 @@ def overlay(
         layout: of R.
         image_layout: one letter for each axis of `images`, with `C` of size 1 or 3. By default
             `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
-        scale, per, percentile: as in [`colours`][jaxlrp.heatmap.colours].
+        scale: as in [`colours`][jaxlrp.heatmap.colours].
+        per: as there.
+        percentile: as there.
         fade: by how much the photograph is faded towards white, from 0 (not) to 1 (all).
 
     Returns:
@@ -86,7 +88,10 @@ def contour(
     that together hold `share` of it. What is against the class is left out.
 
     Args:
-        R, images, layout, image_layout: as in [`overlay`][jaxlrp.heatmap.overlay].
+        R: as in [`overlay`][jaxlrp.heatmap.overlay].
+        images: as there.
+        layout: as there.
+        image_layout: as there.
         share: of the positive relevance that is enclosed, between 0 and 1.
         smooth: side of the square over which relevance is averaged first, in pixels; odd.
         width: of the line, in pixels.

@@ -37,12 +37,16 @@ def occlusion(
     window or segment, no gradient.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; one array is explained.
+      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       window: the window's size along each axis of the array behind the examples, as (8, 8, 3) for
         a picture HWC.
       stride: by how much it moves along each axis, one number or one for each. The last window
         along an axis may reach over the border, so that all is covered.
-      segments, n_segments: in place of a window; integers from 0 that broadcast to the array.
+      segments: in place of a window; integers from 0 that broadcast to the array.
+      n_segments: how many segments there are.
       baseline: what replaces: a number, an array that broadcasts to the input, or a function of it.
       examples: leading axes that count examples, in x and in the output: each then has a score of
         its own. Must be said where x and the output share a first axis.
@@ -114,7 +118,10 @@ def rise(
     evaluations, no gradient.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; one array is explained.
+      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       layout: one letter for each axis of the array; `H` and `W` are the picture. By default
         `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
       cells: of the grid, along H and W.

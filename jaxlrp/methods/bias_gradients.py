@@ -31,8 +31,11 @@ def full_grad(
     Cost: one gradient, and one more evaluation of the network.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain]; one picture is explained, unless
+      fn: as in [`explain`][jaxlrp.explain]; one picture is explained, unless
         `parts` are asked for.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       layout: one letter for each axis of the picture: `H`, `W` and `C`; others count examples. The
         map shows the layers whose output has these axes too.
       parts: return `(x g_x, {layer: b g_z})` in place of the map: the terms themselves.

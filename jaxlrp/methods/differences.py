@@ -52,7 +52,10 @@ def deep_lift(
     Cost: about three gradients, more where there are softmax layers or norms.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
       rule: `"rescale"`, or `"reveal_cancel"`: in layers with weights that only a ReLU reads,
         positive and negative contributions have multipliers of their own; rescale elsewhere.
@@ -103,7 +106,10 @@ def deep_shap(
     It sums to f(x) - mean f(x'). Cost: one DeepLIFT for each reference.
 
     Args:
-      fn, argnums, has_aux, wrt: as in [`explain`][jaxlrp.explain].
+      fn: as in [`explain`][jaxlrp.explain].
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
       references: values like x, counted by a first axis; a batch is broadcast over.
       rule: as in [`deep_lift`][jaxlrp.methods.deep_lift].
       batch: references at a time.
