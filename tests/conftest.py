@@ -22,8 +22,9 @@ def compile_quickly() -> None:
     these: another process tries them first.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if os.environ["JAX_PLATFORMS"] != "cpu" or QUICK in flags:
-        return  # in a worker of pytest-xdist they are there already
+    # In a worker of pytest-xdist they are there already; and who names a level keeps it.
+    if os.environ["JAX_PLATFORMS"] != "cpu" or "xla_backend_optimization_level" in flags:
+        return
     environment = os.environ | {"XLA_FLAGS": f"{flags} {QUICK}".strip()}
     trial = [sys.executable, "-c", "import jax; jax.devices()"]
     if not subprocess.run(trial, env=environment, capture_output=True, check=False).returncode:
