@@ -154,12 +154,12 @@ def _recomputed(eqn: Eqn) -> Region | None:
 def _idle(eqn: Eqn) -> Value | None:
     """The operand that an equation returns as it is."""
     if eqn.name in ("add", "sub"):
-        return _unshifted(eqn)
+        return _beside(eqn, 0, "add")
     first = eqn.inputs[0] if eqn.inputs else None
     if first is None or isinstance(first, Literal) or len(eqn.outputs) != 1:
         return None
-    if eqn.name in ("mul", "div") and (value := _unscaled(eqn)) is not None:
-        return value
+    if eqn.name in ("mul", "div"):
+        return _beside(eqn, 1, "mul")
     if eqn.name == "select_n":
         cases = eqn.inputs[1:]
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)
@@ -180,24 +180,16 @@ def _idle(eqn: Eqn) -> Value | None:
     return None
 
 
-def _unscaled(eqn: Eqn) -> Value | None:
-    """The operand that a written one multiplies or divides."""
-    pairs = (eqn.inputs, eqn.inputs[::-1]) if eqn.name == "mul" else (eqn.inputs,)
-    for kept, one in pairs:
-        alike = kept.shape == eqn.out.shape and kept.dtype == eqn.out.dtype
-        literal = isinstance(one, Literal) and one.ndim == 0 and bool(one.val == 1)
-        if alike and literal and not isinstance(kept, Literal):
-            return kept
-    return None
+def _beside(eqn: Eqn, number: int, commutes: str) -> Value | None:
+    """The operand beside a written number that changes nothing: x * 1, x / 1, x + 0, x - 0.
 
-
-def _unshifted(eqn: Eqn) -> Value | None:
-    """The operand to which a written zero is added: Python's `sum` begins with one."""
-    pairs = (eqn.inputs, eqn.inputs[::-1]) if eqn.name == "add" else (eqn.inputs,)
-    for kept, zero in pairs:
+    Python's `sum` begins with a 0.
+    """
+    pairs = (eqn.inputs, eqn.inputs[::-1]) if eqn.name == commutes else (eqn.inputs,)
+    for kept, other in pairs:
         alike = kept.shape == eqn.out.shape and kept.dtype == eqn.out.dtype
-        literal = isinstance(zero, Literal) and zero.ndim == 0 and bool(zero.val == 0)
-        if alike and literal and not isinstance(kept, Literal):
+        written = isinstance(other, Literal) and other.ndim == 0 and bool(other.val == number)
+        if alike and written and not isinstance(kept, Literal):
             return kept
     return None
 

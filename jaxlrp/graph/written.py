@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
-
-if TYPE_CHECKING:
-    from jaxlrp.graph.groups import Workbench
 
 _MOST = 30  # equations that are looked through
 _FALLING = frozenset("erfc rsqrt acos".split())

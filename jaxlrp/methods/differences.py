@@ -166,7 +166,7 @@ def _contributions(task: Task, x0: Any, rule: str) -> Any:
     _, inputs = explain(task.run, gradient, layers=chosen, what="inputs")(x0, target=task.target)
     entries: dict[Any, Rule] = {_Named(name): HandOn() for name in passing}
     for selector, (name, make) in zip(chosen, ruled.items(), strict=True):
-        entries[selector] = make(inputs[name])  # type: ignore[call-arg]
+        entries[selector] = make(inputs[name])  # type: ignore[call-arg]  (a rule class)
     multipliers = explain(task.run, gradient | entries)(task.x, target=task.target)
     return times(multipliers, minus(task.x, x0))
 

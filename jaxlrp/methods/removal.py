@@ -77,7 +77,7 @@ def occlusion(
         whole = task.scores(task.x, n)
         if segments is None:
             starts = _windows(window, stride, x.shape[n:])
-            part_of = _inside_window(window, x.shape[n:])  # type: ignore[arg-type]
+            part_of = _inside_window(window, x.shape[n:])  # type: ignore[arg-type]  (given: no segments)
         else:
             where, count = checked_segments(segments, n_segments, x)
             starts = np.arange(count)

@@ -118,7 +118,7 @@ def method(
 
 def takes_key(body: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a body that draws random numbers."""
-    body.takes_key = True  # type: ignore[attr-defined]
+    body.takes_key = True  # type: ignore[attr-defined]  (a mark on a function)
     return body
 
 

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.run import evaluate
+from jaxlrp.graph.ir import Eqn, Value, is_low
 
 # An array that is computed when it is asked for, once; None is zero.
 Cell = Callable[[], Any] | None
@@ -208,7 +207,7 @@ def zeros_of(group: Group) -> Any:
 def output_dtype(group: Group) -> Any:
     """The dtype of what a layer's maps return; what comes back behind a cast may have another."""
     dtype = group.outputs[0].dtype
-    return jnp.float32 if evaluate.is_low(dtype) else dtype
+    return jnp.float32 if is_low(dtype) else dtype
 
 
 def as_output(group: Group, y: Any) -> Any:
