@@ -135,7 +135,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/dataflow.py",
-        'return eqn.name == "scan" and control.scan_length(eqn) == 0',
+        'return eqn.name == "scan" and control_flow.scan_length(eqn) == 0',
         "return False",
         LOOPS,
     ),
@@ -170,7 +170,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/canonical.py",
-        'if eqn.name == "add" else (eqn.inputs,)',
+        "if eqn.name == commutes else (eqn.inputs,)",
         "",
         "attacked.py::test_signs_that_cancel",
     ),
@@ -607,7 +607,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # The mathematics.
     Mutant(
-        "rules/base.py",
+        "rules/arithmetic.py",
         "return z + choose(z >= 0, epsilon, -epsilon, z)",
         "return z + choose(z > 0, epsilon, -epsilon, z)",
         "linear_rules.py::test_a_stabiliser_of_zero_is_positive",
@@ -705,7 +705,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "methods_parts.py::TestKernelShap",
     ),
     Mutant(
-        "run/taps.py",
+        "run/identities.py",
         'found["density"] = arrived if by_density else safe_divide(arrived, y)',
         'found["density"] = arrived',
         "layer_quantities.py",
