@@ -11,12 +11,12 @@ import heapq
 import itertools
 import math
 
-from jaxlrp.graph import region
+from jaxlrp.graph import branches, region
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale, is_move
 from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Affine, Group, Workbench
-from jaxlrp.graph.homogeneous import is_complete, is_homogeneous
+from jaxlrp.graph.homogeneous import is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import (
     ADDITIONS,
@@ -103,6 +103,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         return []
     if affine_operand(bench, last) is not None and not is_literal(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
+    if joined := branches.joined_at(bench, last):
+        return joined
     activity = bench.activity
     group: dict[Eqn, None] = {}
     frontier: dict[Value, None] = {}  # dependent values that the group reads
@@ -140,8 +142,10 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         while heap and eqn is None and len(stay) < 2:
             eqn = heapq.heappop(heap)[1]
             value = eqn.out
-            # A BatchNorm before the activation is a layer of its own.
-            apart = sources == {value} and _is_learned_affine(bench, eqn)
+            # A BatchNorm before the activation is a layer of its own, and so is a residual.
+            apart = sources == {value} and (
+                _is_learned_affine(bench, eqn) or bool(branches.joined_before(bench, eqn, group))
+            )
             readers = bench.reached_uses(value) if value in activity.active else ()
             readers = readers or bench.graph.uses(value)
             if apart or any(e not in group for e in readers):
@@ -154,23 +158,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
     if source is None:
         return list(group) if not curved and len(stay) < 2 else []
     eqns = sorted(itertools.islice(group, best), key=lambda e: e.order)
-    if _is_sum_of_branches(bench, eqns, source, last):
-        return []
     _finish(bench, eqns, source, last)
     return []
-
-
-def _is_sum_of_branches(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> bool:
-    """x + gelu(x), or a number times this; but (x + abs(x)) / 2 is an activation."""
-    end = last
-    while is_literal_scale(bench, end):
-        (value,) = bench.activity.active_inputs(end)
-        if value.producer is None or value.producer not in eqns:
-            break
-        end = value.producer
-    if end.name not in ADDITIONS or source not in end.inputs or _has_inactive_term(bench, end):
-        return False
-    return end is last or not is_complete(bench, eqns, source, last.out)
 
 
 def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:

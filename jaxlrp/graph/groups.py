@@ -79,9 +79,9 @@ class Group:
     @property
     def statics(self) -> list[Value]:
         """Values from outside that the equations read besides the active inputs."""
-        inside = {v for e in self.eqns for v in e.outputs}
+        known = {v for e in self.eqns for v in e.outputs}.union(self.inputs)
         read = (v for e in self.eqns for v in e.inputs)
-        return list(dict.fromkeys(v for v in read if v not in inside and v not in self.inputs))
+        return list(dict.fromkeys(v for v in read if v not in known))
 
 
 def around(group: Group) -> tuple[Group, ...]:
@@ -130,6 +130,7 @@ class Workbench:
         self.outputs = set(relevance_outputs)
         self.groups: list[Group] = []
         self.eqns = graph.eqns  # where finders begin
+        self._reached_uses: dict[Value, list[Eqn]] = {}
 
     @property
     def intervals(self) -> Intervals:
@@ -148,7 +149,10 @@ class Workbench:
 
     def reached_uses(self, value: Value) -> list[Eqn]:
         """Equations through which relevance may arrive at a value."""
-        return [e for e in self.graph.uses(value) if self.activity.is_reached(e)]
+        if value not in self._reached_uses:
+            uses = self.graph.uses(value)
+            self._reached_uses[value] = [e for e in uses if self.activity.is_reached(e)]
+        return self._reached_uses[value]
 
     def sole_use(self, value: Value) -> Eqn | None:
         """The only equation through which relevance arrives at a value."""

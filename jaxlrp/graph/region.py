@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from jaxlrp.graph import ways
+from jaxlrp.graph import branches, ways
 from jaxlrp.graph.affine import affine_operand, brings_zeros, is_literal_scale, is_move
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, rounds
+from jaxlrp.graph.primitives import AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.written import factor_of
 
@@ -143,8 +143,8 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
     n = last = len(values) - 1
     while n > 0 and not _is_complete(bench, values[n]) and chain[n - 1].name in _SCALES:
         n -= 1
-    if n == 0 and maker.name in ADDITIONS and sources(bench, first)[-1] in maker.inputs:
-        return 0  # x + gelu(x): a sum of two branches
+    if n == 0 and branches.joined_at(bench, maker):
+        return 0
     if n == 0 and last == 0:  # moves come first
         return stop if stop == len(chain) else 0
     return stop if n == last and stop == len(chain) else n

@@ -1,0 +1,75 @@
+"""Sums of a value and a function of it: `x + gelu(x)` is a residual, not an activation.
+
+A written scale may make one of it all the same, `(x + abs(x)) / 2` or `0.1 * x + 0.9 * relu(x)`:
+what is x or 1 far out, as activations are, and is not plainly x plus something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from jaxlrp.graph import trees
+from jaxlrp.graph.affine import is_literal_scale
+from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.homogeneous import is_complete
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import ADDITIONS, ELEMENTWISE
+from jaxlrp.graph.sources import sources
+
+
+def joined_at(bench: Workbench, end: Eqn) -> list[Eqn]:
+    """The additions of a sum of branches that ends here, or nothing. Written scales may follow."""
+    scales: list[Eqn] = []
+    while is_literal_scale(bench, end):
+        (value,) = bench.activity.active_inputs(end)
+        if value.producer is None or not bench.free(value.producer):
+            return []
+        scales.append(end)
+        end = value.producer
+    return _joined(bench, end, scales[:1])
+
+
+def joined_before(bench: Workbench, join: Eqn, group: Container[Eqn]) -> list[Eqn]:
+    """The additions of a sum of branches at whose value the rest of a group begins."""
+    scales: list[Eqn] = []
+    reader = bench.sole_use(join.out)
+    while reader is not None and reader in group and is_literal_scale(bench, reader):
+        scales.append(reader)
+        reader = bench.sole_use(reader.out)
+    return _joined(bench, join, scales)
+
+
+def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
+    """The additions of a sum of branches that is complete behind none of some scales."""
+    if join.name not in ADDITIONS or any(v not in bench.activity.active for v in join.inputs):
+        return []
+    made_from = sources(bench, join.out)[1:]
+    if not made_from:
+        return []
+    tree = trees.grow(join, trees.terms, lambda value, reader: _addition(bench, value, reader))
+    terms = {value: _unscaled(bench, value) for value, _ in tree.leaves}
+    source = next((v for v in made_from if v in terms or v in terms.values()), None)
+    if source is None:
+        return []
+    ends = [e.out for e in scales] + ([] if source in terms else [join.out])
+    for end in ends:
+        eqns = bench.slice_back(end, {source}, lambda eqn: eqn.name in ELEMENTWISE)
+        if eqns and is_complete(bench, eqns, source, end):
+            return []
+    return [e for e in tree.eqns if e.name in ADDITIONS]
+
+
+def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
+    """The equation behind a term, if it adds or subtracts for this sum alone."""
+    eqn = value.producer
+    if eqn is None or not bench.free(eqn) or bench.sole_use(value) is not reader:
+        return None
+    adds = eqn.name in ADDITIONS and all(v in bench.activity.active for v in eqn.inputs)
+    return eqn if adds or eqn.name == "neg" or trees.is_copy(eqn) else None
+
+
+def _unscaled(bench: Workbench, value: Value) -> Value:
+    """A term without the written scales of it."""
+    while (eqn := value.producer) is not None and is_literal_scale(bench, eqn):
+        (value,) = bench.activity.active_inputs(eqn)
+    return value
