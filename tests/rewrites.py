@@ -259,6 +259,8 @@ SPLITS_FEATURES = {
     "split the outputs of a dense layer",
     "split the channels of a convolution",
     "dense fused with another",
+    "bias before a slice, the rest cut off",
+    "a wider padding cut off",
 }
 # Rewrites after which the library answers otherwise today, and why; see docs/recognition.md.
 KNOWN: dict[str, str] = {

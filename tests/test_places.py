@@ -73,6 +73,34 @@ def test_what_changes_something_stays(name):
     np.testing.assert_allclose(value, jnp.sin(LEFT[name](x)))
 
 
+BODIES = {
+    "a branch": lambda fn: lambda x: lax.cond(x.sum() > 0, fn, jnp.sin, x),
+    "a loop": lambda fn: lambda x: lax.scan(lambda c, _: (fn(c), None), x, None, length=3)[0],
+}
+
+
+@pytest.mark.parametrize("around", BODIES)
+def test_masks_that_a_body_is_given_are_read(around):
+    for fn in UNDONE.values():
+        (*_, eqn) = graph_of(BODIES[around](fn)).eqns
+        body = eqn.bodies[-1]
+        assert body.outputs[0] in body.inputs
+
+
+def test_masks_that_change_from_step_to_step_are_not_read():
+    def fn(x):
+        def step(carry, mask):
+            x, evens = carry
+            x = jnp.where(evens, x, 0.0) + jnp.where(jnp.asarray(EVENS), 0.0, x)
+            return (x + jnp.where(mask, x, 0.0) + jnp.where(EVENS, 0.0, x), ~evens), None
+
+        return lax.scan(step, (x, jnp.asarray(EVENS)), jnp.stack([EVENS, ~EVENS]))[0][0]
+
+    (*_, eqn) = graph_of(fn).eqns
+    names = [e.name for e in eqn.bodies[0].eqns]
+    assert names.count("select_n") == 4
+
+
 def test_indices_and_masks_of_the_caller_are_not_read():
     def fn(x, mask, order):
         whole = jnp.where(mask, x, 0.0) + jnp.where(mask, 0.0, x)

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxlrp import compat
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.places import Places
@@ -56,7 +57,7 @@ class _Rewriter:
             varies = not self.varying.isdisjoint(eqn.inputs)
             if varies:
                 self.varying.update(eqn.outputs)
-                self.varying.update(v for body in eqn.bodies for v in body.inputs)
+                self.varying.update(v for body in eqn.bodies for v in self.varying_in(eqn, body))
             if varies and eqn.name in _SCATTERED:
                 kept += self.spread_out(eqn)
                 continue
@@ -77,6 +78,13 @@ class _Rewriter:
                 alike.append(eqn)
             kept.append(eqn)
         return Graph(graph.inputs, graph.consts, kept, [self.of(v) for v in graph.outputs])
+
+    def varying_in(self, eqn: Eqn, body: Graph) -> Iterable[Value]:
+        """The inputs of a body that may differ from run to run: not the constants it is given."""
+        fed_back = {inside for _, inside in control_flow.feedback(eqn, body)}
+        for outside, inside in control_flow.operands(eqn, body):
+            if outside in self.varying or inside in fed_back:
+                yield inside
 
     def spread_out(self, eqn: Eqn) -> list[Eqn]:
         """A scatter that adds or multiplies static values, as a sum or product with all of them."""

@@ -79,6 +79,8 @@ class Places:
             return np.asarray(value.val, value.dtype)
         if value in self._consts:
             return np.asarray(self._consts[value])
+        if value.outer is not None and not value.sliced:
+            return self.known(value.outer)  # a constant of a body
         eqn = value.producer
         if eqn is None or eqn.bodies or len(eqn.outputs) != 1:
             return None
