@@ -86,13 +86,17 @@ def _made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn]
     Another layer may hold some of them too: a statistic is read, and relevance does not cross it.
     """
     found: set[Eqn] = set()
+    first = min(-1 if v.producer is None else v.producer.order for v in sources)
     stack = [value]
     while stack:
         v = stack.pop()
         if v in sources or v not in bench.activity.depends:
             continue
         eqn = v.producer
-        if eqn is None or not _allowed(eqn) or bench.kind_of(eqn) not in (None, "norm"):
+        # What was computed before the sources was made from something else.
+        if eqn is None or eqn.order <= first or not _allowed(eqn):
+            return None
+        if bench.kind_of(eqn) not in (None, "norm"):
             return None
         if eqn not in found:
             found.add(eqn)
