@@ -2,7 +2,7 @@
 
 Where Zennit errs elsewhere it does not here: every layer is a module of its own and is called once,
 batch norm is absent, and no output is exactly 0 under Gamma (where Zennit drops the relevance).
-tests/test_peers.py has those cases.
+tests/oracles/test_peers.py has those cases.
 """
 
 import functools

@@ -13,7 +13,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.graph import build
-from tests.test_repeated_calls import close, normal, rows
+from tests.graph.test_repeated_calls import close, normal, rows
 
 W, V, G, B = normal(1, 4, 4), normal(2, 4, 4), jnp.abs(normal(3, 4)) + 0.5, normal(4, 4)
 MASK = jnp.array([True, True, True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DIGITS, BATCH = 158, 4  # the last batch is not full
 BATCHES = 40
 # LeNet's parameters, bias and kernel of each layer.

@@ -2,7 +2,7 @@
 
 Here the batch norms are left as they are, so the library has to fold them, a quarter of them with
 negative scales. The relevance that Zennit's modes lose or win (69 % kept under EpsilonPlus) is the
-bias's; tests/test_peers.py asks the ledger for it.
+bias's; tests/oracles/test_peers.py asks the ledger for it.
 """
 
 import functools

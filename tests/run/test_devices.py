@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHARDINGS = ("data", "tensor", "both")
 NETWORK_RULES = {
     "mlp": ("lrp_zero", "attn_lrp", "epsilon_plus_flat", "epsilon_alpha2_beta1"),
