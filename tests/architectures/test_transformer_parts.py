@@ -18,7 +18,7 @@ from tests.attention_networks import (
     WIDTH,
     assert_same,
     explained,
-    kinds,
+    kinds_of,
     sample,
     weights,
 )
@@ -67,7 +67,7 @@ def test_gated_mlps(name, rule):
     found = explained(spellings, RULES[rule])
     assert_same(found)
     for fn in spellings.values():
-        assert kinds(fn).count("product") == 1
+        assert kinds_of(fn).count("product") == 1
     # By hand: what the product receives goes to both factors, or to the signal alone.
     x, half = sample(), 0.5 if rule == "attn" else 0.0
     g, u = np.asarray(x @ GATE), np.asarray(x @ UP)
@@ -153,8 +153,8 @@ BLOCKS = {
 def test_any_spelling_of_a_norm_in_any_place(block, norms):
     spellings = {name: functools.partial(BLOCKS[block], norm) for name, norm in norms.items()}
     for fn in spellings.values():
-        assert kinds(fn).count("norm") == (2 if block == "norm on both sides" else 1)
-        assert not {"product", "reduce", "avg_pool"} & set(kinds(fn))
+        assert kinds_of(fn).count("norm") == (2 if block == "norm on both sides" else 1)
+        assert not {"product", "reduce", "avg_pool"} & set(kinds_of(fn))
     assert_same(explained(spellings, RULES["attn"]))
 
 

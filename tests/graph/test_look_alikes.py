@@ -21,7 +21,7 @@ from tests.attention_networks import (
     assert_same,
     attention,
     explained,
-    kinds,
+    kinds_of,
     parameters,
     sample,
     weights,
@@ -60,7 +60,7 @@ def test_what_is_no_softmax(name):
         u = x @ SQUARE
         return NO_SOFTMAX[name](jnp.exp(u), u)
 
-    assert "softmax" not in kinds(fn)
+    assert "softmax" not in kinds_of(fn)
 
 
 NO_NORM = {
@@ -81,7 +81,7 @@ NO_NORM = {
 
 @pytest.mark.parametrize("name", NO_NORM)
 def test_what_is_no_norm(name):
-    assert "norm" not in kinds(lambda x: NO_NORM[name](x @ SQUARE))
+    assert "norm" not in kinds_of(lambda x: NO_NORM[name](x @ SQUARE))
 
 
 def test_the_size_of_a_norm_beside_it_is_a_factor():
@@ -91,7 +91,7 @@ def test_the_size_of_a_norm_beside_it_is_a_factor():
         size = jnp.sqrt((x * x).mean(-1, keepdims=True))
         return (x / size) @ SQUARE + jnp.tanh(x) @ SQUARE * size
 
-    found = kinds(fn)
+    found = kinds_of(fn)
     assert (found.count("norm"), found.count("product")) == (1, 1)
 
 
@@ -142,7 +142,7 @@ def test_a_softmax_over_a_mapped_axis():
         "axis": lambda x: jax.nn.softmax(x @ w) @ v,
         "mapped": lambda x: mapped(x @ w) @ v,
     }
-    assert kinds(spellings["mapped"]) == ["dense", "softmax", "dense"]
+    assert kinds_of(spellings["mapped"]) == ["dense", "softmax", "dense"]
     assert_same(explained(spellings, RULES["attn"]))
 
 
@@ -241,7 +241,7 @@ def test_linear_attention_conserves(rule):
     cores = (linear_attention, causal_linear_attention, masked_linear_attention)
     fns = {core.__name__: functools.partial(attention, core, p) for core in cores}
     for fn in fns.values():
-        assert "softmax" not in kinds(fn) and "norm" not in kinds(fn)
+        assert "softmax" not in kinds_of(fn) and "norm" not in kinds_of(fn)
     for relevance, value in explained(fns, RULES[rule]).values():
         np.testing.assert_allclose(relevance.sum(), np.sum(SEED * value), rtol=1e-10)
 

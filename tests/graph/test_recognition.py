@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
+from tests.common import kinds, layer_norm
 
 RNG = np.random.default_rng(0)
 
@@ -21,11 +22,6 @@ def the_same_numbers_whatever_ran_before():
 
 def array(*shape):
     return jnp.asarray(RNG.normal(size=shape))
-
-
-def kinds(fn, *args, rules=None, **options):
-    plan = lrp.plan(fn, rules or lrp.Epsilon(), **options)(*args)
-    return [layer.kind for layer in plan.layers if layer.kind != "structural"]
 
 
 ACTIVATIONS = {
@@ -240,11 +236,6 @@ def test_a_learned_numerator_is_part_of_its_activation():
     assert kinds(fn, x) == ["dense", "activation"]
     expected = x * ((fn(x) / (x @ w)) @ w.T)
     np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
-
-
-def layer_norm(x, axis=-1):
-    mean = x.mean(axis, keepdims=True)
-    return (x - mean) / jnp.sqrt(((x - mean) ** 2).mean(axis, keepdims=True) + 1e-5)
 
 
 def fast_layer_norm(x):

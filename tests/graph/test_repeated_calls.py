@@ -8,18 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.graph import linear
-
-TIGHT = 1e-12
-
-
-def normal(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / shape[0] ** 0.5)
+from tests.common import weights_for
+from tests.compare import assert_leaves_close, rows
 
 
 def attention(x, w):
@@ -77,11 +72,11 @@ def half_a_gelu(x, w):
 
 def weights(seed: int) -> dict[str, Any]:
     return {
-        "qkv": tuple(normal(seed + n, 6, 6) for n in range(3)),
-        "out": normal(seed + 3, 6, 6),
-        "up": normal(seed + 4, 6, 12),
-        "down": normal(seed + 5, 12, 6),
-        "scale": jnp.abs(normal(seed + 6, 12)) + 0.5,
+        "qkv": tuple(weights_for(seed + n, 6, 6) for n in range(3)),
+        "out": weights_for(seed + 3, 6, 6),
+        "up": weights_for(seed + 4, 6, 12),
+        "down": weights_for(seed + 5, 12, 6),
+        "scale": jnp.abs(weights_for(seed + 6, 12)) + 0.5,
     }
 
 
@@ -119,7 +114,7 @@ RULES = {
 def network(block: Callable[..., Any], between: Callable[[Any], Any], calls: int = 3):
     """Calls of one block with weights of their own, and a dense layer at the end."""
     params = [weights(10 * n) for n in range(calls)]
-    head = normal(99, 6, 4)
+    head = weights_for(99, 6, 4)
 
     def fn(x):
         x = tuple(jnp.split(x, 2, axis=-1)) if block.__name__ == "cell" else x
@@ -138,19 +133,7 @@ def pair(name: str, calls: int = 3):
 
 
 def inputs() -> jax.Array:
-    return normal(7, 2, 3, 6) * 2
-
-
-def close(a: Any, b: Any) -> None:
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert jnp.max(jnp.abs(x - y)) <= TIGHT * jnp.max(jnp.abs(y))
-
-
-def rows(plan: lrp.Plan) -> list[tuple[Any, ...]]:
-    return [
-        (y.kind, y.name, y.rule, y.why, y.shape, y.folded, y.gate, y.carries, y.nonnegative)
-        for y in plan.layers
-    ]
+    return weights_for(7, 2, 3, 6) * 2
 
 
 @pytest.mark.parametrize("rules", RULES)
@@ -162,14 +145,14 @@ def test_calls_are_planned_and_explained_as_if_written_out(name, rules):
     if rules in ("epsilon_plus_flat", "lstm_lrp_all"):
         return  # nothing in how such a plan is run differs from the others
     one, other = (jax.jit(lrp.explain(fn, RULES[rules])) for fn in (called, plain))
-    close(one(x, target=1), other(x, target=1))
+    assert_leaves_close(one(x, target=1), other(x, target=1))
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_eager_calls(name):
     called, plain = pair(name)
     one, other = (lrp.explain(fn, composites.attn_lrp()) for fn in (called, plain))
-    close(one(inputs(), target=1), jax.jit(other)(inputs(), target=1))
+    assert_leaves_close(one(inputs(), target=1), jax.jit(other)(inputs(), target=1))
 
 
 def test_what_is_asked_of_layers_in_calls():
@@ -186,11 +169,13 @@ def test_what_is_asked_of_layers_in_calls():
 
         return both
 
-    close(jax.jit(asked(called))(x), asked(plain)(x))
+    assert_leaves_close(jax.jit(asked(called))(x), asked(plain)(x))
     one, other = (lrp.ledger(fn, rules)(x, target=2) for fn in (called, plain))
     assert [e.name for e in one.layers] == [e.name for e in other.layers]
     for account in ("relevance_out", "relevance_in", "bias", "stabiliser"):
-        close(*(jnp.array([getattr(e, account) for e in kept.layers]) for kept in (one, other)))
+        assert_leaves_close(
+            *(jnp.array([getattr(e, account) for e in kept.layers]) for kept in (one, other))
+        )
 
 
 def test_transformed_calls():
@@ -206,12 +191,12 @@ def test_transformed_calls():
     }
     for spelling in spellings.values():
         explain = lrp.explain(network(spelling, between), rules)
-        close(explain(x, target=0), expected)
-        close(jax.jit(lambda x, f=explain: f(x, target=0))(x), expected)
+        assert_leaves_close(explain(x, target=0), expected)
+        assert_leaves_close(jax.jit(lambda x, f=explain: f(x, target=0))(x), expected)
     explain = lrp.explain(network(jax.jit(block), between), rules)
     one_by_one = jax.vmap(lambda row: explain(row[None], target=0)[0])
-    close(jax.jit(one_by_one)(x), expected)
-    close(one_by_one(x), expected)
+    assert_leaves_close(jax.jit(one_by_one)(x), expected)
+    assert_leaves_close(one_by_one(x), expected)
 
 
 def test_calls_inside_a_scan():
@@ -230,8 +215,8 @@ def test_calls_inside_a_scan():
     rules = composites.attn_lrp()
     expected = lrp.explain(stack(attention), rules)(x, target=0)
     explain = lrp.explain(stack(jax.jit(attention)), rules)
-    close(explain(x, target=0), expected)
-    close(jax.jit(lambda x: explain(x, target=0))(x), expected)
+    assert_leaves_close(explain(x, target=0), expected)
+    assert_leaves_close(jax.jit(lambda x: explain(x, target=0))(x), expected)
 
 
 def test_derivatives_of_relevance_through_calls():
@@ -242,7 +227,7 @@ def test_derivatives_of_relevance_through_calls():
     def energy(fn):
         return lambda x: jnp.sum(lrp.explain(fn, rules)(x, target=1) ** 2)
 
-    close(jax.jit(jax.grad(energy(called)))(x), jax.grad(energy(plain))(x))
+    assert_leaves_close(jax.jit(jax.grad(energy(called)))(x), jax.grad(energy(plain))(x))
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -304,9 +289,11 @@ def test_a_rule_with_a_traced_parameter():
 
     expected = jax.grad(total(plain))(0.1)
     assert abs(expected) > 1e-6
-    close(jax.jit(jax.grad(total(called)))(0.1), expected)
+    assert_leaves_close(jax.jit(jax.grad(total(called)))(0.1), expected)
     epsilons = jnp.array([0.1, 0.2])
-    close(jax.jit(jax.vmap(total(called)))(epsilons), jax.vmap(total(plain))(epsilons))
+    assert_leaves_close(
+        jax.jit(jax.vmap(total(called)))(epsilons), jax.vmap(total(plain))(epsilons)
+    )
 
 
 @pytest.mark.parametrize("masked", [(False, True), (True, False)])
@@ -333,7 +320,7 @@ def test_masks_outside_of_calls(masked):
     one, other = (lrp.explain(network(f), composites.attn_lrp()) for f in (jax.jit(attend), attend))
     x = inputs()[0]
     assert bool(jnp.all(jnp.isfinite(other(x, target=0))))
-    close(jax.jit(lambda x: one(x, target=0))(x), other(x, target=0))
+    assert_leaves_close(jax.jit(lambda x: one(x, target=0))(x), other(x, target=0))
 
 
 def test_a_stopped_factor_outside_of_calls():
@@ -357,7 +344,9 @@ def test_a_stopped_factor_outside_of_calls():
     called, plain = network(jax.jit(block)), network(block)
     rules, x = composites.lrp_zero(), inputs()[0]
     assert rows(lrp.plan(called, rules)(x)) == rows(lrp.plan(plain, rules)(x))
-    close(lrp.explain(called, rules)(x, target=1), lrp.explain(plain, rules)(x, target=1))
+    assert_leaves_close(
+        lrp.explain(called, rules)(x, target=1), lrp.explain(plain, rules)(x, target=1)
+    )
 
 
 @pytest.mark.parametrize("rule", [lrp.Flat(), lrp.Epsilon(0.5)], ids=str)
@@ -370,4 +359,4 @@ def test_a_call_with_a_rule_of_its_own_is_traced_by_itself(rule):
     chosen = {lambda layer: layer.name == "dense_7": rule}
     expected = jax.jit(lrp.explain(plain, rules | chosen))(x, target=0)
     assert jnp.max(jnp.abs(expected - without)) > 1e-3 * jnp.max(jnp.abs(without))
-    close(jax.jit(lrp.explain(called, rules | chosen))(x, target=0), expected)
+    assert_leaves_close(jax.jit(lrp.explain(called, rules | chosen))(x, target=0), expected)

@@ -13,9 +13,15 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.graph import build
-from tests.graph.test_repeated_calls import close, normal, rows
+from tests.common import layer_norm, weights_for
+from tests.compare import assert_leaves_close, rows
 
-W, V, G, B = normal(1, 4, 4), normal(2, 4, 4), jnp.abs(normal(3, 4)) + 0.5, normal(4, 4)
+W, V, G, B = (
+    weights_for(1, 4, 4),
+    weights_for(2, 4, 4),
+    jnp.abs(weights_for(3, 4)) + 0.5,
+    weights_for(4, 4),
+)
 MASK = jnp.array([True, True, True, False])
 RULES = [
     composites.lrp_zero(),
@@ -30,11 +36,6 @@ RULES = [
 def softmax(x):
     e = jnp.exp(x - jax.lax.stop_gradient(x.max(-1, keepdims=True)))
     return e / e.sum(-1, keepdims=True)
-
-
-def layer_norm(x):
-    d = x - x.mean(-1, keepdims=True)
-    return d * jax.lax.rsqrt((d * d).mean(-1, keepdims=True) + 1e-3)
 
 
 # Whole layers and parts of layers: a cut between two parts is a border that a layer crosses.
@@ -106,7 +107,7 @@ def program(seed: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 @pytest.mark.parametrize("start", range(0, 240, 60))
 def test_random_calls_are_planned_as_if_written_out(start, monkeypatch):
     monkeypatch.setattr(build, "_SHORT", 1)
-    x = normal(9, 3, 4)
+    x = weights_for(9, 3, 4)
     shared = 0
     for seed in range(start, start + 60):
         called, plain, apart = program(seed)
@@ -122,9 +123,9 @@ def test_random_calls_are_planned_as_if_written_out(start, monkeypatch):
 @pytest.mark.parametrize("seed", range(0, 240, 40))
 def test_random_calls_are_explained_as_if_written_out(seed, monkeypatch):
     monkeypatch.setattr(build, "_SHORT", 1)
-    x = normal(9, 3, 4)
+    x = weights_for(9, 3, 4)
     one, other = (lrp.explain(fn, RULES[seed % len(RULES)]) for fn in program(seed)[:2])
     found, expected = (jax.jit(lambda x, f=f: f(x, target=1))(x) for f in (one, other))
     finite = jnp.isfinite(expected)
     assert bool(jnp.all(finite == jnp.isfinite(found)))
-    close(jnp.where(finite, found, 0.0), jnp.where(finite, expected, 0.0))
+    assert_leaves_close(jnp.where(finite, found, 0.0), jnp.where(finite, expected, 0.0))

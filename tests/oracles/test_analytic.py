@@ -10,6 +10,7 @@ import pytest
 
 import jaxlrp as lrp
 from tests import networks
+from tests.common import pull_back
 
 CASES = {
     case["rule"]: case
@@ -28,11 +29,6 @@ def numbers(values):
 def dense(case):
     matrix, bias = np.array(case["W"], float).T, np.array(case["b"], float)
     return lambda x: x @ matrix + bias
-
-
-def pull_back(fn, rules, x, relevance):
-    (received,) = lrp.relevance_vjp(fn, rules, np.array(x, float))[1](np.array(relevance, float))
-    return np.asarray(received)
 
 
 def test_lrp_zero_on_a_dense_layer():

@@ -18,14 +18,10 @@ from jax.interpreters import mlir
 
 import jaxlrp as lrp
 from tests import networks, reference
+from tests.common import pull_back
 from tests.compare import assert_close, layer_relevance
 
 EPSILON = lrp.Epsilon(1e-6)
-
-
-def pull_back(fn, rules, x, relevance, **options):
-    (received,) = lrp.relevance_vjp(fn, rules, x, **options)[1](relevance)
-    return np.asarray(received)
 
 
 def layer_of(weights):

@@ -11,6 +11,7 @@ import pytest
 
 import jaxlrp as lrp
 from tests import networks
+from tests.common import layer_norm
 from tests.compare import assert_close
 
 MODELS = ["ln_bias", "ln_nobias", "rms_bias", "rms_nobias"]
@@ -22,10 +23,8 @@ def dense(p, x):
     return y + p["bias"] if "bias" in p else y
 
 
-def layer_norm(p, x):
-    mean = x.mean(-1, keepdims=True)
-    var = ((x - mean) ** 2).mean(-1, keepdims=True)
-    return (x - mean) / jnp.sqrt(var + 1e-5) * p["scale"] + p["bias"]
+def scaled_layer_norm(p, x):
+    return layer_norm(x) * p["scale"] + p["bias"]
 
 
 def rms_norm(p, x):
@@ -42,7 +41,7 @@ def attention(p, x):
 
 
 def transformer(kind, params, x):
-    norm = layer_norm if kind == "ln" else rms_norm
+    norm = scaled_layer_norm if kind == "ln" else rms_norm
     for name in ("block0", "block1"):
         p = params[name]
         x = x + attention(p["attn"], norm(p["norm1"], x))

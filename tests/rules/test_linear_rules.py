@@ -10,6 +10,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests import reference
+from tests.common import pull_back
 from tests.compare import assert_close
 
 RNG = np.random.default_rng(7)
@@ -110,14 +111,6 @@ def make(name):
         return jax.vmap(lambda row: apply(row, kernel))(x) + bias
 
     return fn, layer, x, rng.normal(size=(2, *out.shape))
-
-
-def pull_back(fn, rules, x, relevance):
-    @jax.jit
-    def run(x, relevance):
-        return lrp.relevance_vjp(fn, rules, x)[1](relevance)[0]
-
-    return run(x, relevance)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -11,12 +11,8 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests import numpy_jaxpr
+from tests.common import draw
 from tests.compare import assert_close
-
-
-def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape))
-
 
 W, U, V = draw(4, 6), 0.4 * draw(6, 6), draw(6, 3)
 X = draw(2, 5, 4, seed=1)

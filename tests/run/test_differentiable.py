@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
+from tests.common import draw, layer_norm
 
 # Compilation is most of the time that these tests take.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -16,10 +17,6 @@ STEP, TOLERANCE = 2e-5, 1e-7
 POINTS = {2: -1 / 12, 1: 2 / 3, -1: -2 / 3, -2: 1 / 12}
 
 
-def draw(*shape, seed=0, scale=1.0):
-    return jnp.asarray(scale * np.random.default_rng([seed, *shape]).normal(size=shape))
-
-
 def convolve(x, kernel):
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
@@ -27,11 +24,6 @@ def convolve(x, kernel):
 
 def pool(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-
-
-def layer_norm(x, scale, shift):
-    x = x - x.mean(-1, keepdims=True)
-    return x * lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5) * scale + shift
 
 
 def dense(p, x):
@@ -45,11 +37,11 @@ def conv(p, x):
 
 
 def attention(p, x):
-    y = layer_norm(x, p["scale"], p["shift"])
+    y = layer_norm(x) * p["scale"] + p["shift"]
     q, k, v = (y @ p[name] for name in "qkv")
     x = x + jax.nn.softmax(q @ k.swapaxes(-1, -2) / 2.0) @ v @ p["o"]
     x = x + jax.nn.gelu(x @ p["up"] + p["b"]) @ p["down"]
-    return layer_norm(x, p["scale"], p["shift"]).mean(1) @ p["v_out"]
+    return (layer_norm(x) * p["scale"] + p["shift"]).mean(1) @ p["v_out"]
 
 
 def lstm(p, x):

@@ -3,21 +3,17 @@
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
 
 import jaxlrp as lrp
+from tests.common import draw
 from tests.compare import assert_close
 
 IDS = jnp.array([[3, 1, 4, 1], [5, 9, 2, 0]])
 TYPES = jnp.array([[0, 0, 1, 1], [0, 1, 1, 1]])
 ATTN = lrp.composites.attn_lrp()
-
-
-def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape))
 
 
 PARAMS = {
