@@ -440,9 +440,9 @@ MUTANTS: tuple[Mutant, ...] = (
     # Activations and gates.
     Mutant(
         "graph/activation.py",
-        "if _is_sum_of_branches(bench, eqns, source, last):",
-        "if False:",
-        "graph/test_recognition.py::test_a_branch_beside_its_source_is_a_sum",
+        "if joined := branches.joined_at(bench, last):",
+        "if joined := []:",
+        "graph/test_branches.py::test_the_plan_has_a_row_for_the_sum",
     ),
     Mutant(
         "graph/activation.py",
@@ -488,8 +488,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        "sources == {value} and _is_learned_affine(bench, eqn)",
-        "False",
+        "_is_learned_affine(bench, eqn) or bool(branches.joined_before(bench, eqn, group))",
+        "bool(branches.joined_before(bench, eqn, group))",
         "graph/test_recognition.py::test_a_learned_scale_before_an_activation_is_a_layer",
     ),
     Mutant(

@@ -194,14 +194,17 @@ def test_a_solver_with_static_coefficients_is_linear():
 
 
 @pytest.mark.parametrize(
-    "fn",
+    ("fn", "primitive"),
     [
-        lambda x: jnp.linalg.solve(jnp.diag(x) + 3 * jnp.eye(4), jnp.ones(4)),
-        lambda x: jnp.linalg.inv(jnp.diag(x) + 3 * jnp.eye(4)),
-        lambda x: jnp.linalg.cholesky(jnp.diag(x * x) + 3 * jnp.eye(4)),
-        lambda x: jnp.linalg.eigh(jnp.diag(x))[0],
+        (
+            lambda x: jnp.linalg.solve(jnp.diag(x) + 3 * jnp.eye(4), jnp.ones(4)),
+            "custom_linear_solve",
+        ),
+        (lambda x: jnp.linalg.inv(jnp.diag(x) + 3 * jnp.eye(4)), "custom_linear_solve"),
+        (lambda x: jnp.linalg.cholesky(jnp.diag(x * x) + 3 * jnp.eye(4)), "cholesky"),
+        (lambda x: jnp.linalg.eigh(jnp.diag(x))[0], "eigh"),
     ],
 )
-def test_a_solver_whose_coefficients_depend_on_the_input_is_an_error(fn):
-    with pytest.raises(lrp.UnsupportedPrimitiveError):
+def test_a_solver_whose_coefficients_depend_on_the_input_is_an_error(fn, primitive):
+    with pytest.raises(lrp.UnsupportedPrimitiveError, match=primitive):
         lrp.explain(fn, E0)(X)

@@ -55,7 +55,7 @@ def test_a_plan_made_before_is_made_anew():
         return p.bind(x) @ W
 
     explained = lrp.explain(fn, E0)
-    with pytest.raises(lrp.UnsupportedPrimitiveError):
+    with pytest.raises(lrp.UnsupportedPrimitiveError, match="own_late"):
         explained(X)
     lrp.register_primitive(p, elementwise=True)
     explained(X)
@@ -130,16 +130,16 @@ def test_bounds_may_be_a_function():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("primitive", "said", "error"),
     [
-        (("own_nothing",), {}),
-        (("own_both",), {"moves": True, "linear": True}),
-        (("own_like",), {"like": "no_such_primitive"}),
-        (("own_bounds",), {"bounds": (1, 0)}),
-        ((3,), {"moves": True}),
-        ((jnp.tanh,), {"moves": True}),
+        ("own_nothing", {}, "'own_nothing'.* says nothing"),
+        ("own_both", {"moves": True, "linear": True}, "moves and linear exclude each other"),
+        ("own_like", {"like": "no_such_primitive"}, "like='no_such_primitive' is not known"),
+        ("own_bounds", {"bounds": (1, 0)}, r"bounds=\(1, 0\); expected a pair"),
+        (3, {"moves": True}, "3 is no primitive"),
+        (jnp.tanh, {"moves": True}, "tanh.* is no primitive"),
     ],
 )
-def test_what_says_nothing_is_an_error(args, said):
-    with pytest.raises(lrp.InputError):
-        lrp.register_primitive(*args, **said)
+def test_what_says_nothing_is_an_error(primitive, said, error):
+    with pytest.raises(lrp.InputError, match=error):
+        lrp.register_primitive(primitive, **said)

@@ -249,7 +249,7 @@ class TestFigure:
         figure = heatmap.text_figure(WORDS, R)
         figure.draw_without_rendering()
         to_inches = figure.axes[0].transData.inverted()
-        for text, box in zip(figure.axes[0].texts, self.boxes(figure)):
+        for text, box in zip(figure.axes[0].texts, self.boxes(figure), strict=True):
             ink = text.get_window_extent().transformed(to_inches)
             assert box.x0 <= ink.x0
             assert ink.x1 <= box.x1

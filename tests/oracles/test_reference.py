@@ -242,7 +242,7 @@ def test_the_comparison_sees_one_per_cent():
     assert relative_l2(moved, truth) > 1e-5
     with pytest.raises(AssertionError, match="relative L2"):
         assert_close(moved, truth, 1e-5)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="relative L2 distance nan"):
         assert_close(np.full(50, np.nan), truth)
 
 

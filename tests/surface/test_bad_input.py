@@ -242,7 +242,8 @@ def test_a_mask_that_does_not_fit():
 def test_errors_come_while_planning_and_leave_nothing_behind():
     """A failed call changes nothing: there is no global state."""
     before = lrp.explain(net, lrp.Epsilon())(X)
-    for rules in ({"haed": lrp.Epsilon()}, {"activation": lrp.ZPlus()}):
-        with pytest.raises(lrp.LRPError):
+    wrong = {"haed": lrp.Epsilon()}, {"activation": lrp.ZPlus()}
+    for rules, said in zip(wrong, ("haed.*matches no layer", "ZPlus.*activation"), strict=True):
+        with pytest.raises(lrp.LRPError, match=said):
             jax.eval_shape(lrp.explain(net, rules), X)  # nothing runs under eval_shape
     np.testing.assert_array_equal(lrp.explain(net, lrp.Epsilon())(X), before)

@@ -42,6 +42,7 @@ def test_one_word_returns_arrays_and_relevance_is_the_default():
     rules = lrp.composites.epsilon_plus_flat()
     _, by_default = lrp.explain(network, rules, layers=["dense"])(x, target=1)
     _, by_word = lrp.explain(network, rules, layers=["dense"], what="relevance")(x, target=1)
+    assert sorted(by_default) == ["dense_0", "dense_1"]
     for name, R in by_default.items():
         np.testing.assert_array_equal(R, by_word[name])
     _, (_, values) = lrp.value_and_relevance(network, rules, layers=["dense_1"], what="value")(x)

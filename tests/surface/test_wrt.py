@@ -308,7 +308,7 @@ def test_relevance_stops_where_it_is_explained():
 
     found = lrp.explain(fn, lrp.Epsilon(0.0), wrt=lambda y: y.name in "ab")(draw(2, 3))
     assert_close(found["b"], fn(draw(2, 3)), 1e-12)
-    assert not found.get("a", jnp.zeros(())).any()
+    assert not found["a"].any()
 
 
 def test_one_embedding_by_its_name():
