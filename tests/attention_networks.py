@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 import jaxlrp as lrp
+from tests.common import kinds
 from tests.compare import assert_close
 
 RULES = {"attn": lrp.composites.attn_lrp(), "cp": lrp.composites.cp_lrp()}
@@ -67,9 +68,8 @@ def assert_same(found, tolerance=1e-9):
         assert_close(relevance, first[0], tolerance, name)
 
 
-def kinds(fn, rules=RULES["attn"]):
-    plan = lrp.plan(fn, rules)(sample())
-    return [layer.kind for layer in plan.layers if layer.kind != "structural"]
+def kinds_of(fn):
+    return kinds(fn, sample(), rules=RULES["attn"])
 
 
 def split(x, size=SIZE):

@@ -1,5 +1,7 @@
-"""How two relevance maps are compared."""
+"""How two relevance maps are compared, and two plans."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -17,6 +19,21 @@ def assert_close(actual, expected, tolerance=1e-9, what="relevance"):
     """Fail unless the relative L2 distance is within `tolerance`; a NaN fails too."""
     distance = relative_l2(actual, expected)
     assert distance <= tolerance, f"{what}: relative L2 distance {distance:.3e} > {tolerance:.0e}"
+
+
+def assert_leaves_close(actual, expected, tolerance=1e-12):
+    """Fail unless each leaf is within `tolerance` of the expected leaf's largest number."""
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        gap, largest = jnp.max(jnp.abs(a - b)), jnp.max(jnp.abs(b))
+        assert gap <= tolerance * largest, f"{gap:.3e} of {largest:.3e}"
+
+
+def rows(plan):
+    """What a plan says about its layers, without the places in the source."""
+    return [
+        (y.kind, y.name, y.rule, y.why, y.shape, y.folded, y.gate, y.carries, y.nonnegative)
+        for y in plan.layers
+    ]
 
 
 def layer_relevance(layers, *names):

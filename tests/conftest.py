@@ -10,6 +10,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+# Programs for processes of their own: they ask for eight devices when they are imported, which a
+# search for doctests would do.
+collect_ignore = ["devices"]
+
 # Compilation is most of the time that the tests take, and few programs run more than twice. What
 # XLA makes of a program stays as it is; only the code for it is made in a quicker way.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"

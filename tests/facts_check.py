@@ -119,10 +119,7 @@ def _compare(value, array, bounds, statics):
     assert numbers.max() <= high, f"{what}: {numbers.max()!r} above {high!r}"
     constant = bounds.constant(value)
     if constant is not None:
-        eps = (
-            0
-            if np.issubdtype(array.dtype, np.integer) or array.dtype == bool
-            else (float(jnp.finfo(array.dtype).eps))
-        )
-        close = np.abs(numbers - constant) <= 64 * eps * max(1.0, abs(constant))
-        assert close.all() or np.isinf(constant), f"{what}: {numbers} is not {constant!r}"
+        exact = np.issubdtype(array.dtype, np.integer) or array.dtype == bool
+        eps = 0.0 if exact or np.isinf(constant) else float(jnp.finfo(array.dtype).eps)
+        close = np.isclose(numbers, constant, rtol=64 * eps, atol=64 * eps)
+        assert close.all(), f"{what}: {numbers} is not {constant!r}"

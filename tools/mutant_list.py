@@ -10,7 +10,7 @@ class Mutant:
     file: str  # under jaxlrp/
     old: str
     new: str
-    tests: str  # a file or a test: what comes after tests/test_
+    tests: str  # a file or a test: what comes after tests/
     harmless: str = ""  # why no number changes
 
     @property
@@ -18,16 +18,19 @@ class Mutant:
         return f"{self.file}: {' '.join(self.old.split())[:60]}"
 
 
-BOUNDS = "facts.py::test_bounds_of_one_equation"
-AXES = "facts.py::test_axes_along_which_a_value_varies"
-LOOPS = "facts.py::test_facts_hold_in_every_iteration"
-CLAIMS = "facts_are_sound.py::test_claims_about_functions"
-LAYERS = "layer_reference.py"
-SPELLINGS = "recognition.py::test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes"
-KERNEL = "linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks"
-NO_NORM = "attention_parts.py::test_what_is_no_norm"
-NO_SOFTMAX = "attention_parts.py::test_what_is_no_softmax"
-MAPS = "linear_regions.py::test_the_maps_of_a_region"
+BOUNDS = "graph/test_facts.py::test_bounds_of_one_equation"
+AXES = "graph/test_facts.py::test_axes_along_which_a_value_varies"
+LOOPS = "graph/test_facts.py::test_facts_hold_in_every_iteration"
+CLAIMS = "graph/test_facts_are_sound.py::test_claims_about_functions"
+LAYERS = "rules/test_layer_reference.py"
+SPELLINGS = (
+    "graph/test_recognition.py::"
+    "test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes"
+)
+KERNEL = "rules/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks"
+NO_NORM = "graph/test_look_alikes.py::test_what_is_no_norm"
+NO_SOFTMAX = "graph/test_look_alikes.py::test_what_is_no_softmax"
+MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Bounds.
@@ -53,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/ranges.py",
         "    if ulps:\n",
         "    if False:\n",
-        "facts.py::test_a_sum_of_float32_numbers_is_not_bounded_as_in_float64",
+        "graph/test_facts.py::test_a_sum_of_float32_numbers_is_not_bounded_as_in_float64",
     ),
     Mutant(
         "graph/spreads.py", "return (0.0 if term[0] >= 0", "return (0.0 if term[1] >= 0", CLAIMS
@@ -104,7 +107,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/axes.py", "frozenset(i - inside.sliced for i in fact)", "fact", LOOPS),
     Mutant("graph/axes.py", "found = set(layout.own)", "found = set()", AXES),
     Mutant(
-        "graph/axes.py", "v.producer.name in RANDOM", "False", "recognition.py::test_linear_layers"
+        "graph/axes.py",
+        "v.producer.name in RANDOM",
+        "False",
+        "graph/test_recognition.py::test_linear_layers",
     ),
     Mutant(
         "graph/layout.py",
@@ -131,7 +137,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/dataflow.py",
         "yield self._carried[value]",
         "yield from ()",
-        "facts.py::test_carried_weights_have_the_rule_of_the_unrolled_network",
+        "graph/test_facts.py::test_carried_weights_have_the_rule_of_the_unrolled_network",
     ),
     Mutant(
         "graph/dataflow.py",
@@ -143,26 +149,26 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/dataflow.py",
         "if not found & allowed:",
         "if True:",
-        "control_flow.py::test_a_carry_that_reaches_the_output_through_another",
+        "run/test_control_flow.py::test_a_carry_that_reaches_the_output_through_another",
     ),
     Mutant("graph/dataflow.py", "fact = flow.chosen(fact, look(eqn.inputs[0]))", "pass", CLAIMS),
     Mutant(
         "graph/activity.py",
         "comes = place in carries if meaning.pairs else bool(carries)",
         "comes = bool(carries)",
-        "structural.py::test_what_is_sorted_along_is_static",
+        "graph/test_structural.py::test_what_is_sorted_along_is_static",
     ),
     Mutant(
         "graph/activity.py",
         "and place not in meaning.choices",
         "",
-        "integers.py::test_a_place_is_no_value",
+        "graph/test_integers.py::test_a_place_is_no_value",
     ),
     Mutant(
         "graph/activity.py",
         'eqn.name == "stop_gradient" or _is_times_zero(eqn)',
         "_is_times_zero(eqn)",
-        "attacked.py::test_a_stopped_case_stays_stopped",
+        "graph/test_attacked.py::test_a_stopped_case_stays_stopped",
     ),
     # The plainer graph.
     Mutant(
@@ -172,20 +178,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/canonical.py",
         "if eqn.name == commutes else (eqn.inputs,)",
         "",
-        "attacked.py::test_signs_that_cancel",
+        "graph/test_attacked.py::test_signs_that_cancel",
     ),
     Mutant("graph/canonical.py", "alike = all(_uncopied(c)", "alike = any(_uncopied(c)", SPELLINGS),
     Mutant(
         "graph/canonical.py",
         'eqn.name == "stop_gradient" and not varies',
         'eqn.name == "stop_gradient"',
-        "attacked.py::test_a_stopped_case_stays_stopped",
+        "graph/test_attacked.py::test_a_stopped_case_stays_stopped",
     ),
     Mutant(
         "graph/canonical.py",
         "return long[: len(short)] == short and",
         "return",
-        "selectors.py::test_what_two_modules_compute_alike_stays_apart",
+        "planning/test_selectors.py::test_what_two_modules_compute_alike_stays_apart",
     ),
     # Linear layers: scales, shifts and moves around a core.
     Mutant(
@@ -198,13 +204,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/affine.py",
         '(eqn.name == "div" and active[0] == 1)',
         "False",
-        "recognition.py::test_a_learned_numerator_is_part_of_its_activation",
+        "graph/test_recognition.py::test_a_learned_numerator_is_part_of_its_activation",
     ),
     Mutant(
         "graph/affine.py",
         "== {0.0, -math.inf}",
         "== {1.0, -math.inf}",
-        "attention_parts.py::test_a_mask_that_is_added_is_no_bias_of_the_layer_before",
+        "graph/test_look_alikes.py::test_a_mask_that_is_added_is_no_bias_of_the_layer_before",
     ),
     Mutant(
         "graph/affine.py",
@@ -216,55 +222,55 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/affine.py",
         "    if makes_integers(eqn):\n        return False\n    depends",
         "    depends",
-        "integers.py::test_a_cast_between_scales_ends_a_layer",
+        "graph/test_integers.py::test_a_cast_between_scales_ends_a_layer",
     ),
     Mutant(
         "graph/affine.py",
         'eqn.name in ("pad", "scatter", "dynamic_update_slice")',
         'eqn.name in ("scatter", "dynamic_update_slice")',
-        "linear_rules.py::test_padding_before_a_convolution[flat]",
+        "rules/test_linear_rules.py::test_padding_before_a_convolution[flat]",
     ),
     Mutant(
         "graph/affine.py",
         "return all(v not in depends or v in bench.activity.active",
         "return all(True or v in bench.activity.active",
-        "recognition.py::test_elements_in_an_order_of_their_own_end_a_layer",
+        "graph/test_recognition.py::test_elements_in_an_order_of_their_own_end_a_layer",
     ),
     Mutant(
         "graph/linear.py",
         "if len(active) == 1 and not is_stack_sum",
         "if active and not is_stack_sum",
-        "recognition.py::test_linear_layers",
+        "graph/test_recognition.py::test_linear_layers",
     ),
     Mutant(
         "graph/linear.py",
         "elif not any(bench.statics.parameters(v)",
         "elif not any(True",
-        "recognition.py::test_a_resize_has_no_weights_of_its_own",
+        "graph/test_recognition.py::test_a_resize_has_no_weights_of_its_own",
     ),
     Mutant(
         "graph/linear.py",
         "return not shift or (",
         "return True or (",
-        "recognition.py::test_a_hard_sigmoids_shift_is_no_bias",
+        "graph/test_recognition.py::test_a_hard_sigmoids_shift_is_no_bias",
     ),
     Mutant(
         "graph/linear.py",
         "if inside and bench.outputs.isdisjoint(eqn.outputs):",
         "if bench.outputs.isdisjoint(eqn.outputs):",
-        "parts.py::test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that",
+        "graph/test_parts.py::test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that",
     ),
     Mutant(
         "graph/region.py",
         "if any(v not in frontier for v in bench",
         "if any(False for v in bench",
-        "recognition.py::test_a_linear_layer_has_one_input_and_one_output",
+        "graph/test_recognition.py::test_a_linear_layer_has_one_input_and_one_output",
     ),
     Mutant(
         "graph/region.py",
         "if pending and len(frontier) == 1 and",
         "if pending and",
-        "recognition.py::test_a_linear_layer_has_one_input_and_one_output",
+        "graph/test_recognition.py::test_a_linear_layer_has_one_input_and_one_output",
     ),
     Mutant("graph/linear.py", "if operand == 1:", "if False:", KERNEL),
     Mutant(
@@ -273,69 +279,100 @@ MUTANTS: tuple[Mutant, ...] = (
         "return bool(chain)",
         SPELLINGS,
     ),
-    Mutant("graph/region.py", "if factor < 0.0 and by < 0.0:", "if False:", "written.py"),
-    Mutant("graph/region.py", "if factor < 0.0 and by < 0.0:", "if by < 0.0:", "written.py"),
-    Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "written.py"),
-    Mutant("graph/written.py", "if eqn.name in _FALLING or under or", "if under or", "written.py"),
-    Mutant("graph/written.py", "return turned and crossed", "return False", "written.py"),
-    Mutant("graph/pools.py", "before, after = [], part", "before, after = [], after", "written.py"),
+    Mutant(
+        "graph/region.py", "if factor < 0.0 and by < 0.0:", "if False:", "graph/test_written.py"
+    ),
+    Mutant(
+        "graph/region.py", "if factor < 0.0 and by < 0.0:", "if by < 0.0:", "graph/test_written.py"
+    ),
+    Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),
+    Mutant(
+        "graph/written.py",
+        "if eqn.name in _FALLING or under or",
+        "if under or",
+        "graph/test_written.py",
+    ),
+    Mutant(
+        "graph/written.py", "return turned and crossed", "return False", "graph/test_written.py"
+    ),
+    Mutant(
+        "graph/pools.py",
+        "before, after = [], part",
+        "before, after = [], after",
+        "graph/test_written.py",
+    ),
     Mutant(
         "graph/uniform.py",
         "if number is None or bench.statics.parameters(kernel):",
         "if number is None:",
-        "written.py",
+        "graph/test_written.py",
         harmless="a learned array is no number",
     ),
     Mutant(
-        "graph/uniform.py", "if core.out.shape[out[1]] != groups or", "if False or", "written.py"
+        "graph/uniform.py",
+        "if core.out.shape[out[1]] != groups or",
+        "if False or",
+        "graph/test_written.py",
     ),
-    Mutant("graph/places.py", "if own.size and own.min() <= 0:", "if False:", "places.py"),
-    Mutant("graph/places.py", "_ZERO if is_written_zero(value) else _STATIC", "_ZERO", "places.py"),
-    Mutant("graph/moving.py", "and not np.any((a != 0) & (b != 0))", "", "places.py"),
-    Mutant("graph/moving.py", "np.where(x == 0, cases[0], cases[-1])", "cases[-1]", "places.py"),
+    Mutant(
+        "graph/places.py", "if own.size and own.min() <= 0:", "if False:", "graph/test_places.py"
+    ),
+    Mutant(
+        "graph/places.py",
+        "_ZERO if is_written_zero(value) else _STATIC",
+        "_ZERO",
+        "graph/test_places.py",
+    ),
+    Mutant("graph/moving.py", "and not np.any((a != 0) & (b != 0))", "", "graph/test_places.py"),
+    Mutant(
+        "graph/moving.py",
+        "np.where(x == 0, cases[0], cases[-1])",
+        "cases[-1]",
+        "graph/test_places.py",
+    ),
     Mutant(
         "graph/homogeneous.py",
         "if len(set(found) - {None}) > 1:",
         "if False:",
-        "recognition.py::test_hard_relus_are_proven",
+        "graph/test_recognition.py::test_hard_relus_are_proven",
     ),
     Mutant(
         "graph/linear.py",
         "not summed.isdisjoint(total",
         "bool(total",
-        "recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
+        "graph/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
     ),
     Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", KERNEL),
     Mutant(
         "graph/region.py",
         "if ways.single(eqns, source, core, operand) else",
         "if True else",
-        "attacked.py::test_moves_that_cannot_be_numbered",
+        "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
     ),
     Mutant(
         "graph/ways.py",
         "& (rows[:, 1:] != 0)",
         "",
-        "linear_rules.py::test_padding_before_a_convolution[flat]",
+        "rules/test_linear_rules.py::test_padding_before_a_convolution[flat]",
     ),
     Mutant(
         "graph/ways.py",
         'if eqn.name in ("gather", "tile"',
         'if eqn.name in ("tile"',
-        "attacked.py::test_moves_that_cannot_be_numbered",
+        "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
     ),
     Mutant(
         "graph/ways.py",
         'contracted = tuple(core.params["axes"])',
         "contracted = (0,)",
-        "recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
+        "graph/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
     ),
     # Norms.
     Mutant(
         "graph/norm.py",
         "if not all(_is_reduction(bench, e) for e in products):",
         "if False:",
-        "recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",
+        "graph/test_recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",
     ),
     Mutant(
         "graph/norm.py", "return eqns if thin.size < scaled.size else None", "return eqns", NO_NORM
@@ -347,14 +384,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/norm.py",
         "if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:",
         "if False:",
-        "attacked.py::test_a_gate_of_a_statistic_is_no_norm",
+        "graph/test_attacked.py::test_a_gate_of_a_statistic_is_no_norm",
     ),
     Mutant("graph/norm.py", "aligned(scaled, source, factor, source) is False", "False", NO_NORM),
     Mutant(
         "graph/norm.py",
         "if scaled in made[group] and factor not in made[group]:",
         "if True:",
-        "attention_parts.py::test_the_size_of_a_norm_beside_it_is_a_factor",
+        "graph/test_look_alikes.py::test_the_size_of_a_norm_beside_it_is_a_factor",
     ),
     Mutant(
         "graph/norm.py",
@@ -373,13 +410,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/softmax.py",
         "return read == [_unwrapped(eqn.inputs[1])]",
         "return True",
-        "attention_parts.py::test_a_softmax_over_segments",
+        "graph/test_look_alikes.py::test_a_softmax_over_segments",
     ),
     Mutant(
         "graph/softmax.py",
         "if largest and _origin(bench, eqn.inputs[-1]) is origin:",
         "if largest:",
-        "attention_parts.py::test_a_shift_by_the_maximum_of_another_layer_is_a_sum",
+        "graph/test_look_alikes.py::test_a_shift_by_the_maximum_of_another_layer_is_a_sum",
     ),
     Mutant(
         "graph/softmax.py",
@@ -392,32 +429,32 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/softmax.py",
         'group.eqns[-1].name in ("log", "add", "sub")',
         "False",
-        "attention_parts.py::test_what_is_made_of_shares_may_be_negative",
+        "graph/test_look_alikes.py::test_what_is_made_of_shares_may_be_negative",
     ),
     Mutant(
         "graph/softmax.py",
         "<= 1.0 for v in weights)",
         "<= 9e9 for v in weights)",
-        "attention_parts.py::test_what_is_made_of_shares_may_be_negative",
+        "graph/test_look_alikes.py::test_what_is_made_of_shares_may_be_negative",
     ),
     # Activations and gates.
     Mutant(
         "graph/activation.py",
-        "if _is_sum_of_branches(bench, eqns, source, last):",
-        "if False:",
-        "recognition.py::test_a_branch_beside_its_source_is_a_sum",
+        "if joined := branches.joined_at(bench, last):",
+        "if joined := []:",
+        "graph/test_branches.py::test_the_plan_has_a_row_for_the_sum",
     ),
     Mutant(
         "graph/activation.py",
         "if affine_operand(bench, last) is not None and not is_literal(bench, last):",
         "if False:",
-        "recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
+        "graph/test_recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
     ),
     Mutant(
         "graph/activation.py",
         "and not _is_learned_shift(bench, eqn)",
         "",
-        "recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
+        "graph/test_recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
     ),
     Mutant(
         "graph/activation.py",
@@ -429,99 +466,99 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/activation.py",
         "group.hard_relu = left == (0.0, 0.0)",
         "group.hard_relu = left[0] == 0.0",
-        "recognition.py::test_hard_relus_are_proven",
+        "graph/test_recognition.py::test_hard_relus_are_proven",
     ),
     Mutant(
         "graph/activation.py",
         "group.is_relu = group.hard_relu and",
         "group.is_relu = group.hard_relu or",
-        "recognition.py::test_hard_relus_are_proven",
+        "graph/test_recognition.py::test_hard_relus_are_proven",
     ),
     Mutant(
         "graph/activation.py",
         "return len(inactive) == 1 and",
         "return False and",
-        "integers.py::test_a_rounded_number_passes_all_relevance",
+        "graph/test_integers.py::test_a_rounded_number_passes_all_relevance",
     ),
     Mutant(
         "graph/activation.py",
         "return predicate not in depends or (",
         "return (",
-        "structural.py::test_a_density_follows_the_derivative[select a number]",
+        "graph/test_structural.py::test_a_density_follows_the_derivative[select a number]",
     ),
     Mutant(
         "graph/activation.py",
-        "sources == {value} and _is_learned_affine(bench, eqn)",
-        "False",
-        "recognition.py::test_a_learned_scale_before_an_activation_is_a_layer",
+        "_is_learned_affine(bench, eqn) or bool(branches.joined_before(bench, eqn, group))",
+        "bool(branches.joined_before(bench, eqn, group))",
+        "graph/test_recognition.py::test_a_learned_scale_before_an_activation_is_a_layer",
     ),
     Mutant(
         "graph/gates.py",
         "return low >= UNIT[0] and high <= UNIT[1]",
         "return low >= UNIT[0]",
-        "recognition.py::test_a_factor_that_may_exceed_one_is_no_gate",
+        "graph/test_recognition.py::test_a_factor_that_may_exceed_one_is_no_gate",
     ),
     Mutant(
         "graph/gates.py",
         "if 0 < len(found) < len(signals):",
         "if found:",
-        "recognition.py::test_of_two_gates_neither_is_the_signal",
+        "graph/test_recognition.py::test_of_two_gates_neither_is_the_signal",
     ),
     Mutant(
         "graph/gates.py",
         "if power < 0}",
         "if power > 0}",
-        "recognition.py::test_a_divisor_is_the_gate",
+        "graph/test_recognition.py::test_a_divisor_is_the_gate",
     ),
     # The order of scales, shifts, terms and factors.
     Mutant(
         "graph/hoist.py",
         "np.any((own > 0) & (",
         "np.any((own > 1) & (",
-        "parts.py::test_elements_that_something_else_reads_too_keep_their_order",
+        "graph/test_parts.py::test_elements_that_something_else_reads_too_keep_their_order",
     ),
     Mutant(
         "graph/hoist.py",
         "array = array + (1 - here)",
         "array = array + here",
-        "parts.py::test_two_spellings[a scale and a bias for each part-ZPlus()]",
+        "graph/test_parts.py::test_two_spellings[a scale and a bias for each part-ZPlus()]",
     ),
     Mutant(
         "graph/canonical.py",
         '"scatter-mul": (lax.mul, 1)',
         '"scatter-mul": (lax.mul, 0)',
-        "parts.py::test_two_spellings[a scale scattered over some columns-ZPlus()]",
+        "graph/test_parts.py::test_two_spellings[a scale scattered over some columns-ZPlus()]",
     ),
     Mutant(
         "graph/trees.py",
         '1 if eqn.name == "mul" else -1',
         "1",
-        "flat_lists.py",
+        "graph/test_flat_lists.py",
     ),
     Mutant(
         "graph/trees.py",
         '-1 if eqn.name == "sub" else 1',
         "1",
-        "flat_lists.py",
+        "graph/test_flat_lists.py",
     ),
     # Repeated calls, embeddings.
     Mutant(
         "graph/repeats.py",
         "detached=tuple((eqn[e], i) for e, i in group.detached)",
         "detached=group.detached",
-        "repeated_calls.py::test_eager_calls[attention]",
+        "graph/test_repeated_calls.py::test_eager_calls[attention]",
     ),
     Mutant(
         "graph/embed.py",
         "kept = [e for e in looked_up if e not in factors]",
         "kept = looked_up",
-        "wrt.py::test_a_rotation_is_no_embedding",
+        "surface/test_wrt.py::test_a_rotation_is_no_embedding",
     ),
     Mutant(
         "graph/embed.py",
         "if any(axis != last for axis",
         "if any(True for axis",
-        "wrt.py::test_spellings[a shift is no position]",
+        "surface/test_wrt.py::test_spellings[a shift is no position]",
     ),
     # Running a layer; what edges carry.
     Mutant(
@@ -585,129 +622,129 @@ MUTANTS: tuple[Mutant, ...] = (
         "run/layer_facts.py",
         'return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)',
         "return axes",
-        "linear_regions.py::test_relative_epsilon_finds_the_features_behind_moves",
+        "graph/test_linear_regions.py::test_relative_epsilon_finds_the_features_behind_moves",
     ),
     Mutant(
         "planning/edges.py",
         "and layer.output not in self.plan.found.outputs\n",
         "",
-        "linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
+        "rules/test_linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
     ),
     Mutant(
         "planning/edges.py",
         "and all(_kills_negative(r) for r in readers)",
         "and any(_kills_negative(r) for r in readers)",
-        "linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
+        "rules/test_linear_rules.py::test_outputs_that_are_read_by_a_relu_and_beside_it",
     ),
     Mutant(
         "planning/edges.py",
         'if what == "relevance" or value not in self.edges:',
         "if value not in self.edges:",
-        "linear_rules.py::test_a_residual_branch",
+        "rules/test_linear_rules.py::test_a_residual_branch",
     ),
     # The mathematics.
     Mutant(
         "rules/arithmetic.py",
         "return z + choose(z >= 0, epsilon, -epsilon, z)",
         "return z + choose(z > 0, epsilon, -epsilon, z)",
-        "linear_rules.py::test_a_stabiliser_of_zero_is_positive",
+        "rules/test_linear_rules.py::test_a_stabiliser_of_zero_is_positive",
     ),
     Mutant(
         "rules/base.py",
         "rest = safe_divide(layer.relevance - kept, count)",
         "rest = safe_divide(layer.relevance, count)",
-        "linear_rules.py::test_one_layer",
+        "rules/test_linear_rules.py::test_one_layer",
     ),
     Mutant(
         "rules/epsilon.py",
         '(layer.linear, 0.0) if self.bias == "ignore"',
         '(layer.z, 0.0) if self.bias == "ignore"',
-        "linear_rules.py::test_one_layer",
+        "rules/test_linear_rules.py::test_one_layer",
     ),
     Mutant(
         "rules/positive.py",
         "layer.map(positive=1)(layer.x)",
         "layer.map(signed=1)(layer.x)",
-        "linear_rules.py::test_an_input_known_to_be_non_negative",
+        "rules/test_linear_rules.py::test_an_input_known_to_be_non_negative",
     ),
     Mutant(
         "rules/positive.py",
         "favoured = choose(upper, p, q, p)",
         "favoured = p",
-        "linear_rules.py::test_one_layer[dense-gamma]",
+        "rules/test_linear_rules.py::test_one_layer[dense-gamma]",
     ),
     Mutant(
         "rules/positive.py",
         "a + choose(v < 0, -b, b, b)",
         "a + b",
-        "linear_rules.py::test_one_layer[dense-gamma]",
+        "rules/test_linear_rules.py::test_one_layer[dense-gamma]",
     ),
     Mutant(
         "rules/first_layer.py",
         "z = split(above, below)",
         "z = split(above, above)",
-        "linear_rules.py::test_one_layer[dense-zbox]",
+        "rules/test_linear_rules.py::test_one_layer[dense-zbox]",
     ),
     Mutant(
         "rules/first_layer.py",
         "layer.bias**2",
         "layer.bias",
-        "linear_rules.py::test_one_layer[dense-wsquare]",
+        "rules/test_linear_rules.py::test_one_layer[dense-wsquare]",
     ),
     Mutant(
         "rules/first_layer.py",
         "s = layer.over(count, epsilon",
         "s = layer.over(count + layer.bias, epsilon",
-        "linear_rules.py::test_one_layer[dense-flat]",
+        "rules/test_linear_rules.py::test_one_layer[dense-flat]",
     ),
     Mutant(
         "rules/bilinear.py",
         "(c if n == 1 else c / n)",
         "c",
-        "attention_parts.py::test_linear_attention",
+        "graph/test_look_alikes.py::test_linear_attention",
     ),
     Mutant("rules/bilinear.py", "if i not in layer.gates]", "if i in layer.gates]", LAYERS),
     Mutant(
         "rules/bilinear.py",
         "_shared(layer, 1 / layer.factors)",
         "_shared(layer, 0.5)",
-        "linear_primitives.py::test_each_factor_of_a_running_product_gets_an_equal_part",
+        "graph/test_linear_primitives.py::test_each_factor_of_a_running_product_gets_an_equal_part",
     ),
     Mutant(
         "rules/elementary.py",
         "return layer.vjp(layer.over(layer.linear))",
         "return layer.vjp(layer.over(layer.z))",
-        "exact.py::test_a_norm_without_its_shift",
+        "rules/test_exact.py::test_a_norm_without_its_shift",
     ),
     Mutant(
         "rules/elementary.py",
         'layer.kind == "activation" and layer.zero_at_zero',
         'layer.kind == "activation"',
-        "recognition.py::test_an_activation_hands_on_what_comes_to_it_at_zero",
+        "graph/test_recognition.py::test_an_activation_hands_on_what_comes_to_it_at_zero",
     ),
     # Companion methods.
     Mutant(
         "methods/reference_rules.py",
         "near, back(layer.relevance)[0], slope",
         "near | True, back(layer.relevance)[0], slope",
-        "methods_deep_lift.py::test_it_conserves_the_difference",
+        "methods/test_deep_lift.py::test_it_conserves_the_difference",
     ),
     Mutant(
         "methods/batches.py",
         "jnp.where(kept, y, jnp.zeros_like(y))",
         "y",
-        "methods_paths.py::TestIntegratedGradients",
+        "methods/test_paths.py::TestIntegratedGradients",
     ),
     Mutant(
         "methods/surrogate.py",
         "kernel = [(count - 1) / (comb(count, s) * s * (count - s))",
         "kernel = [1.0 + 0 * comb(count, s)",
-        "methods_parts.py::TestKernelShap",
+        "methods/test_parts.py::TestKernelShap",
     ),
     Mutant(
         "run/identities.py",
         'found["density"] = arrived if by_density else safe_divide(arrived, y)',
         'found["density"] = arrived',
-        "layer_quantities.py",
+        "surface/test_layer_quantities.py",
     ),
 )

@@ -38,7 +38,7 @@ def run(mutant: Mutant, where: Path) -> tuple[str, float, str]:
     whole = path.read_text()
     path.write_text(whole.replace(mutant.old, mutant.new, 1))
     start = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", *BASE, f"tests/test_{mutant.tests}"]
+    command = [sys.executable, "-m", "pytest", *BASE, f"tests/{mutant.tests}"]
     environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 
 import jaxlrp as lrp
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import imagenet_networks  # noqa: E402

@@ -1,0 +1,167 @@
+"""examples/dataset.py: killed at any moment and started again, nothing lost and nothing doubled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DIGITS, BATCH = 158, 4  # the last batch is not full
+BATCHES = 40
+# LeNet's parameters, bias and kernel of each layer.
+SHAPES = [(6,), (5, 5, 1, 6), (16,), (5, 5, 6, 16)]
+SHAPES += [(120,), (400, 120), (84,), (120, 84), (10,), (84, 10)]
+PROGRAM = [sys.executable, str(ROOT / "examples" / "dataset.py")]
+SETTINGS = ["--digits", str(DIGITS), "--batch", str(BATCH)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    why = "examples/dataset.py wants the extra `dataset`"
+    return [pytest.importorskip(name, reason=why) for name in ("flax", "mlxtend", "tqdm", "zarr")]
+
+
+@pytest.fixture(scope="module")
+def start(libraries, tmp_path_factory):
+    """Starts the program in a folder that has its digits and its network already."""
+    rng = np.random.default_rng(0)
+    common = tmp_path_factory.mktemp("common")
+    for folder in ("network", "digits"):
+        (common / folder).mkdir()
+    for i, shape in enumerate(SHAPES):
+        values = rng.normal(size=shape, scale=0.1).astype(np.float32)
+        np.save(common / "network" / f"{i:03}.npy", values)
+    pixels = rng.integers(0, 256, size=(200, 784)).astype(np.uint8)
+    np.save(common / "digits" / "pixels.npy", pixels)
+    np.save(common / "digits" / "labels.npy", rng.integers(0, 10, size=200).astype(np.int32))
+
+    def started(out: Path, devices: int = 1) -> subprocess.Popen:
+        out.mkdir(exist_ok=True)
+        for folder in ("network", "digits"):
+            if not (out / folder).exists():
+                (out / folder).symlink_to(common / folder)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+        environment["JAX_PLATFORMS"] = "cpu"
+        flags = os.environ.get("XLA_FLAGS", "")  # tests/conftest.py
+        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
+        return subprocess.Popen(
+            [*PROGRAM, "--out", str(out), *SETTINGS],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return started
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return out
+
+
+def files(out: Path, array: str) -> dict[str, int]:
+    """The chunks of an array in the store, and when each was written."""
+    found = (out / "relevance.zarr" / array / "c").rglob("*")
+    return {
+        str(f.relative_to(out)): f.stat().st_mtime_ns
+        for f in found
+        if f.is_file() and all(part.isdecimal() for part in f.relative_to(out).parts[3:])
+    }
+
+
+def wait_for(process: subprocess.Popen, event) -> None:
+    limit = time.monotonic() + 300
+    while not event():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.001)
+
+
+def arrays(out: Path) -> dict[str, np.ndarray]:
+    import zarr
+
+    group = zarr.open_group(out / "relevance.zarr", mode="r")
+    return {name: array[:] for name, array in group.arrays()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    said = finish(start(out))
+    assert f"0 of {BATCHES} batches were done" in said
+    assert f"{DIGITS} digits in" in said
+    return arrays(out)
+
+
+def test_every_digit_is_explained_for_its_class(undisturbed):
+    assert undisturbed["done"].shape == (BATCHES,) and undisturbed["done"].all()
+    assert undisturbed["relevance"].shape == (DIGITS, 28, 28, 1)
+    assert undisturbed["relevance"].any(axis=(1, 2, 3)).all()
+    assert len(np.unique(undisturbed["target"])) == 10
+
+
+def test_killed_and_started_again(start, undisturbed, tmp_path):
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))  # truly any moment
+    process = start(tmp_path)
+    wait_for(process, lambda: any(tmp_path.glob("relevance.zarr*")))  # the store is being made
+    time.sleep(rng.uniform(0, 0.02))
+    process.kill()
+    process.communicate()
+
+    finished: dict[str, int] = {}
+    for _ in range(2):
+        process = start(tmp_path)
+        want = len(files(tmp_path, "done")) + int(rng.integers(1, 8))
+        wait_for(process, lambda want=want: len(files(tmp_path, "done")) >= want)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        now = files(tmp_path, "done")
+        assert now.items() >= finished.items()  # what was done is not done again
+        finished = now
+    numbers = [int(Path(name).name) for name in finished]
+    before = arrays(tmp_path)
+    assert sorted(numbers) == list(np.flatnonzero(before["done"])) == list(range(len(numbers)))
+    assert len(numbers) < BATCHES
+
+    written = files(tmp_path, "relevance")
+    said = finish(start(tmp_path, devices=3))  # other devices, which 4 digits do not fill
+    rest = DIGITS - BATCH * len(numbers)
+    assert f"{len(numbers)} of {BATCHES} batches were done; 3 device(s)" in said
+    assert f"{rest} digits in" in said
+    again = files(tmp_path, "relevance")
+    for number in numbers:
+        name = f"relevance.zarr/relevance/c/{number}/0/0/0"
+        assert again[name] == written[name]
+
+    after = arrays(tmp_path)
+    assert sorted(after) == sorted(undisturbed)
+    whole = slice(0, BATCH * len(numbers))
+    for name, expected in undisturbed.items():
+        assert after[name].shape == expected.shape
+        if name != "done":
+            np.testing.assert_array_equal(after[name][whole], expected[whole])
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+    said = finish(start(tmp_path))
+    assert f"{BATCHES} of {BATCHES} batches were done" in said
+    assert "digits in" not in said
+
+
+def test_other_settings_are_refused(start, tmp_path):
+    import zarr
+
+    settings = {"batch": 5, "composite": "lrp_zero", "digits": 158, "network": "another"}
+    zarr.create_group(tmp_path / "relevance.zarr", attributes=settings)
+    process = start(tmp_path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "begun with other settings: batch, composite, network" in errors

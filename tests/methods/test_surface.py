@@ -1,0 +1,172 @@
+"""What all methods have in common: jit, vmap, derivatives, argnums, aux, wrt, pytrees, devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp import methods
+from tests.methods_networks import STORED, mlp
+
+KEY = jax.random.key(0)
+X = jnp.asarray(STORED["mlp.x"])
+network = mlp("tanh")
+SEGMENTS = np.array([0, 0, 1, 1, 2, 2])
+
+# Each as a function of what is explained; with small samples, since only agreement is tested.
+METHODS = {
+    "gradient": lambda f, **k: methods.gradient(f, **k),
+    "sensitivity": lambda f, **k: methods.sensitivity(f, **k),
+    "gradient_x_input": lambda f, **k: methods.gradient_x_input(f, **k),
+    "simple_taylor": lambda f, **k: methods.simple_taylor(f, root=0.1, **k),
+    "integrated_gradients": lambda f, **k: methods.integrated_gradients(f, steps=5, batch=2, **k),
+    "deep_lift": lambda f, **k: methods.deep_lift(f, **k),
+    "guided_backprop": lambda f, **k: methods.guided_backprop(f, **k),
+    "excitation_backprop": lambda f, **k: methods.excitation_backprop(f, **k),
+    "occlusion": lambda f, **k: methods.occlusion(f, segments=SEGMENTS, examples=0, **k),
+}
+WITH_KEY = {
+    "expected_gradients": lambda f, **k: methods.expected_gradients(
+        f, references=STORED["mlp.references"], samples=6, batch=4, **k
+    ),
+    "kernel_shap": lambda f, **k: methods.kernel_shap(f, segments=SEGMENTS, examples=0, **k),
+    "lime": lambda f, **k: methods.lime(f, segments=SEGMENTS, samples=12, examples=0, **k),
+}
+
+
+def call(name, f, *args, **options):
+    """A method's relevance, with a key where it needs one."""
+    if name in WITH_KEY:
+        return WITH_KEY[name](f, **options.pop("build", {}))(*args, key=KEY, **options)
+    return METHODS[name](f, **options.pop("build", {}))(*args, **options)
+
+
+W6 = jnp.arange(1.0, 7.0)
+TABLE = jnp.asarray(STORED["mlp.references"])
+
+
+@pytest.mark.parametrize("name", [*METHODS, *WITH_KEY])
+def test_every_method(name):
+    """vmap = loop, the derivative is right, arguments and aux are those of `explain`."""
+
+    def explained(x):
+        return call(name, network, x, target=1)
+
+    def f(scale, x, *, shift):
+        return scale * network(x + shift), {"scale": scale}
+
+    def shifted(x):
+        return call(name, lambda x: 2.0 * network(x + 0.5), x, target=1)
+
+    @jax.jit  # all in one program
+    def everything(x, step):
+        several = jnp.stack([x[0], x[1], x[0] + step * W6, x[0] - step * W6])
+        mapped = jax.vmap(explained)(several)
+        value, slope = jax.value_and_grad(lambda x: W6 @ explained(x))(x[0])
+        build = {"argnums": 1, "has_aux": True}
+        with_aux = call(name, f, 2.0, x[0], build=build, target=1, shift=0.5)
+        return mapped, value, slope, with_aux, shifted(x[0])
+
+    step = 1e-5
+    mapped, value, slope, (R, aux), expected = everything(X, step)
+    assert mapped.shape == (4, 6)
+    np.testing.assert_allclose(value, W6 @ mapped[0], rtol=1e-9, atol=1e-12)
+    rise = W6 @ (mapped[2] - mapped[3]) / (2 * step)
+    np.testing.assert_allclose(slope @ W6, rise, rtol=1e-5, atol=1e-7)
+    assert aux == {"scale": 2.0}
+    np.testing.assert_allclose(R, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "deep_lift", "kernel_shap"])
+def test_eager_is_jit(name):
+    def explained(x):
+        return call(name, network, x, target=2)
+
+    np.testing.assert_allclose(explained(X[0]), jax.jit(explained)(X[0]), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gradient", "integrated_gradients", "deep_lift", "kernel_shap"])
+def test_values_inside_the_function(name):
+    def reads(n):
+        return network(TABLE[n])[0]
+
+    @jax.jit
+    def both(n):
+        inside = call(name, reads, n, target=1, build={"wrt": "embed"})
+        return inside, call(name, lambda x: network(x)[0], TABLE[n], target=1)
+
+    inside, expected = both(jnp.array([2]))
+    ((_, R),) = inside.items()
+    np.testing.assert_allclose(R, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_references_by_name():
+    def reads(n):
+        return network(TABLE[n])[0]
+
+    n = jnp.array([2])
+    value, _ = lrp.as_function_of(reads, wrt="embed")(n)
+    ((name, _),) = value.items()
+    method = methods.deep_shap(reads, references={name: TABLE[:2, None]}, wrt="embed", batch=2)
+    R = jax.jit(method)(n, target=0)
+    plain = jax.jit(methods.deep_shap(network, references=TABLE[:2], batch=2))
+    np.testing.assert_allclose(R[name][0], plain(TABLE[2], target=0), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gradient_x_input", "integrated_gradients", "deep_lift"])
+def test_pytrees_and_weights(name):
+    def f(tree):
+        return network(tree["a"] * tree["b"])
+
+    tree = {"a": X, "b": 0.5 + X**2}
+    weights = np.linspace(-1, 1, 12).reshape(4, 3)
+    R = jax.jit(lambda tree: call(name, f, tree, target=weights))(tree)
+    assert jax.tree.map(jnp.shape, R) == {"a": (4, 6), "b": (4, 6)}
+    if name != "gradient_x_input":
+        zero = jax.tree.map(jnp.zeros_like, tree)
+        total = (weights * (f(tree) - f(zero))).sum()
+        np.testing.assert_allclose(sum(r.sum() for r in R.values()), total, rtol=0.05)
+
+
+def test_low_precision_input_has_relevance_in_float32():
+    x = X.astype(jnp.bfloat16)
+    for name in ("gradient", "integrated_gradients"):
+        assert call(name, lambda x: (x * x).sum(), x).dtype == jnp.float32
+
+
+def test_a_target_out_of_range_and_one_that_does_not_fit():
+    with pytest.raises(lrp.TargetError, match="out of range"):
+        methods.gradient(network)(X, target=3)
+    with pytest.raises(lrp.TargetError, match="expected one integer"):
+        methods.integrated_gradients(network)(X, target=np.array([0, 1]))
+
+
+def test_several_devices_under_jit():
+    """One device here; that shardings pass through is all that can be seen."""
+    mesh = jax.make_mesh((1,), ("data",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = jax.device_put(X, spread)
+    R = jax.jit(methods.integrated_gradients(network, steps=5, batch=2))(x, target=1)
+    np.testing.assert_allclose(R, call("integrated_gradients", network, X, target=1), rtol=1e-9)
+
+
+def test_inside_shard_map():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("data")
+    explained = methods.integrated_gradients(network, steps=5, batch=2)
+    mapped = jax.shard_map(
+        lambda x: explained(x, target=1), mesh=mesh, in_specs=spec, out_specs=spec
+    )
+    np.testing.assert_allclose(
+        mapped(X), call("integrated_gradients", network, X, target=1), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_every_public_method_says_how_it_is_used():
+    for name in methods.__all__:
+        text = getattr(methods, name).__doc__
+        if name == "Expansion":
+            assert text.startswith("What ")
+        else:
+            assert "Source:" in text, name
