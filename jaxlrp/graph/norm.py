@@ -106,6 +106,8 @@ def _made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn]
 
 def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) -> list[Eqn] | None:
     """The equations from `source` to a statistic of it that is constant along some axes."""
+    if not _has_form(bench, value, scaled):
+        return None
     eqns = _made_from(bench, value, {source})
     if not eqns or not any(_is_reduction(bench, e) for e in eqns):
         return None
@@ -115,31 +117,53 @@ def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) 
     if _weighs_before_a_sum(bench, value, source):
         return None
     # Without crossing a reduction the source must not be seen at all.
-    stack, seen = [value], set()
+    return None if source in _before_reductions(bench, value) else eqns
+
+
+def _before_reductions(bench: Workbench, value: Value) -> dict[Value, None]:
+    """Dependent values between the reductions that a value is made of and the value."""
+    stack, seen = [value], {}
     while stack:
         v = stack.pop()
-        if v is source:
-            return None
         eqn = v.producer
-        if v in seen or eqn is None or v not in bench.activity.depends:
+        if v in seen or v not in bench.activity.depends:
             continue
-        seen.add(v)
-        if eqn.name == "tie":
+        seen[v] = None
+        if eqn is not None and eqn.name == "tie":
             stack.append(eqn.inputs[0])
-        elif not _is_reduction(bench, eqn):
-            if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:
-                return None  # a gate: a function of the statistic that is no root or power
+        elif eqn is not None and not _is_reduction(bench, eqn):
             stack.extend(eqn.inputs)
-    thin = value
-    while thin.producer is not None and thin.producer.name in MOVES | ELEMENTWISE | {"tie"}:
-        if thin.producer.name == "tie":
-            thin = thin.producer.inputs[0]
+    return seen
+
+
+def _has_form(bench: Workbench, value: Value, scaled: Value) -> bool:
+    """Whether a value is a root or power of reductions, and has fewer elements than another.
+
+    A gate is another function of a statistic.
+    """
+    if _thinnest(bench, value).size >= scaled.size:
+        return False
+    reduced = False
+    for v in _before_reductions(bench, value):
+        eqn = v.producer
+        if eqn is None or eqn.name == "tie":
             continue
-        dependent = [v for v in thin.producer.inputs if v in bench.activity.depends]
+        if _is_reduction(bench, eqn):
+            reduced = True
+        elif eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:
+            return False
+    return reduced
+
+
+def _thinnest(bench: Workbench, value: Value) -> Value:
+    """What a value was before it was broadcast."""
+    while (eqn := value.producer) is not None and eqn.name in MOVES | ELEMENTWISE | {"tie"}:
+        read = eqn.inputs[:1] if eqn.name == "tie" else dict.fromkeys(eqn.inputs)
+        dependent = [v for v in read if v in bench.activity.depends]
         if len(dependent) != 1:
             break
-        thin = dependent[0]
-    return eqns if thin.size < scaled.size else None
+        (value,) = dependent
+    return value
 
 
 def _weighs_before_a_sum(bench: Workbench, value: Value, source: Value) -> bool:
@@ -168,13 +192,13 @@ def _sources(bench: Workbench, scaled: Value) -> list[Value]:
     norm, so what stands before it comes first.
     """
     centred: list[Value] = []
-    others: list[Value] = []
+    others: dict[Value, None] = {}
     stack = [scaled]
     while stack:
         value = stack.pop(0)
         if value in others or value not in bench.activity.active:
             continue
-        others.append(value)
+        others[value] = None
         eqn = value.producer
         if eqn is None or not bench.free(eqn):
             continue
@@ -186,7 +210,7 @@ def _sources(bench: Workbench, scaled: Value) -> list[Value]:
             stack.extend(eqn.inputs)
         elif eqn.name == "div":
             stack.append(eqn.inputs[0])
-    return list(dict.fromkeys(centred + others))
+    return list(dict.fromkeys([*centred, *others]))
 
 
 def _before_centring(bench: Workbench, eqn: Eqn, scaled: Value) -> list[Value]:
@@ -217,7 +241,7 @@ def _views_before(bench: Workbench, value: Value) -> list[Value]:
 
 def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
     factor, scaled = eqn.inputs[position], eqn.inputs[1 - position]
-    if scaled not in bench.activity.active:
+    if scaled not in bench.activity.active or not _has_form(bench, factor, scaled):
         return False
     for source in _sources(bench, scaled):
         statistic = _is_statistic(bench, factor, source, scaled)
