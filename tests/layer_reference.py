@@ -103,7 +103,7 @@ def relevance(
     """Relevance of x. `rules` by kind; `first` for linear layers that no other one comes before."""
     values = forward(layers, x)
     back = [np.zeros_like(v) for v in values]
-    back[-1] = values[-1].copy()
+    back[-1] = _seed(layers, values, rules)
     leading = first_linear(layers)
     for number in range(len(layers), 0, -1):
         layer = layers[number - 1]
@@ -115,6 +115,17 @@ def relevance(
         for i, share in zip(layer.reads, shares, strict=True):
             back[i] = back[i] + share
     return back[0]
+
+
+def _seed(
+    layers: Sequence[Layer], values: Sequence[np.ndarray], rules: Mapping[str, Rule]
+) -> np.ndarray:
+    """What starts at the output: its value, or 1 if the layer there takes a derivative."""
+    number = len(layers)
+    while number and layers[number - 1].kind == "move":
+        (number,) = layers[number - 1].reads
+    derivative = number > 0 and rules.get(layers[number - 1].kind, ("",))[0] == "gradient"
+    return np.ones_like(values[-1]) if derivative else values[-1].copy()
 
 
 def first_linear(layers: Sequence[Layer]) -> set[int]:

@@ -222,10 +222,13 @@ def _affine_region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value,
     It may begin before moves, if parts are scaled apart there and meet again.
     """
 
+    def belongs(eqn: Eqn) -> bool:
+        # A written scale at the end is left to what reads it, as after any linear layer.
+        return affine_operand(bench, eqn) is not None and not is_literal_scale(bench, eqn)
+
     def after(value: Value) -> list[Eqn]:
-        belongs = functools.partial(affine_operand, bench)
         moves = functools.partial(is_move, bench)
-        return region.after(bench, value, lambda eqn: belongs(eqn) is not None, moves)
+        return region.after(bench, value, belongs, moves)
 
     source = operand
     while (maker := source.producer) is not None and source not in bench.activity.explained:

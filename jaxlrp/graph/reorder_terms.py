@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaxlrp.graph import trees
-from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask
+from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask, is_move
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand, weighted
-from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view
+from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view, rounds
 from jaxlrp.graph.sources import is_learned, is_statistic
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
@@ -78,26 +78,34 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     return is_learned(bench, eqn) and _core(bench, active[0]) is None
 
 
-def _core(bench: Workbench, value: Value) -> Eqn | None:
-    """The heart of the linear layer that ends at a value and would take a bias behind it."""
-    for _ in range(_MOST):
-        eqn = value.producer
-        if eqn is None or not bench.is_open(eqn) or value in bench.activity.explained:
-            return None
-        if bench.sole_use(value) is None:
-            return None
-        if eqn.name == "reduce_sum":  # a product may be written as one
-            return eqn if weighted(bench, eqn) is not None else None
-        if eqn.name in LINEAR_CORES:
-            position = core_operand(bench, eqn)
-            weights = (v for i, v in enumerate(eqn.inputs) if i != position)
-            learned = position is not None and any(map(bench.statics.parameters, weights))
-            return eqn if learned else None
-        scales = affine_operand(bench, eqn) is not None and not is_literal_shift(bench, eqn)
-        if not scales and not is_view(eqn):
-            return None
-        (value,) = bench.activity.active_inputs(eqn)
-    return None
+def _core(bench: Workbench, value: Value, most: int = _MOST) -> Eqn | None:
+    """The heart of the linear layer that ends at a value and would take a bias after it.
+
+    Of several that are joined, the first one: each would take its part.
+    """
+    eqn = value.producer
+    if eqn is None or not bench.is_open(eqn) or value in bench.activity.explained or most == 0:
+        return None
+    if bench.sole_use(value) is None:
+        return None
+    if eqn.name == "reduce_sum":  # a product may be written as one
+        return eqn if weighted(bench, eqn) is not None else None
+    if eqn.name in LINEAR_CORES:
+        position = core_operand(bench, eqn)
+        weights = (v for i, v in enumerate(eqn.inputs) if i != position)
+        learned = position is not None and any(map(bench.statics.parameters, weights))
+        return eqn if learned else None
+    scales = affine_operand(bench, eqn) is not None and not is_literal_shift(bench, eqn)
+    if not scales and not _moves(bench, eqn):
+        return None
+    active = bench.activity.active_inputs(eqn)
+    cores = [_core(bench, v, (most - 1) // len(active)) for v in active]
+    found = [core for core in cores if core is not None]
+    return min(found, key=lambda e: e.order) if found and len(found) == len(cores) else None
+
+
+def _moves(bench: Workbench, eqn: Eqn) -> bool:
+    return is_view(eqn) or (is_move(bench, eqn) and not rounds(eqn))
 
 
 def _first_linear(bench: Workbench, terms: list[Operand]) -> Value | None:
@@ -111,7 +119,7 @@ def _is_scaled(bench: Workbench, value: Value) -> bool:
     while (eqn := bench.sole_use(value)) is not None:
         if is_learned(bench, eqn) and eqn.name in ("mul", "div"):
             return True
-        if not is_view(eqn):
+        if not _moves(bench, eqn) or len(eqn.outputs) != 1:
             return False
         value = eqn.out
     return False

@@ -119,9 +119,8 @@ def _is_negated(value: Value) -> bool:
             turned ^= eqn.name == "neg"
             value = eqn.inputs[0]
         elif eqn.name in ("mul", "div"):
-            numbers = [v for v in eqn.inputs if isinstance(v, Literal)]
-            turned ^= any(_is_negated(v) for v in numbers)
-            value = next((v for v in eqn.inputs if not isinstance(v, Literal)), numbers[0])
+            turned ^= any(_is_negated(v) for v in eqn.inputs if isinstance(v, Literal))
+            value = next((v for v in eqn.inputs if not isinstance(v, Literal)), eqn.inputs[0])
         else:
             return turned
     return turned

@@ -259,6 +259,32 @@ def test_the_first_linear_layer_takes_the_bias(rule):
         assert all(lrp.plan(fn, LINEAR[rule])(X).count("affine") == 0 for fn in tailed)
 
 
+MOVED = {
+    "as it is": lambda h: h @ W,
+    "in another order": lambda h: (h @ W[:, ::-1])[:, ::-1],
+    "rolled": lambda h: jnp.roll(h @ jnp.roll(W, 1, -1), -1, -1),
+    "gathered": lambda h: (h @ W[:, [2, 0, 1]])[:, np.array([1, 2, 0])],
+    "transposed": lambda h: (W.T @ h.T).T,
+    "in parts": lambda h: jnp.concatenate([h @ W[:, :1], h @ W[:, 1:]], -1),
+    "parts, turned": lambda h: jnp.concatenate([h @ W[:, 1:], h @ W[:, :1]], -1)[:, np.array([2, 0, 1])],
+    "padded and cropped": lambda h: jnp.pad(h @ W, [(0, 0), (1, 1)])[:, 1:-1],
+}
+
+
+@pytest.mark.parametrize("rule", LINEAR)
+def test_the_linear_layer_takes_the_bias_past_moves(rule):
+    skip = lambda x: jnp.tanh(x @ B)  # noqa: E731
+    for tail in (lambda h: h, lambda h: jax.nn.relu(h) @ V):
+        fns = [
+            lambda x, move=move, order=order, tail=tail: tail(
+                order(skip(x), move(jax.nn.relu(x @ A)))
+            )
+            for move in MOVED.values()
+            for order in (lambda a, b: a + (b + S), lambda a, b: (S + a) + b)
+        ]
+        the_same(fns, LINEAR[rule])
+
+
 @pytest.mark.parametrize("rule", LINEAR)
 def test_of_two_linear_layers_the_first_takes_it(rule):
     fns = [
