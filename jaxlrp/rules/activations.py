@@ -20,9 +20,18 @@ _ACTIVATION = frozenset({"activation"})
 
 @dataclasses.dataclass(frozen=True)
 class Deconvnet(Rule):
-    """R_i = max(R_j, 0) at a ReLU, whether the unit was active or not.
+    r"""A ReLU on what arrives, whether the unit was active or not.
 
-    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
+    $$R_i = \max(R_j, 0)$$
+
+    It acts on ReLUs, in any spelling; other activations take their derivative.
+
+    Shapes: x, $R_i$, z and $R_j$ are `Float[Array, "*in"]`.
+
+    Use it for comparison with the literature. It is not evidence about the decision: the maps are
+    nearly the same for every class, see [Nie et al. 2018][nie2018].
+
+    Source: [Zeiler and Fergus 2014][zeiler2014].
     """
 
     carries: ClassVar[Carries] = "relevance"
@@ -37,9 +46,18 @@ class Deconvnet(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class GuidedBackprop(Rule):
-    """R_i = 1[x_i > 0] max(R_j, 0) at a ReLU: its gradient, of what is positive alone.
+    r"""A ReLU's gradient, where what arrives is positive.
 
-    Source: Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
+    $$R_i = 1[x_i > 0] \max(R_j, 0)$$
+
+    It acts on ReLUs, in any spelling; other activations take their derivative.
+
+    Shapes: x, $R_i$, z and $R_j$ are `Float[Array, "*in"]`.
+
+    Use it for comparison with the literature. It is not evidence about the decision: the maps are
+    nearly the same for every class, see [Nie et al. 2018][nie2018].
+
+    Source: [Springenberg et al. 2015][springenberg2015].
     """
 
     carries: ClassVar[Carries] = "relevance"
@@ -54,9 +72,21 @@ class GuidedBackprop(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class BetaSmooth(Rule):
-    """R_i = sigmoid(beta x_i) R_j: a ReLU's derivative replaced by that of a softplus.
+    r"""A ReLU's derivative, replaced by that of a softplus.
 
-    Source: Dombrowski et al., Explanations can be manipulated and geometry is to blame, 2019.
+    $$R_i = \operatorname{sigmoid}(\beta x_i) R_j$$
+
+    It acts on ReLUs, in any spelling; other activations take their derivative.
+
+    Shapes: x, $R_i$, z and $R_j$ are `Float[Array, "*in"]`.
+
+    Use it for gradients that are harder to manipulate by small changes of the input. It is not for
+    relevance: nothing is conserved.
+
+    Source: [Dombrowski et al. 2019][dombrowski2019].
+
+    Args:
+      beta: sharpness, >= 0; as it grows the derivative becomes that of the ReLU.
     """
 
     beta: float = 10.0

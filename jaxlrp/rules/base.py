@@ -25,7 +25,8 @@ class Rule:
 
     A rule is a frozen dataclass with one method, `propagate`. The class attribute `carries` says
     what the method returns: the density R / x (`"density"`), the relevance R (`"relevance"`), or
-    whatever arrived at the output (`"same"`). `fits` are the kinds of layer that it can be given.
+    the same as arrived at the output (`"same"`). `fits` are the kinds of layer that the rule can be
+    given to; None means any.
     """
 
     carries: ClassVar[Carries] = "density"
@@ -83,10 +84,13 @@ class LinearRule(Rule):
 
     Args:
       epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
-      bias: what becomes of the bias's share of the denominator. `"absorb"`: it stays there and
-        its relevance is lost (and listed by the ledger). `"ignore"`: the denominator is formed
-        without the bias; activations stay those of the true network. `"distribute"`: what bias
-        and stabiliser took is shared equally over the in-bounds inputs of that output.
+      bias: what becomes of the bias's share of the denominator. `"absorb"`: it stays there and its
+        relevance is lost (and listed by the ledger). `"ignore"`: the denominator is formed without
+        the bias; activations stay those of the true network. `"distribute"`: what bias and
+        stabiliser took is shared equally over the in-bounds inputs of that output.
+
+    Raises:
+      RuleError: epsilon is negative or not finite, or the bias policy is unknown.
     """
 
     epsilon: float = dataclasses.field(default=1e-6, kw_only=True)

@@ -30,12 +30,31 @@ def combine(x: Any, along: Any, across: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class AlphaBeta(LinearRule):
-    r"""R_i = sum_j (alpha * z+_ij / z+_j - beta * z-_ij / z-_j) R_j.
+    r"""LRP-αβ: positive and negative contributions are shared apart.
 
-    z+_ij and z-_ij are the positive and negative parts of the contribution x_i w_ij; z+_j and
-    z-_j their sums, b+ with the first and b- with the second. alpha - beta = 1, alpha >= 1.
+    $$R_i = \sum_j \left( \alpha \frac{z_{ij}^+}{z_j^+} - \beta \frac{z_{ij}^-}{z_j^-} \right) R_j,
+      \qquad \alpha - \beta = 1$$
 
-    Source: Bach et al. 2015, equation 60.
+    $z_{ij}^+$ and $z_{ij}^-$ are the positive and negative parts of the contribution $x_i w_{ij}$,
+    and $z_j^\pm = \sum_i z_{ij}^\pm + b_j^\pm$. The rule takes five products per layer for x >= 0,
+    nine for signed inputs.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in convolutions, to see strong evidence for and against a class. It is not for layers
+    whose outputs have contributions of one sign alone: relevance is lost where a sum is empty, and
+    the ledger lists it under the rule.
+
+    Source: [Bach et al. 2015][bach2015], equation 60.
+
+    Args:
+      alpha: weight of the positive contributions, >= 1.
+      beta: weight of the negative contributions, alpha - 1.
+      epsilon: stabiliser of both denominators, >= 0, in units of the layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Raises:
+      RuleError: alpha - beta is not 1.
     """
 
     alpha: float = 2.0
@@ -71,13 +90,25 @@ class AlphaBeta(LinearRule):
 
 @dataclasses.dataclass(frozen=True)
 class ZPlus(LinearRule):
-    r"""R_i = sum_j z+_ij / z+_j R_j, with z+_j = sum_i z+_ij + b+_j.
+    r"""The z⁺ rule: only positive contributions count.
 
-    z+_ij = x+_i w+_ij + x-_i w-_ij: for signed inputs too only positive contributions count. The
-    same as AlphaBeta(1, 0).
+    $$R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j, \qquad
+      z_{ij}^+ = x_i^+ w_{ij}^+ + x_i^- w_{ij}^-, \qquad z_j^+ = \sum_i z_{ij}^+ + b_j^+$$
 
-    Source: Montavon et al., Explaining nonlinear classification decisions with deep Taylor
-    decomposition, Pattern Recognition 65, 2017, section 4.1.
+    It is the same as `AlphaBeta(1, 0)`, for signed inputs too. The rule takes three products per
+    layer for x >= 0, five for signed inputs.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in the convolutions of ReLU networks, for calm maps of positive evidence. It is not for
+    evidence against a class, nor for layers in which signs carry the meaning (embeddings,
+    attention).
+
+    Source: [Montavon et al. 2017][montavon2017], section 4.1.
+
+    Args:
+      epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
     """
 
     @property
@@ -90,14 +121,27 @@ class ZPlus(LinearRule):
 
 @dataclasses.dataclass(frozen=True)
 class Gamma(LinearRule):
-    r"""Positive contributions, if the output is positive, count (1 + gamma) times.
+    r"""LRP-γ: contributions of the output's sign count (1 + γ) times.
 
-    R_i = sum_j g_ij / sum_i g_ij R_j with g_ij = x_i w_ij + gamma * (x_i w_ij)+ where the true
-    output z_j >= 0, and x_i w_ij + gamma * (x_i w_ij)- where z_j < 0; the bias likewise.
+    $$R_i = \sum_j \frac{x_i w_{ij} + \gamma (x_i w_{ij})^{\sigma_j}}{\sum_i x_i w_{ij} + b_j +
+      \gamma \left( \sum_i (x_i w_{ij})^{\sigma_j} + b_j^{\sigma_j} \right)} R_j, \qquad
+      \sigma_j = \begin{cases} + & z_j \ge 0 \\ - & z_j < 0 \end{cases}$$
 
-    Source: Montavon et al., Layer-wise relevance propagation: an overview, 2019, for x >= 0;
-    generalised to signed inputs as in Andeol et al., Learning domain invariant representations
-    by joint Wasserstein distance minimization, 2021, supplement.
+    γ = 0 is LRP-ε; as γ grows, the rule approaches `ZPlus` where z >= 0.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in convolutions, where some evidence against the class should stay visible, and in dense
+    layers of transformers for calmer maps. It is not needed next to the output, where `Epsilon` is
+    accurate and cheaper.
+
+    Source: [Montavon et al. 2019][montavon2019] for x >= 0; for signed inputs [Andéol et al.
+    2021][andeol2021], supplement.
+
+    Args:
+      gamma: how much more the favoured contributions count, >= 0.
+      epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
     """
 
     gamma: float = 0.25
