@@ -21,6 +21,7 @@ from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleMap
+from jaxlrp.planning.selectors import Selector
 from jaxlrp.run.bound_call import BoundCall
 
 ArgNums = int | Sequence[int]
@@ -34,13 +35,13 @@ class Request:
     rules: RuleMap
     argnums: int | tuple[int, ...] = 0
     has_aux: bool = False
-    wrt: Any = None
-    layers: tuple[Any, ...] | None = None
+    wrt: Selector | None = None
+    layers: tuple[Selector, ...] | None = None
     check_finite: bool = False
     seed: str = "density"
 
 
-def as_tuple(layers: Sequence[Any] | None) -> tuple[Any, ...] | None:
+def as_tuple(layers: Sequence[Selector] | None) -> tuple[Selector, ...] | None:
     if layers is None:
         return None
     return (layers,) if isinstance(layers, str) or callable(layers) else tuple(layers)
@@ -221,7 +222,7 @@ def _check_dependence(plan: Plan, outputs: list[Value]) -> None:
         )
 
 
-def selected(traced: BoundCall, selectors: tuple[Any, ...] | None) -> list[Layer]:
+def selected(traced: BoundCall, selectors: tuple[Selector, ...] | None) -> list[Layer]:
     found: dict[Layer, None] = {}
     for selector in selectors or ():
         found.update(dict.fromkeys(traced.plan.select(selector)))

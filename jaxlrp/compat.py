@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.core
@@ -280,7 +280,7 @@ def retyped(primitive: Any, params: dict[str, Any], dtype: Any) -> dict[str, Any
     return {**params, "update_jaxpr": made if closed else made.jaxpr}
 
 
-def is_primitive(obj: Any) -> bool:
+def is_primitive(obj: Any) -> TypeGuard[Primitive]:
     """Whether an object is a JAX primitive (`lax.dot_general_p`)."""
     return isinstance(obj, Primitive)
 

@@ -9,14 +9,13 @@ reference of each rule has the exact denominators, with bias and stabiliser.
 
 from __future__ import annotations
 
-from typing import Any
+from jax.typing import ArrayLike
 
 from jaxlrp.graph.kinds import KINDS
 from jaxlrp.planning.coefficients import SignalIs
 from jaxlrp.planning.roles import SoftmaxOfProduct, Summand
 from jaxlrp.planning.rulemap import RuleMap
-from jaxlrp.planning.selectors import Selector as _Selector
-from jaxlrp.planning.selectors import first, kind
+from jaxlrp.planning.selectors import Selector, first, kind
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
@@ -59,10 +58,10 @@ __all__ = [
 
 def _linear(
     epsilon: float, bias: BiasPolicy, conv: Rule | None = None, dense: Rule | None = None
-) -> dict[_Selector, Rule]:
+) -> dict[Selector, Rule]:
     """Epsilon wherever something is added up, with other rules for conv and dense if given."""
     default = Epsilon(epsilon, bias=bias)
-    entries: dict[_Selector, Rule] = {
+    entries: dict[Selector, Rule] = {
         kind("dense"): dense or default,
         kind("conv"): conv or default,
         kind("embed"): dense or default,
@@ -74,11 +73,11 @@ def _linear(
     return entries
 
 
-def _first_linear() -> _Selector:
+def _first_linear() -> Selector:
     return first(kind("conv"), kind("dense"), kind("embed"))
 
 
-def _flat(epsilon: float) -> dict[_Selector, Rule]:
+def _flat(epsilon: float) -> dict[Selector, Rule]:
     return {_first_linear(): Flat(epsilon=epsilon)}
 
 
@@ -215,8 +214,8 @@ def epsilon_alpha2_beta1_flat(
 
 
 def epsilon_gamma_box(
-    low: Any,
-    high: Any,
+    low: ArrayLike,
+    high: ArrayLike,
     *,
     gamma: float = 0.25,
     epsilon: float = 1e-6,
@@ -281,8 +280,8 @@ def excitation_backprop(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -
     return RuleMap({**entries, kind("activation"): Gradient()}, "excitation_backprop")
 
 
-def _gradient_like(activation: Rule) -> dict[_Selector, Rule]:
-    entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS if k != "max_pool"}
+def _gradient_like(activation: Rule) -> dict[Selector, Rule]:
+    entries: dict[Selector, Rule] = {kind(k): Gradient() for k in KINDS if k != "max_pool"}
     return {**entries, kind("activation"): activation}
 
 
@@ -299,7 +298,7 @@ def gradient() -> RuleMap:
     Returns:
       A rule map.
     """
-    entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS}
+    entries: dict[Selector, Rule] = {kind(k): Gradient() for k in KINDS}
     return RuleMap(entries, "gradient")
 
 
@@ -383,7 +382,7 @@ def deep_taylor(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMa
 
 
 def deep_taylor_bounded(
-    low: Any, high: Any, *, epsilon: float = 1e-6, bias: BiasPolicy = "absorb"
+    low: ArrayLike, high: ArrayLike, *, epsilon: float = 1e-6, bias: BiasPolicy = "absorb"
 ) -> RuleMap:
     r"""`deep_taylor` for inputs in a box: [`ZBox`][jaxlrp.ZBox] in the first linear layer.
 
@@ -493,7 +492,7 @@ def lstm_lrp_all(
       A rule map.
     """
     rule = SignalTakesAll() if product is None else product
-    entries: dict[_Selector, Rule] = {
+    entries: dict[Selector, Rule] = {
         **_linear(epsilon, bias),
         Summand(): Epsilon(0.0, bias=bias),
         kind("product"): rule,
@@ -527,7 +526,7 @@ def mamba_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     Returns:
       A rule map.
     """
-    entries: dict[_Selector, Rule] = {
+    entries: dict[Selector, Rule] = {
         **_linear(epsilon, bias),
         **{SignalIs(n): SignalTakesAll(signal=n) for n in range(_MOST_FACTORS)},
     }

@@ -14,7 +14,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Value
 
 
 @dataclasses.dataclass(eq=False)
-class Entry:
+class InnerValue:
     """A value inside the function that is explained in place of its arguments.
 
     `reader` limits it to one operand of one equation; `main` is the equation that names it.
@@ -66,7 +66,7 @@ class Group:
     transport: str = "linear"
     note: str = ""
     around: Group | None = None  # the control flow in whose body this group stands
-    entry: Entry | None = None  # a value explained in place of an argument
+    inner: InnerValue | None = None  # a value explained in place of an argument
     like: Group | None = None  # the group of an earlier call that this one was copied from
     # norm: equations of its statistic through which relevance passes for other readers
     borrowed: frozenset[Eqn] = frozenset()

@@ -32,7 +32,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
             found = _fitting(rule, found, selector, plan)
         for index in found:
             layer = plan.layers[index]
-            if group_of(layer).entry is not None or group_of(layer).main.bodies:
+            if group_of(layer).inner is not None or group_of(layer).main.bodies:
                 continue  # relevance stops there, or goes on inside: no rule is asked
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
@@ -41,7 +41,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
     gradients = gradients and gradients & _between_lrp(graph)
     for index, layer in enumerate(plan.layers):
         group = group_of(layer)
-        if group.entry is not None or group.main.bodies:
+        if group.inner is not None or group.main.bodies:
             continue
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
@@ -68,7 +68,7 @@ def _maker_before(graph: LayerGraph, index: int) -> Layer | None:
         for other in (i for found in graph.makers[stack.pop()] for i in found):
             layer = graph.layers[other]
             group = group_of(layer)
-            if other in seen or group.entry is not None:
+            if other in seen or group.inner is not None:
                 continue
             seen.add(other)
             if layer.kind != "structural" or group.transport != "move":

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from jaxlrp.graph.kinds import is_product, kinds_that
-from jaxlrp.planning.selectors import LayerGraph, Selector
+from jaxlrp.planning.selectors import LayerGraph, LayerSelector
 
 # What carries on what it was given, and what computes something new from it.
 _CARRIES = kinds_that("hands_on")
@@ -21,7 +21,7 @@ _SHOWN = frozenset({"divides", "bounds", "share"})
 
 
 @dataclasses.dataclass(frozen=True)
-class SignalIs(Selector):
+class SignalIs(LayerSelector):
     """Products whose signal is the factor at `position`.
 
     Every other one is bounded by [0, 1], is a share, or is computed by a linear layer from what

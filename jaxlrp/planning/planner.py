@@ -54,7 +54,7 @@ def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> La
         dtype=output.dtype,
         primitive=group.main.name,
         rule=default_rule(group),
-        why="explained: relevance stops here" if group.entry else f"default for {group.kind}",
+        why="explained: relevance stops here" if group.inner else f"default for {group.kind}",
         folded=len(group.eqns),
         names=(name, *others),
         zero_at_zero=group.zero_at_zero,

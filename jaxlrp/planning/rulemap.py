@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxlrp.errors import RuleError
 from jaxlrp.graph.kinds import kinds_that
-from jaxlrp.planning.selectors import kind
+from jaxlrp.planning.selectors import Selector, kind
 from jaxlrp.rules import Rule
 
+# The type of a mapping's keys is invariant: dict[str, Rule] is not a Mapping[Selector, Rule].
+AnyMapping: TypeAlias = Mapping[Any, Rule]
 
-class RuleMap(Mapping[Any, Rule]):
-    """An ordered mapping from selectors to rules; of several that match a layer the last wins.
 
-    `preset | {"**/head": Epsilon(0.1)}` adds entries behind the preset's own, so it reads as an
-    override. Immutable; printing shows the entries in order.
+class RuleMap(Mapping[Selector, Rule]):
+    """An ordered mapping from selectors to rules; the last entry that matches a layer wins.
 
-    >>> import jaxlrp as lrp
-    >>> print(lrp.RuleMap({"conv": lrp.ZPlus(), "dense": lrp.Epsilon(0.1)}))
-    RuleMap
-      'conv'  -> ZPlus()
-      'dense' -> Epsilon(epsilon=0.1)
+    `preset | {"**/head": Epsilon(0.1)}` adds entries after those of the preset, so it reads as an
+    override. A rule map is immutable; printing it shows the entries in order.
+
+    Args:
+      entries: a mapping from [`Selector`][jaxlrp.Selector] to [`Rule`][jaxlrp.Rule].
+      name: a name for the printed table.
+
+    Raises:
+      RuleError: a value is not an instance of a rule.
+
+    Examples:
+      >>> import jaxlrp as lrp
+      >>> print(lrp.RuleMap({"conv": lrp.ZPlus(), "dense": lrp.Epsilon(0.1)}))
+      RuleMap
+        'conv'  -> ZPlus()
+        'dense' -> Epsilon(epsilon=0.1)
     """
 
-    def __init__(self, entries: Mapping[Any, Rule] | None = None, name: str = ""):
-        self._entries: dict[Any, Rule] = {}
+    def __init__(self, entries: AnyMapping | None = None, name: str = ""):
+        self._entries: dict[Selector, Rule] = {}
         self.name = name
         for selector, rule in dict(entries or {}).items():
             if not isinstance(rule, Rule):
@@ -34,23 +45,23 @@ class RuleMap(Mapping[Any, Rule]):
                 )
             self._entries[selector] = rule
 
-    def __getitem__(self, selector: Any) -> Rule:
+    def __getitem__(self, selector: Selector) -> Rule:
         return self._entries[selector]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Selector]:
         return iter(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __or__(self, other: Mapping[Any, Rule]) -> RuleMap:
+    def __or__(self, other: AnyMapping) -> RuleMap:
         if not isinstance(other, Mapping):
             return NotImplemented
         kept = {s: r for s, r in self._entries.items() if s not in other}
         name = f"{self.name} with overrides" if self.name else ""
         return RuleMap({**kept, **other}, name)
 
-    def __ror__(self, other: Mapping[Any, Rule]) -> RuleMap:
+    def __ror__(self, other: AnyMapping) -> RuleMap:
         return RuleMap(other) | self
 
     def __repr__(self) -> str:
@@ -63,8 +74,13 @@ class RuleMap(Mapping[Any, Rule]):
         return "\n".join([title, *rows])
 
 
-def as_rule_map(rules: Any) -> RuleMap:
-    """A rule map from a rule map, any mapping, or a bare rule (for every linear layer)."""
+RuleLike: TypeAlias = RuleMap | AnyMapping | Rule
+"""Which rule each layer has: a [`RuleMap`][jaxlrp.RuleMap], a mapping from
+[`Selector`][jaxlrp.Selector] to [`Rule`][jaxlrp.Rule], or one rule for every linear layer."""
+
+
+def as_rule_map(rules: RuleLike) -> RuleMap:
+    """A rule map from a rule map, any mapping, or one rule for every linear layer."""
     if isinstance(rules, RuleMap):
         return rules
     if isinstance(rules, Rule):

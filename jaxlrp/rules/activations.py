@@ -7,13 +7,13 @@ ReLUs; any other activation takes its derivative.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxlrp.rules.base import Rule, check_number
-from jaxlrp.rules.layer_view import Carries, LayerView
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView
 
 _ACTIVATION = frozenset({"activation"})
 
@@ -38,7 +38,7 @@ class Deconvnet(Rule):
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if not layer.is_relu:
             return layer.vjp(layer.relevance, detach=False)
         return jnp.maximum(layer.relevance, 0.0)
@@ -64,7 +64,7 @@ class GuidedBackprop(Rule):
     fits: ClassVar[frozenset[str] | None] = _ACTIVATION
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if not layer.is_relu:
             return layer.vjp(layer.relevance, detach=False)
         return jnp.where(layer.x > 0, jnp.maximum(layer.relevance, 0.0), 0.0)
@@ -98,7 +98,7 @@ class BetaSmooth(Rule):
     def __post_init__(self) -> None:
         check_number(self, "beta", self.beta)
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if not layer.is_relu:
             return layer.vjp(layer.relevance, detach=False)
         return jax.nn.sigmoid(self.beta * layer.x) * layer.relevance

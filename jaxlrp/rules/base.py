@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import safe_divide, times
-from jaxlrp.rules.layer_view import Carries, LayerView, PlannedLayer
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView, Output, PlannedLayer
 
 BiasPolicy = Literal["absorb", "ignore", "distribute"]
 
@@ -48,8 +48,11 @@ class Rule:
                 if name not in cls.__dict__:
                     type.__setattr__(cls, name, Rule.__dict__[name])
 
-    def propagate(self, layer: LayerView) -> Any:
-        """Density or relevance (see `carries`) at the layer's active input(s)."""
+    def propagate(self, layer: LayerView) -> Inputs:
+        """Density or relevance (see `carries`) at the layer's active input(s), `"*in"`.
+
+        An array for one active input, a tuple of arrays for several, as `layer.x` is.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no method propagate(layer)")
 
     @property
@@ -111,7 +114,7 @@ class LinearRule(Rule):
             return "relevance"
         return super().what_it_carries(arriving, layer)
 
-    def settle(self, layer: LayerView, back: Any, kept: Any) -> Any:
+    def settle(self, layer: LayerView, back: Inputs, kept: Output) -> Inputs:
         """Finish a rule: `back` (density or relevance) as it is, or with its loss distributed.
 
         `kept` is, per output, the relevance that reaches the inputs. Under

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import Rule, check_number
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Uniform(Rule):
 
     fits: ClassVar[frozenset[str] | None] = frozenset({"matmul", "product"})
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return _shared(layer, 1 / layer.factors)
 
 
@@ -90,7 +90,7 @@ class SignalTakesAll(Rule):
                 "graph decide."
             )
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if not isinstance(layer.x, tuple):
             return Uniform().propagate(layer)
         signals = [i for i in range(len(layer.x)) if i not in layer.gates]
@@ -132,7 +132,7 @@ class Proportional(Rule):
     def __post_init__(self) -> None:
         check_number(self, "epsilon", self.epsilon)
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         inputs = layer.x if isinstance(layer.x, tuple) else (layer.x,)
         powers = layer.powers or (1,) * len(inputs)
         shares = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import choose
 from jaxlrp.rules.base import Rule
-from jaxlrp.rules.layer_view import Carries, LayerView, PlannedLayer
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView, PlannedLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pass(Rule):
         # f(x)/x carries a density through an activation with f(0) = 0 and loses nothing.
         return arriving if layer.kind == "activation" and layer.zero_at_zero else "relevance"
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if layer.carries == "density":
             return layer.secant(layer.density)
         return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
@@ -71,7 +71,7 @@ class Follow(Rule):
     def plain(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if layer.arriving == "relevance" and layer.transport == "scale":
             return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
         return layer.vjp(layer.arrived)
@@ -93,7 +93,7 @@ class Stop(Rule):
 
     carries: ClassVar[Carries] = "density"
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return jax.tree.map(jnp.zeros_like, layer.x)
 
 
@@ -119,7 +119,7 @@ class Gradient(Rule):
     carries: ClassVar[Carries] = "relevance"
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if layer.is_relu:
             return choose(layer.x > 0, layer.relevance, 0.0, layer.x)
         return layer.vjp(layer.relevance, detach=False)
@@ -146,7 +146,7 @@ class Taylor(Rule):
     def plain(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return layer.vjp(layer.over(layer.z))
 
 
@@ -186,7 +186,7 @@ class Detach(Rule):
     def plain(self) -> bool:
         return self.bias == "absorb"
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if self.bias == "ignore":
             return layer.vjp(layer.over(layer.linear))
         return layer.vjp(layer.over(layer.z, bias=layer.bias))
@@ -213,5 +213,5 @@ class WinnerTakesAll(Rule):
     carries: ClassVar[Carries] = "same"
     fits: ClassVar[frozenset[str] | None] = frozenset({"max_pool"})
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return layer.route(layer.arrived)

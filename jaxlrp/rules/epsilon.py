@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from jaxlrp.rules.base import LinearRule
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Epsilon(LinearRule):
     def takes_relu(self) -> bool:
         return not self.relative
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         z, bias = (layer.linear, 0.0) if self.bias == "ignore" else (layer.z, layer.bias)
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon
         s = layer.over(z, bias=bias, epsilon=epsilon)

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import BiasPolicy, LinearRule
-from jaxlrp.rules.layer_view import Carries, LayerView
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView
 
 
 @jax.tree_util.register_dataclass
@@ -45,8 +46,8 @@ class ZBox(LinearRule):
       RuleError: `low` is not below `high`, or one of them is NaN.
     """
 
-    low: Any = 0.0
-    high: Any = 1.0
+    low: ArrayLike = 0.0
+    high: ArrayLike = 1.0
     epsilon: float = dataclasses.field(default=1e-6, kw_only=True, metadata={"static": True})
     bias: BiasPolicy = dataclasses.field(default="absorb", kw_only=True, metadata={"static": True})
 
@@ -72,7 +73,7 @@ class ZBox(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         # (x - l)W+ + (x - h)W-: xW - lW+ - hW- would be a difference of large numbers.
         above = layer.x - layer.constant(self.low)
         below = layer.x - layer.constant(self.high)
@@ -112,7 +113,7 @@ class WSquare(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         squares = layer.squares()
         z = squares(layer.constant(1.0))
         bias = 0.0 if self.bias == "ignore" else layer.bias**2
@@ -147,7 +148,7 @@ class Flat(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         ones = layer.ones()
         count = ones(layer.constant(1.0))
         s = layer.over(count, epsilon=self.epsilon)

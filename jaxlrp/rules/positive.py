@@ -12,7 +12,7 @@ from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import choose
 from jaxlrp.rules.base import LinearRule, check_number
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 def positive_part(b: Any) -> Any:
@@ -76,7 +76,7 @@ class AlphaBeta(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         found = layer.contributions()
         bias = 0.0 if self.bias == "ignore" else layer.bias
         p, bias_p = found.positive, positive_part(bias)
@@ -115,7 +115,7 @@ class ZPlus(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return AlphaBeta(1.0, 0.0, epsilon=self.epsilon, bias=self.bias).propagate(layer)
 
 
@@ -154,7 +154,7 @@ class Gamma(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         g, ignore = self.gamma, self.bias == "ignore"
         linear = layer.linear if ignore else layer.z - layer.bias
         p, q = self._contributions(layer, linear)

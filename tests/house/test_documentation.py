@@ -94,6 +94,20 @@ def entries(tmp_path_factory):
     return found
 
 
+def test_every_public_name_is_in_the_reference(entries):
+    names = set(lrp.__all__) - {"composites", "methods"}  # modules, with tests of their own
+    shown = entries.keys()
+    assert {n for n in names if not {f"jaxlrp.{n}", f"jaxlrp.errors.{n}"} & shown} == set()
+
+
+@pytest.mark.parametrize("name", ["explain", "ledger", "plan", "relevance_vjp"])
+def test_transformation_is_a_function_with_parameters(entries, name):
+    entry = entries[f"jaxlrp.{name}"]
+    assert f'doc-function-name">{name}<' in entry
+    for parameter in inspect.signature(getattr(lrp, name)).parameters:
+        assert re.search(rf"<b><code>\*?{parameter}</code></b>", entry)
+
+
 def assert_explained(entry, parameters):
     signature = re.search(r'<div class="doc-signature.*?</pre>', entry, re.DOTALL)
     signature = re.sub("<[^>]+>", "", signature[0]) if signature else ""
