@@ -49,7 +49,7 @@ from jaxlrp.rules import (
 from jaxlrp.transforms import explain, ledger, plan, relevance_vjp, value_and_relevance
 from jaxlrp.types import PyTree, Relevance, Target
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # read by pyproject.toml
 
 __all__ = [
     "AlphaBeta",

@@ -75,23 +75,41 @@ def test_every_public_rule_is_in_the_reference():
     assert [name for name in RULES if f"::: jaxlrp.{name}\n" not in reference] == []
 
 
+def test_version_is_the_same_in_the_citation():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == lrp.__version__
+
+
 def test_every_composite_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert [name for name in lrp.composites.__all__ if f"`{name}(" not in readme] == []
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory):
-    """The built reference: the HTML of each object, by its full name."""
+def pages(tmp_path_factory):
+    """The built documentation: the HTML of each page, by its path without a suffix."""
     site = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
+    found = {p.parent.relative_to(site).as_posix(): p for p in site.rglob("index.html")}
+    return {name: page.read_text() for name, page in found.items()}
+
+
+@pytest.fixture(scope="module")
+def entries(pages):
+    """The built reference: the HTML of each object, by its full name."""
     found = {}
-    for page in site.rglob("index.html"):
-        parts = re.split(r'<h\d id="(jaxlrp[\w.]*)"', page.read_text())
+    for page in pages.values():
+        parts = re.split(r'<h\d id="(jaxlrp[\w.]*)"', page)
         found |= dict(zip(parts[1::2], parts[2::2], strict=True))
     return found
+
+
+def test_changelog_is_a_page(pages):
+    headings = re.findall(r"^### (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    shown = re.findall(r"<h3 id=[^>]*>([^<]*)<", pages["changelog"])
+    assert shown == headings != []
 
 
 def test_every_public_name_is_in_the_reference(entries):
