@@ -197,14 +197,14 @@ def _is_explicit(sharding: Any) -> bool:
 
 
 def opaque_remedy(name: str) -> str | None:
-    """What to write in place of a primitive that cannot be looked into; None for the rest."""
+    """The remedy for a primitive whose computation is hidden; None for other primitives."""
     if name in _ATTENTION_KERNELS:
         return 'Call jax.nn.dot_product_attention(..., implementation="xla") for explanations.'
     if name == "while":
         return (
-            "Relevance runs backwards through a loop whose number of iterations is known: write "
-            "lax.scan, or lax.fori_loop with bounds that are Python numbers, and keep what is "
-            "done with jnp.where."
+            "A loop can be run backwards only if its number of iterations is known: write "
+            "lax.scan, or lax.fori_loop with bounds that are Python numbers, and hold finished "
+            "values with jnp.where."
         )
     if name in _KERNELS:
         return (

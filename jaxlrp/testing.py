@@ -52,7 +52,7 @@ def check_rule(rule: Rule, dense: Dense | None = None, *, seed: int = 0) -> None
       >>> check_rule(lrp.Epsilon(1e-6), dense=definition)
     """
     if not isinstance(rule, Rule):
-        raise InputError(f"check_rule takes an instance of a rule; {rule!r} was given.")
+        raise InputError(f"check_rule needs an instance of a rule; {rule!r} was given.")
     if rule.fits is not None and not rule.fits & {"dense", "conv"}:
         fits = ", ".join(sorted(rule.fits))
         raise InputError(

@@ -55,16 +55,22 @@ def register_primitive(
     meanings = {"moves": moves, "linear": linear, "elementwise": elementwise}
     given = [k for k, v in meanings.items() if v]
     if len(given) > 1:
-        raise InputError(f"register_primitive({name!r}): {' and '.join(given)} exclude each other.")
+        raise InputError(
+            f"register_primitive({name!r}): {' and '.join(given)} exclude each other; give "
+            "one of them."
+        )
     if like is None and not given and keeps_sign is None and bounds is None:
         raise InputError(
-            f"register_primitive({name!r}) says nothing of it: give like=, moves=, linear=, "
+            f"register_primitive({name!r}) was given no meaning: give like=, moves=, linear=, "
             "elementwise=, keeps_sign= or bounds=."
         )
     made = row(name)
     if like is not None:
         if not is_known(_name_of(like)):
-            raise InputError(f"register_primitive({name!r}): like={_name_of(like)!r} is not known.")
+            raise InputError(
+                f"register_primitive({name!r}): like={_name_of(like)!r} is not a known primitive; "
+                "give one of jax.lax, or its name."
+            )
         made = row(_name_of(like))
     if given:
         made = dataclasses.replace(_MEANINGS[given[0]], bounds=made.bounds, ulps=made.ulps)
@@ -88,7 +94,7 @@ def _name_of(primitive: Any) -> str:
         isinstance(primitive, str) or compat.is_primitive(primitive)
     ):
         raise InputError(
-            f"{primitive!r} is no primitive: give a jax.extend.core.Primitive or its name."
+            f"{primitive!r} is not a primitive: give a jax.extend.core.Primitive or its name."
         )
     return name
 

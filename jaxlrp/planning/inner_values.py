@@ -34,14 +34,14 @@ def choose_inner(
     found = plan.select(wrt)
     if not found:
         kinds = ", ".join(dict.fromkeys(layer.kind for layer in plan.layers)) or "none"
-        raise SelectorError(f"wrt={wrt!r} matches no layer. Kinds of layers here: {kinds}.")
+        raise SelectorError(f"wrt={wrt!r} matches no layer; the kinds of layers here are {kinds}.")
     if all(group_of(layer).inner is not None for layer in found):
         return graph, [group_of(layer) for layer in found]
     inside = next((y for y in found if group_of(y).around is not None), None)
     if inside is not None:
         raise InputError(
-            f"wrt={wrt!r} selects {inside.name!r}, which stands inside a loop or a branch; explain "
-            "a value outside it, or ask for relevance there with layers=."
+            f"wrt={wrt!r} selects {inside.name!r}, which is inside a loop or a branch; explain a "
+            "value outside it, or get the relevance there with layers=."
         )
     return cut(graph, [_inner_value(layer) for layer in found])
 

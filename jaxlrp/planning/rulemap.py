@@ -41,7 +41,8 @@ class RuleMap(Mapping[Selector, Rule]):
         for selector, rule in dict(entries or {}).items():
             if not isinstance(rule, Rule):
                 raise RuleError(
-                    f"{selector!r}: {rule!r} is no rule; give an instance, for example Epsilon()."
+                    f"{selector!r}: {rule!r} is not a rule; give an instance, for example "
+                    "Epsilon()."
                 )
             self._entries[selector] = rule
 
@@ -88,6 +89,6 @@ def as_rule_map(rules: RuleLike) -> RuleMap:
     if isinstance(rules, Mapping):
         return RuleMap(rules)
     raise RuleError(
-        f"{rules!r} of type {type(rules).__name__} is no rule map; give a rule, a mapping "
+        f"{rules!r} of type {type(rules).__name__} is not a rule map; give a rule, a mapping "
         "selector -> rule, or one of jaxlrp.composites."
     )

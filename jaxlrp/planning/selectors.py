@@ -218,8 +218,8 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
     if callable(selector):
         return _by_callable(selector, layers)
     raise SelectorError(
-        f"{selector!r} of type {type(selector).__name__} is no selector; give a kind, a name glob, "
-        "a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
+        f"{selector!r} of type {type(selector).__name__} is not a selector; give a kind, a name "
+        "glob, a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
     )
 
 
@@ -248,7 +248,7 @@ def _by_primitive(name: str, layers: LayerGraph) -> frozenset[int]:
     if not found:
         present = ", ".join(sorted({layer.primitive for layer in layers.layers}))
         raise SelectorError(
-            f"The primitive {name!r} is at the heart of no layer. Primitives here: {present}."
+            f"No layer is built on the primitive {name!r}; the primitives here are {present}."
         )
     return found
 
@@ -258,7 +258,7 @@ def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> fro
     if not found:
         name = getattr(selector, "__name__", repr(selector))
         raise SelectorError(
-            f"The callable selector {name} is true of none of the {len(layers.layers)} layers; "
+            f"The callable selector {name} is false for all {len(layers.layers)} layers; "
             "print(jaxlrp.plan(fn, rules)(*args)) shows them."
         )
     return found
@@ -269,9 +269,10 @@ def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
     near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=0.4)
     hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
     if not near and names:
-        hint = f" Names here: {', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}."
+        more = ", ..." if len(names) > 8 else ""
+        hint = f" The names here are {', '.join(map(repr, names[:8]))}{more}."
     return SelectorError(
-        f"{shown} matches no layer: it is no kind, no layer's name and no primitive here.{hint}"
+        f"{shown} matches no layer: no kind, name or primitive here is called that.{hint}"
     )
 
 

@@ -105,8 +105,8 @@ class LinearRule(Rule):
         check_number(self, "epsilon", self.epsilon)
         if self.bias not in ("absorb", "ignore", "distribute"):
             raise RuleError(
-                f"{type(self).__name__}: bias={self.bias!r} is not known; "
-                "give 'absorb', 'ignore' or 'distribute'."
+                f"{type(self).__name__}: bias={self.bias!r} was given; "
+                "expected 'absorb', 'ignore' or 'distribute'."
             )
 
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:

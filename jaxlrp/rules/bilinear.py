@@ -96,7 +96,10 @@ class SignalTakesAll(Rule):
         signals = [i for i in range(len(layer.x)) if i not in layer.gates]
         if self.signal is not None:
             if self.signal >= len(layer.x):
-                raise RuleError(f"{self} was given to a product of {len(layer.x)} factors.")
+                raise RuleError(
+                    f"{self} was given to a product of {len(layer.x)} factors; signal must be less "
+                    "than their number."
+                )
             signals = [self.signal]
         return _shared(layer, 1 / len(signals), signals)
 

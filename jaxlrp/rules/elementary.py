@@ -180,7 +180,7 @@ class Detach(Rule):
 
     def __post_init__(self) -> None:
         if self.bias not in ("absorb", "ignore"):
-            raise RuleError(f"Detach(bias={self.bias!r}): give 'absorb' or 'ignore'.")
+            raise RuleError(f"Detach(bias={self.bias!r}): expected 'absorb' or 'ignore'.")
 
     @property
     def plain(self) -> bool:

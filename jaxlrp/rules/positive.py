@@ -69,7 +69,7 @@ class AlphaBeta(LinearRule):
             if abs(difference - 1.0) > 1e-6:
                 raise RuleError(
                     f"AlphaBeta(alpha={self.alpha}, beta={self.beta}): alpha - beta is "
-                    f"{difference:g}, and must be 1 for relevance to be conserved."
+                    f"{difference:g}, but must be 1 for relevance to be conserved."
                 )
 
     @property

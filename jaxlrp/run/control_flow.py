@@ -140,8 +140,8 @@ def _shard_map(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: Run
     if probes.asked or probes.masks:
         name = next(iter([*probes.asked, *probes.masks])).name
         raise InputError(
-            f"{name!r} stands inside shard_map, where each device has a part of it; layers= and "
-            "condition= reach layers outside only."
+            f"{name!r} is inside shard_map, where each device has a part of it; layers= and "
+            "condition= can only select layers outside."
         )
     free = {v: env[v] for v in control_flow.free_values(eqn)}
 

@@ -241,8 +241,8 @@ class LinearLayer:
         if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
             return how.moved(eqn, env)
         raise RuleError(
-            f"The rule needs the weights of `{name}` ({eqn.source}), which have none that can be "
-            "split by sign; give this layer Epsilon, Gradient, Pass or Stop."
+            f"The rule splits weights by their sign, but the layer of `{name}` ({eqn.source}) has "
+            "no weights that can be split; give this layer Epsilon, Gradient, Pass or Stop."
         )
 
     def _factor(self, eqn: Eqn) -> Callable[[], Any]:
