@@ -292,7 +292,7 @@ def primitive_names() -> frozenset[str]:
 
 
 def is_concrete(x: Any) -> bool:
-    """Whether an array has a value now (is no tracer)."""
+    """Whether an array has a value now: it is not a tracer."""
     return not isinstance(x, jax.core.Tracer)
 
 

@@ -24,7 +24,7 @@ from jaxlrp.graph.written import is_turned
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
 
-# What a scatter does where it does something, and the number that changes nothing.
+# The operation of a scatter, and the number with which it changes nothing.
 _SCATTERED: dict[str, tuple[Callable[..., Any], int]] = {
     "scatter-add": (lax.add, 0),
     "scatter_add": (lax.add, 0),
@@ -109,7 +109,7 @@ class _Rewriter:
         return self.places.same(eqn) if value is None and varies else value
 
     def undone(self, eqn: Eqn) -> Value | None:
-        """What a second change of sign gives back, unless the first one belongs to a layer."""
+        """The value before two changes of sign, unless the first one belongs to a layer."""
         maker = eqn.inputs[0].producer if eqn.name == "neg" else None
         if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
             return None

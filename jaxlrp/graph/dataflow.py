@@ -1,7 +1,7 @@
 """One solver for facts about values: along the equations, through bodies, around loops.
 
-What is asked is a `Flow`: which facts there are, what an equation makes of those of its operands,
-and what holds where ways meet. The solver knows how values enter and leave bodies, and repeats the
+A `Flow` describes the facts: those of an equation's output, given those of its operands, and those
+that are true where ways meet. The solver knows how values enter and leave bodies, and repeats the
 body of a loop until the facts about its carry hold before and after every iteration.
 """
 
@@ -20,7 +20,7 @@ class Flow(Generic[F]):
     """Facts of one sort, from the inputs on."""
 
     def start(self, value: Value) -> F:
-        """What is known of a value that no equation makes."""
+        """The facts about a value that no equation makes."""
         raise NotImplementedError
 
     def transfer(self, eqn: Eqn, look: Callable[[Value], F]) -> Sequence[F]:
@@ -28,11 +28,11 @@ class Flow(Generic[F]):
         raise NotImplementedError
 
     def join(self, a: F, b: F) -> F:
-        """What holds of a value that is either of two."""
+        """The facts about a value that is one of two."""
         raise NotImplementedError
 
     def widen(self, old: F, new: F, turn: int) -> F:
-        """What to try next for a carry that changed in a turn: must come to an end."""
+        """The facts to try next for a carry that changed in an iteration; this must terminate."""
         return new
 
     def enter(self, eqn: Eqn, fact: F, inside: Value) -> F:
@@ -121,7 +121,7 @@ def spread_back(
 
 
 class Origins:
-    """What values are made from, across bodies and iterations."""
+    """The values that values are made from, across bodies and iterations."""
 
     def __init__(self, graph: Graph):
         self._carried: dict[Value, Value] = {}  # a body's input: what it is in the next iteration

@@ -48,7 +48,7 @@ def _place(embedding: InnerValue) -> int:
 
 
 class _Facts:
-    """What depends on integer arguments, and where parameters are."""
+    """The values that depend on integer arguments, and the places of parameters."""
 
     def __init__(self, graph: Graph, roots: Iterable[Value]):
         self.statics = Statics(graph)

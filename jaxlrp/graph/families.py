@@ -15,7 +15,7 @@ NONE: AbstractSet[int] = frozenset()
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a primitive means.
+    """The meaning of a primitive.
 
     Attributes:
       families: the sets of names below that it is in.

@@ -11,7 +11,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.kinds import is_product, kinds_that
 from jaxlrp.graph.primitives import COPIES, is_view, rounds
 
-# What is made of a share of a whole by these alone still says how much of the other factor counts.
+# These make of a share of a whole a value that still states how much of the other factor counts.
 _KEEPS_SHARES = kinds_that("keeps_shares")
 
 

@@ -73,7 +73,7 @@ class Group:
 
     @property
     def gate(self) -> int | None:
-        """Of a product of two, which one is the gate."""
+        """Position of the gate of a product of two, if it has one."""
         return self.gates[0] if len(self.gates) == 1 and len(self.inputs) == 2 else None
 
     @property
@@ -94,7 +94,7 @@ def around(group: Group) -> tuple[Group, ...]:
 
 
 class Facts:
-    """What is known about a graph and all bodies in it, and the groups found so far."""
+    """The facts about a graph and all bodies in it, and the groups found so far."""
 
     def __init__(self, graph: Graph, activity: Activity):
         self.graph = graph
@@ -217,7 +217,7 @@ class Workbench:
         return True
 
     def shared(self, eqns: Sequence[Eqn], own: set[Eqn]) -> list[Eqn]:
-        """Of some equations those that others read, beside `own` and what serves these alone."""
+        """Equations that are read outside of `own` and of the equations that serve `own` alone."""
         inside, found = set(own), []
         for eqn in sorted(eqns, key=lambda e: -e.order):
             readers = [e for v in eqn.outputs for e in self.reached_uses(v)]

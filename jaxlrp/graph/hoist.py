@@ -103,7 +103,7 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
 
 
 def _scaled(bench: Workbench, eqn: Eqn) -> Value | None:
-    """What an equation scales or shifts by a static value."""
+    """The operand that an equation scales or shifts by a static value."""
     place = affine_operand(bench, eqn)
     if place is None or not bench.activity.is_reached(eqn):
         return None

@@ -1,4 +1,4 @@
-"""What a function of one value is like, from a few of its points."""
+"""Properties of a function of one value, from a few of its points."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output:
 
 
 def _varies(bench: Workbench, value: Value) -> bool:
-    """Whether a value from outside is no number."""
+    """Whether a value from outside is not a written number."""
     return bench.intervals.constant(value) is None
 
 

@@ -77,7 +77,7 @@ def of_number(val: Any, dtype: Any) -> Interval:
 
 
 def settled(bounds: Interval, dtype: Any, ulps: float) -> Interval:
-    """What holds of a result in a type, given bounds of the exact result.
+    """Bounds of a result in a type, given bounds of the exact result.
 
     Integers wrap around when they do not fit. Floats were rounded: by at most `ulps` units in the
     last place, to infinity above the largest number, and to 0 below the smallest normal one.
@@ -128,7 +128,7 @@ def hull(intervals: Iterable[Interval]) -> Interval:
 
 
 def meet(a: Interval, b: Interval) -> Interval | None:
-    """What lies in both, None if nothing does."""
+    """The intersection of both; None if it is empty."""
     low, high = max(a[0], b[0]), min(a[1], b[1])
     return (low, high) if low <= high else None
 

@@ -1,4 +1,4 @@
-"""What is left after the layers: moves, fixed linear maps, winners, bilinear products."""
+"""The equations outside other layers: moves, fixed linear maps, winners, bilinear products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxlrp.graph.primitives import (
     sums_nothing,
 )
 
-# Of integers they do something else than of floats.
+# These have another meaning for integers than for floats.
 _UNLIKE_FLOATS = BITS | {"div", "rem"}
 _WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
 

@@ -29,7 +29,7 @@ def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 class _Tie:
-    """What an equation asks of a primitive."""
+    """The members of a primitive that an equation uses."""
 
     name = "tie"
     multiple_results = False

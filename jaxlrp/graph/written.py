@@ -87,7 +87,7 @@ def sign_of_tail(bench: Workbench, value: Value) -> float:
 def is_turned(value: Value, varying: Collection[Value]) -> bool:
     """Whether a sign is written within the product that a value is, beside its weights or input.
 
-    A change of sign behind it belongs to it then. `varying` are the values that are not static.
+    A change of sign after it belongs to it then. `varying` are the values that are not static.
     """
     turned = crossed = False
     for _ in range(_MOST):

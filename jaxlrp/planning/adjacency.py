@@ -50,7 +50,7 @@ def layer_graph(
 
 
 def _onward(found: Recognised) -> dict[Value, list[Value]]:
-    """What a value is besides: inside a body, outside of it, in its next iteration."""
+    """The names of a value elsewhere: inside a body, outside of it, in its next iteration."""
     onward: dict[Value, list[Value]] = {}
     for group in found.groups:
         for body in group.main.bodies:

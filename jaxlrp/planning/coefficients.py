@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from jaxlrp.graph.kinds import is_product, kinds_that
 from jaxlrp.planning.selectors import LayerGraph, LayerSelector
 
-# What carries on what it was given, and what computes something new from it.
+# Kinds that carry a value on, and kinds that compute a new value from it.
 _CARRIES = kinds_that("hands_on")
 _COMPUTES = frozenset({"dense", "conv"})
-# What shows a gate that is one here too.
+# Proofs of a gate that are accepted here too.
 _SHOWN = frozenset({"divides", "bounds", "share"})
 
 

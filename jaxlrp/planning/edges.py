@@ -1,4 +1,4 @@
-"""What every edge of a graph carries, density or relevance; decided from the outputs back."""
+"""Density or relevance for every edge of a graph, decided from the outputs back."""
 
 from __future__ import annotations
 

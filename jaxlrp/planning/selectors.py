@@ -136,8 +136,7 @@ def kind(name: str) -> Selector:
 
 
 def first(*selectors: Selector) -> Selector:
-    """Of the layers that the selectors match, those reached first from an explained value, by
-    dataflow.
+    """Those of the selected layers that are reached first from an explained value, by dataflow.
 
     No other member lies between them and the explained values. Two input branches have two first
     layers.
@@ -156,7 +155,7 @@ def first(*selectors: Selector) -> Selector:
 
 
 def last(*selectors: Selector) -> Selector:
-    """Of the layers that the selectors match, those reached first from an output, by dataflow.
+    """Those of the selected layers that are reached first from an output, by dataflow.
 
     No other member lies between them and an output.
 

@@ -1,4 +1,4 @@
-"""What a rule is. Mathematics only: no jaxpr in this room."""
+"""Base classes of rules: mathematics only, without a jaxpr."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Rule:
     from_weight: ClassVar[bool] = False
     # Bounds are given for the layer's input: the plan says where that is not what is explained.
     bounds_input: ClassVar[bool] = False
-    # What may be skipped, because nothing but this happens in `propagate`. Never inherited by a
-    # subclass with a `propagate` of its own; see also `plain`.
+    # `propagate` may be skipped for a rule that does only this. Never inherited by a subclass with
+    # a `propagate` of its own; see also `plain`.
     passes: ClassVar[bool] = False  # R_i = R_j
     follows: ClassVar[bool] = False  # the transposed derivative of what moves elements
 

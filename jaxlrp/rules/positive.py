@@ -174,7 +174,7 @@ class Gamma(LinearRule):
     def _contributions(layer: LayerView, linear: Any) -> tuple[Any, Any]:
         """Positive and negative contributions p and q, from one product and a difference.
 
-        The difference is rounded in units of a = |x||W|. Of the two the one that counts is added
+        The difference is rounded in units of a = |x||W|. The favoured one is added
         1 + gamma times, with the bias of its sign, to an output of its sign: that denominator is
         of the size of a or is not needed, so up to gamma = 100 the rounding does no harm.
         """

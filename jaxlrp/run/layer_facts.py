@@ -1,4 +1,4 @@
-"""What rules ask of a linear layer besides its maps: its bias, its features, constant inputs."""
+"""Properties of a linear layer besides its maps: its bias, its features, constant inputs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def constant(group: Group, x: Any, value: Any) -> Any:
     shape = list(x.shape)
     affine = group.affine
     core = affine.core if affine is not None else None
-    # What splits an axis over devices, or moves elements, needs the whole shape.
+    # Equations that split an axis over devices, or move elements, need the whole shape.
     others = {e.name for e in group.eqns if e is not core}
     in_place = "reduce_scatter" not in others and all(name in _IN_PLACE for name in others)
     if affine is not None and core is not None and affine.folds and in_place:

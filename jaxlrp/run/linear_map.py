@@ -1,9 +1,9 @@
 """The linear part of a layer as a map whose weights can be replaced by functions of them.
 
 The weight of an input in an output is the product of the factors on the one way between them:
-scales before the core, an entry of the kernel, scales behind the core. The layer's own equations
+scales before the core, an entry of the kernel, scales after the core. The layer's own equations
 run with these factors replaced and with static terms left out, so zeros that a pad or a
-concatenation brings are nobody's input. Where every scale varies along the kernel's own axes, the
+concatenation adds do not count as inputs. Where every scale varies along the kernel's own axes, the
 scales fold into the kernel and any combination of W, W+, W- and |W| costs one product. Otherwise
 W+ and W- are told apart on the way (`Split`): each value is a pair, and a negative factor swaps it.
 """
@@ -203,7 +203,7 @@ class LinearLayer:
         return slope if sign == 1 else -slope
 
     def statics_of(self, eqn: Eqn) -> list[Value]:
-        """Operands of an equation that are no link of the layer."""
+        """Operands of an equation that are not links of the layer."""
         return [v for v in eqn.inputs if v not in self.links]
 
     # -- the layer's own equations ----------------------------------------------------------

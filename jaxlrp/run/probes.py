@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 
-# What `what=` may ask of a layer.
+# The words that `what=` accepts.
 WORDS = ("relevance", "value", "density", "inputs", "bias")
-# Of these, what is known of a layer that runs by itself, not with the ReLU behind it.
+# Those that are only known if a layer runs by itself, not together with the ReLU after it.
 OF_INPUTS = frozenset({"inputs", "bias"})
 # Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
 ACCOUNT = 4

@@ -1,4 +1,4 @@
-"""What a rule sees of a layer at run time: arrays, and the layer's maps made when asked for."""
+"""A layer as a rule sees it at run time: arrays, and maps that are made on demand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class View:
         self._proven = layer.nonnegative
         self.z = output
         self._arrived = arrived
-        self._relu = relu  # z is max(z, 0), and what arrived is the density behind that ReLU
+        self._relu = relu  # z is max(z, 0), and the density after that ReLU arrived
         self.arriving: Carries = layer.arriving
         self.carries: Carries = layer.carries
         self.sign_split = layer.sign_split
@@ -114,7 +114,7 @@ class View:
 
     @functools.cached_property
     def arrived(self) -> Any:
-        """What came to the output; nothing came where a ReLU is shut."""
+        """The quantity that arrived at the output; 0 where a ReLU is shut."""
         arrived = self._arrived
         return choose(self.z > 0, arrived, 0.0, arrived) if self._relu else arrived
 
