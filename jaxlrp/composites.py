@@ -106,7 +106,7 @@ def epsilon_plus(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleM
     r"""[`ZPlus`][jaxlrp.ZPlus] in convolutions, [`Epsilon`][jaxlrp.Epsilon] in dense layers.
 
     $$\text{conv: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j, \qquad
-      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\operatorname{stab}(z_j)} R_j$$
+      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\text{stab}(z_j)} R_j$$
 
     Use it for convolutional networks on pictures, if the detail of the pixels should be kept. It is
     not for transformers, whose layers are all dense: see `attn_lrp`.
@@ -128,7 +128,7 @@ def epsilon_plus_flat(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> 
 
     $$\text{first: } R_i = \sum_j \frac{R_j}{n_j}, \qquad
       \text{conv: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j, \qquad
-      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\operatorname{stab}(z_j)} R_j$$
+      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\text{stab}(z_j)} R_j$$
 
     Use it first for convolutional networks on pictures: its maps are calm and do not depend on how
     pixels are normalised. It is not for networks that begin with a dense layer on the whole input.
@@ -160,7 +160,7 @@ def epsilon_alpha2_beta1(
 
     $$\text{conv: }
       R_i = \sum_j \left( 2 \frac{z_{ij}^+}{z_j^+} - \frac{z_{ij}^-}{z_j^-} \right) R_j, \qquad
-      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\operatorname{stab}(z_j)} R_j$$
+      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\text{stab}(z_j)} R_j$$
 
     Use it for convolutional networks, to see strong evidence for and against a class. It is not the
     first choice in deep networks: positive and negative relevance grow from layer to layer, and it
@@ -339,7 +339,7 @@ def deconvnet() -> RuleMap:
 def beta_smooth(beta: float = 10.0) -> RuleMap:
     r"""The gradient, with [`BetaSmooth`][jaxlrp.BetaSmooth] at every ReLU.
 
-    $$\text{ReLU: } R_i = \operatorname{sigmoid}(\beta x_i) R_j, \qquad
+    $$\text{ReLU: } R_i = \text{sigmoid}(\beta x_i) R_j, \qquad
       \text{other layers: } R_i = \sum_j \frac{\partial z_j}{\partial x_i} R_j$$
 
     Use it for gradients that are harder to manipulate by small changes of the input. It is not
@@ -471,7 +471,7 @@ def lstm_lrp_all(
     r"""LRP-all for recurrent networks: a gate gets nothing, the signal everything.
 
     $$\text{product } z = g s: R_g = 0, \; R_s = R, \qquad
-      \text{sum } z: R_i = \frac{z_i}{\operatorname{stab}(z)} R$$
+      \text{sum } z: R_i = \frac{z_i}{\text{stab}(z)} R$$
 
     [`Epsilon(epsilon)`][jaxlrp.Epsilon] stands where something is added up: in sums, and in dense
     layers that feed no sum. The summands of a sum have `Epsilon(0)`, so that a pre-activation Wx +

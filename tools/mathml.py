@@ -9,8 +9,10 @@ _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>
 
 
 def _mathml(match: re.Match[str]) -> str:
-    display = "block" if match[1] == "div" else "inline"
-    return convert(html.unescape(match[2]).strip(), display=display)
+    latex = html.unescape(match[2]).strip()
+    if match[1] == "span":
+        return convert(latex)
+    return f'<div class="equation">{convert(latex, display="block")}</div>'
 
 
 def on_page_content(content: str, **_: object) -> str:

@@ -74,7 +74,7 @@ class GuidedBackprop(Rule):
 class BetaSmooth(Rule):
     r"""A ReLU's derivative, replaced by that of a softplus.
 
-    $$R_i = \operatorname{sigmoid}(\beta x_i) R_j$$
+    $$R_i = \text{sigmoid}(\beta x_i) R_j$$
 
     It acts on ReLUs, in any spelling; other activations take their derivative.
 

@@ -108,7 +108,7 @@ class SignalTakesAll(Rule):
 class Proportional(Rule):
     r"""Each factor of a product gets a share in proportion to its own value.
 
-    $$R_a = \frac{a}{\operatorname{stab}(a + b + c + \cdots)} R, \qquad z = a b c \cdots$$
+    $$R_a = \frac{a}{\text{stab}(a + b + c + \cdots)} R, \qquad z = a b c \cdots$$
 
     With `absolute` the share is $|a| / (|a| + |b| + |c| + \cdots)$. A divisor counts as the factor
     1/b. The product must be elementwise.

@@ -12,7 +12,7 @@ from jaxlrp.rules.layer_view import Inputs, LayerView
 class Epsilon(LinearRule):
     r"""LRP-ε: shares relevance by contribution, over a stabilised denominator.
 
-    $$R_i = \sum_j \frac{x_i w_{ij}}{z_j + \epsilon \operatorname{sgn}(z_j)} R_j, \qquad
+    $$R_i = \sum_j \frac{x_i w_{ij}}{z_j + \epsilon \, \text{sgn}(z_j)} R_j, \qquad
       z_j = \sum_i x_i w_{ij} + b_j$$
 
     with sgn(0) = +1. `Epsilon(0)` is LRP-0; in a ReLU network without biases LRP-0 is gradient ×
