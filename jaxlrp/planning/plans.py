@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
@@ -41,7 +42,7 @@ class Plan:
             is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
         )
 
-    def relevance_dtype(self, dtype: Any) -> Any:
+    def relevance_dtype(self, dtype: DTypeLike) -> np.dtype:
         """The dtype of the relevance of values of a dtype."""
         if jnp.issubdtype(dtype, jnp.integer):
             return self.number_dtype
