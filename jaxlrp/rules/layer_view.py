@@ -86,9 +86,9 @@ class LayerView(Protocol):
     """A layer as a rule sees it while relevance passes; read-only.
 
     Values at the inputs, and the values returned for them, are an array `Float[Array, "*in"]` for a
-    layer with one active input, and a tuple of arrays for several (`add`, `concatenate`, products).
-    Values at the output are `Float[Array, "*out"]`. Arrays are float32 at least, whatever the
-    network computes in.
+    layer with one active input, and a tuple of arrays for several (`add`, `concatenate`, products);
+    signatures call them `Inputs`. Values at the output are `Float[Array, "*out"]`, called `Output`.
+    Arrays are float32 at least, whatever the network computes in.
     """
 
     @property
