@@ -39,7 +39,7 @@ class SignalIs(LayerSelector):
 
 
 def _signals(layers: LayerGraph) -> dict[int, int]:
-    """Position of the signal of every product that has one; to a fixed point."""
+    """Position of the signal of every product that has one, iterated to a fixed point."""
     products = {
         i: list(range(len(layers.makers[i])))
         for i, layer in enumerate(layers.layers)
@@ -69,7 +69,7 @@ def _signal(
     factors: Sequence[int],
     signals: dict[int, int],
 ) -> int | None:
-    """The factor from what it carries all others are computed, if it is from none of theirs."""
+    """The factor from whose value all others are computed, while it is from none of theirs."""
     carried = {i: _carried(layers, makers[i], signals) for i in factors}
     computed = {
         (i, j): _computed(layers, makers[j], carried[i], signals)

@@ -14,7 +14,7 @@ _KEEPS_SHARES = kinds_that("keeps_shares")
 class Summand(LayerSelector):
     """Dense layers and convolutions read by sums alone, and sums read by shifts alone.
 
-    What they are a summand of stabilises the whole once.
+    The sum that they are a summand of is stabilised once.
     """
 
     def select(self, layers: LayerGraph) -> frozenset[int]:

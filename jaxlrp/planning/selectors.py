@@ -46,7 +46,7 @@ class LayerGraph:
 
 @dataclasses.dataclass(frozen=True)
 class Kind(LayerSelector):
-    """All layers of a kind, even if a layer bears the kind's word as its name."""
+    """All layers of a kind, even if a layer has the kind's word as its name."""
 
     kind: str
 

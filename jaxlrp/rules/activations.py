@@ -1,7 +1,7 @@
 """Rules that change how relevance passes a ReLU: the gradient-like methods.
 
 They start from the weight of an output, 1 for the chosen class, as in the literature. They act on
-ReLUs; any other activation takes its derivative.
+ReLUs; for any other activation they are its derivative.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Uniform(Rule):
 
 
 def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None) -> Any:
-    """`share` of what arrives to each factor, or to each of the signals."""
+    """Give `share` of the arriving relevance to each factor, or to each of the signals."""
     back = layer.vjp(layer.over(layer.z, share=share))
     if not isinstance(back, tuple):
         return back

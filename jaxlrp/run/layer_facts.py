@@ -51,7 +51,7 @@ def feature_axes(group: Group) -> tuple[int, ...]:
 
 
 def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
-    """Where an equation leaves axes of its input; None if they are mixed with others."""
+    """The places of an input's axes in the output; None if they are mixed with others."""
     source = next((v for v in eqn.inputs if v.ndim), None)
     if source is None:
         return None
@@ -110,7 +110,7 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
 
 
 def number_of(value: Value) -> Any:
-    """The number, written in the program, that all elements of a value are; else None."""
+    """The written number that all elements of a value are equal to; else None."""
     while not isinstance(value, Literal):
         eqn = value.producer
         if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:

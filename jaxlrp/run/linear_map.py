@@ -331,7 +331,7 @@ class _Weighted:
 
 
 class _Ones(_Weighted):
-    """Every factor 1: counts, and spreads evenly."""
+    """Runs with every factor 1: it counts inputs, and its transpose spreads evenly."""
 
     def __init__(self, layer: LinearLayer):
         super().__init__(layer, jnp.ones_like, signs=False)

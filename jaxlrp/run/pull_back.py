@@ -1,4 +1,4 @@
-"""Relevance from the outputs of a planned function back to what is explained."""
+"""Relevance from the outputs of a planned function back to the explained values."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class View:
         return self._linear.map(1.0, 0.0, 0.0, 0.0)(self.x)
 
     def _linear_inside(self) -> Any:
-        """The output of a norm without what it adds, with the detached factors at their values."""
+        """The output of a norm without its shift, with the detached factors at their values."""
         function = self._held()
         return jax.jvp(function, self._inputs, self._inputs)[1]
 
@@ -155,7 +155,7 @@ class View:
     def losses(self) -> tuple[Any, Any]:
         """Relevance that biases and stabilisers took in the quotients formed so far.
 
-        Where the denominator is 0 there was nothing to stabilise: the rule drops what arrives.
+        Where the denominator is 0 there is nothing to stabilise: the rule drops what arrives.
         """
         bias = sum((jnp.sum(s * b) for s, b in self.bias_loss), start=jnp.zeros(()))
         stabiliser = sum(
@@ -234,7 +234,7 @@ class View:
         return choose(small, 0.0, density * self.z / choose(small, 1.0, x, x), density)
 
     def _complex_secant(self, density: Any) -> Any:
-        """Of x the density with Re(c x) = R: of modulus R / |x|, turned against x."""
+        """The density c of x with Re(c x) = R: of modulus R / |x|, with the phase of conj(x)."""
         x, relevance = self.x, jnp.real(density * self.z)
         size = jnp.real(x * jnp.conj(x))
         small = size < jnp.finfo(size.dtype).tiny
