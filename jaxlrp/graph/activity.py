@@ -127,7 +127,7 @@ def is_integer(value: Value) -> bool:
 
 
 def is_number(value: Value) -> bool:
-    """Whether a value may carry relevance: floating, complex or integer, but no truth value."""
+    """Whether a value may carry relevance: floating, complex or integer, but not boolean."""
     return is_inexact(value) or is_integer(value)
 
 

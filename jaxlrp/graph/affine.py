@@ -1,4 +1,4 @@
-"""Scales, shifts and moves: what one equation does to its one active operand.
+"""Scales, shifts and moves: equations with one active operand.
 
 A number that is written in the program, or an array made of such, is a literal: it belongs to the
 activation beside it. An argument, or a value closed over, is learned: it belongs to a layer.
@@ -38,7 +38,7 @@ def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | No
 
 
 def is_mask(bench: Workbench, eqn: Eqn) -> bool:
-    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, and no bias."""
+    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, not a bias."""
     if eqn.name != "add":
         return False
     for value in eqn.inputs:
@@ -67,7 +67,7 @@ def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def is_literal_scale(bench: Workbench, eqn: Eqn) -> bool:
-    """A scale or change of sign that is written in the program: it belongs to what reads it."""
+    """A scale or change of sign that is written in the program: it belongs to its reader."""
     if eqn.name == "neg":
         return True
     if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):

@@ -1,4 +1,4 @@
-"""From a jaxpr to a graph: every call looked into."""
+"""From a jaxpr to a graph, with every call inlined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plainer graph of the same numbers: what was computed twice is one value, and detours are gone.
+"""A plainer graph of the same numbers, without repeated computations and detours.
 
 Recognition compares values by identity, so two slices written alike must be one slice. Only exact
 rewrites are made: every value that is left is computed by the network's own equations.
@@ -104,7 +104,7 @@ class _Rewriter:
         return eqns
 
     def plain(self, eqn: Eqn, varies: bool) -> Value | None:
-        """The earlier value that an equation returns, if all it does comes to nothing."""
+        """The earlier value that an equation returns, if it has no effect."""
         value = self.undone(eqn) or _idle(eqn)
         return self.places.same(eqn) if value is None and varies else value
 
@@ -160,7 +160,7 @@ def _recomputed(eqn: Eqn) -> Region | None:
 
 
 def _idle(eqn: Eqn) -> Value | None:
-    """The operand that an equation returns as it is."""
+    """The operand that an equation returns unchanged."""
     if eqn.name in ("add", "sub"):
         return _beside(eqn, 0, "add")
     first = eqn.inputs[0] if eqn.inputs else None

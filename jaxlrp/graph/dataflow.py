@@ -17,7 +17,7 @@ F = TypeVar("F")
 
 
 class Flow(Generic[F]):
-    """Facts of one sort, from the inputs on."""
+    """Facts of one sort, propagated from the inputs."""
 
     def start(self, value: Value) -> F:
         """The facts about a value that no equation makes."""
@@ -40,7 +40,7 @@ class Flow(Generic[F]):
         return fact
 
     def leave(self, eqn: Eqn, fact: F, inside: Value, outside: Value) -> F:
-        """The fact about what a body gives, of the output outside."""
+        """The fact about the output outside, given that about the output of a body."""
         return fact
 
     def chosen(self, fact: F, index: F) -> F:
@@ -49,7 +49,7 @@ class Flow(Generic[F]):
 
 
 def solve(eqns: Iterable[Eqn], flow: Flow[F], known: dict[Value, F]) -> None:
-    """Add the facts about all that the equations make to `known`."""
+    """Add the facts about the results of all equations to `known`."""
 
     def look(value: Value) -> F:
         return known[value] if value in known else flow.start(value)
@@ -98,7 +98,7 @@ def _may_be_skipped(eqn: Eqn) -> bool:
 def spread_back(
     graph: Graph, marked: set[Value], step: Callable[[Eqn], Iterable[Value]], allowed: set[Value]
 ) -> None:
-    """Add to `marked` what the marked values come from, through bodies and around loops.
+    """Add to `marked` the values that marked ones come from, through bodies and around loops.
 
     `step` gives the operands of an equation that are to be marked, given what is marked by now;
     outside `allowed` nothing is.
@@ -131,7 +131,7 @@ class Origins:
                     self._carried.update((b, a) for a, b in control_flow.feedback(eqn, body))
 
     def before(self, value: Value) -> Iterator[Value]:
-        """The values from which a value is made at once."""
+        """The values from which a value is made directly."""
         eqn = value.producer
         if eqn is None:
             if value.outer is not None:

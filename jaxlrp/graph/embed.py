@@ -91,7 +91,7 @@ def _is_counting(value: Value) -> bool:
 
 
 def _factors(graph: Graph, facts: _Facts, found: list[InnerValue]) -> set[InnerValue]:
-    """Lookups that only scale what other embeddings say (the sines and cosines of a rotation)."""
+    """Lookups that only scale other embeddings (the sines and cosines of a rotation)."""
     owners: dict[Value, set[int]] = {e.value: {i} for i, e in enumerate(found)}
     direct: dict[Value, set[int]] = {e.value: {i} for i, e in enumerate(found)}
     read_as_vector: set[int] = set()
@@ -172,7 +172,7 @@ def _belongs_to_a_place(facts: _Facts, value: Value, eqn: Eqn) -> bool:
 
 
 def _unmoved(value: Value) -> Value:
-    """The value before it was only moved about."""
+    """The value before it was moved."""
     while (eqn := value.producer) is not None and eqn.name in VIEWS | COPIES | {"broadcast_in_dim"}:
         value = eqn.inputs[0]
     return value

@@ -93,7 +93,7 @@ Belongs = Callable[[Eqn, Eqn], bool]
 def tree_at(
     bench: Workbench, root: Eqn, operands: Operands, belongs: Belongs = lambda eqn, reader: True
 ) -> Tree:
-    """The tree that ends at an equation: what no layer has, and nothing else reads."""
+    """The tree that ends at an equation, of equations without a layer and without other readers."""
 
     def inner(value: Value, reader: Eqn) -> Eqn | None:
         eqn = value.producer

@@ -114,7 +114,7 @@ class Facts:
         return Origins(self.graph)
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
-        """Bounds of values that are known from what they mean."""
+        """Add bounds of values that are known from their meaning."""
         if new := {v: bounds for v in values if self.intervals[v] != bounds}:
             self.intervals.prove(new)
 

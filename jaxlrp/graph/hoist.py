@@ -118,7 +118,7 @@ def _belongs(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value]]:
-    """The moves that make a value, in order, and what they start from."""
+    """The moves that make a value, in order, and the value that they start from."""
     moves: set[Eqn] = set()
     leaves: dict[Value, None] = {}
     stack = [value]
@@ -307,7 +307,7 @@ class _Mover:
         return eqns + equations(function, (leaf, *given), chain.eqns[0], region)
 
     def _early(self, value: Value, maker: Eqn | None, eqns: list[Eqn]) -> Value | None:
-        """A static value as it can be had right after an equation, by copies of its own."""
+        """A static value computed right after an equation, by copies of its equations."""
         order = -1 if maker is None else maker.order
         region = None if maker is None else maker.region
         copies: dict[Value, Value] = {}

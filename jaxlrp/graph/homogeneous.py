@@ -14,7 +14,7 @@ _EITHER = ADDITIONS | {"max", "min"}
 
 
 def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output: Value) -> bool:
-    """Whether f(c x) = c f(x) for every c > 0, as equations say that make an output.
+    """Whether f(c x) = c f(x) for every c > 0, by the equations of f.
 
     Each value has a degree: 1 if it grows with c, 0 if it stays; a zero has any (None).
     """

@@ -273,7 +273,7 @@ def _finish(
     detached: tuple[tuple[Eqn, int], ...],
     main: Eqn | None = None,
 ) -> None:
-    """Claim a norm: a path from `source`, with what it divides by held, and the scale after it."""
+    """Claim a norm: a path from `source`, with its divisor held, and the scale after it."""
     last = path[-1]
     own = set(path)
     statistic = [e for e in statistic if e not in own]
@@ -311,7 +311,7 @@ def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value
 
 
 def find_undone(bench: Workbench) -> None:
-    """Products with what a norm divided by, of what was made from its output: `f(x / s) * s`.
+    """Products of a norm's divisor with functions of its output: `f(x / s) * s`.
 
     What is held where it divides is held there too: otherwise it would take half of the relevance
     that it only hands through.
@@ -343,7 +343,7 @@ def find_undone(bench: Workbench) -> None:
 
 
 def _made_after(bench: Workbench, values: list[Value]) -> set[Value]:
-    """Everything that depends on some values."""
+    """The values that depend on some values."""
     made = set(values)
     for eqn in bench.graph.eqns:
         if not made.isdisjoint(eqn.inputs):

@@ -323,7 +323,7 @@ _changed: list[str] = []
 
 
 def changes() -> int:
-    """How often a row was changed: what was planned before is to be planned anew."""
+    """How often a row was changed: plans made before are out of date."""
     return len(_changed)
 
 

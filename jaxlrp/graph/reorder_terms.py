@@ -1,4 +1,4 @@
-"""The order of terms: biases at the linear layer among them, then what is static, then stopped."""
+"""The order of terms: biases at the linear layer among them, then static, then stopped ones."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _is_scaled(bench: Workbench, value: Value) -> bool:
 
 
 def _is_in_order(tree: Tree, static: list[Operand], stopped: list[Operand]) -> bool:
-    """Whether what is stopped comes last, and what is static before it."""
+    """Whether stopped terms come last, and static ones before them."""
     inside, eqn = set(tree.eqns), tree.eqns[0]
     for terms in (stopped, static):
         left = [v for v, _ in terms]

@@ -1,4 +1,4 @@
-"""Softmax, log-softmax and logsumexp, found by what they compute.
+"""Softmax, log-softmax and logsumexp, found by their computation.
 
 softmax: exp(u) over a broadcast sum of the same exp(u); log-softmax: u minus the log of that sum;
 logsumexp: the log of that sum (plus the shift). Views, copies and masks with static predicates

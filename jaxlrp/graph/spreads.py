@@ -1,4 +1,4 @@
-"""Bounds of what moves, adds up, multiplies or picks many elements; see `ranges.py`."""
+"""Bounds for primitives that move, add, multiply or pick many elements; see `ranges.py`."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ Operands = Callable[[Eqn], "list[Operand] | None"]
 
 @dataclasses.dataclass
 class Tree:
-    """Equations, the last one first, and what they join, in the order of the program."""
+    """Equations, the last one first, and their leaves, in the order of the program."""
 
     eqns: list[Eqn]
     leaves: list[Operand]
 
     def powers(self) -> Mapping[Value, int]:
-        """How often each leaf is in the list; less than 0 if it divides."""
+        """How often each leaf is in the list; negative if it divides."""
         found: dict[Value, int] = {}
         for value, power in self.leaves:
             found[value] = found.get(value, 0) + power
@@ -81,5 +81,5 @@ STACKS = frozenset({"stack", "concatenate"})
 
 
 def is_copy(eqn: Eqn) -> bool:
-    """Whether an equation hands its first operand on as it is."""
+    """Whether an equation returns its first operand unchanged."""
     return eqn.name == "tie" or (eqn.name in COPIES and not rounds(eqn) and len(eqn.inputs) == 1)
