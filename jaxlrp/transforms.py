@@ -371,7 +371,7 @@ def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
 
 def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
     named = [("the output", value), ("the relevance", relevance)]
-    named += [(f"what was asked at {name!r}", r) for name, r in layers.items()]
+    named += [(f"the result for layer {name!r}", r) for name, r in layers.items()]
     for name, tree in named:
         for leaf in jax.tree.leaves(tree):
             if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):
