@@ -1,6 +1,7 @@
 """jaxlrp: Layer-wise Relevance Propagation as a JAX transformation."""
 
 from jaxlrp import composites, methods
+from jaxlrp.accounts import Entry, Ledger
 from jaxlrp.errors import (
     InputError,
     JaxVersionError,
@@ -13,8 +14,10 @@ from jaxlrp.errors import (
 )
 from jaxlrp.explained_function import as_function_of, output_weights
 from jaxlrp.graph.register import register_primitive
-from jaxlrp.planning.rulemap import RuleMap
-from jaxlrp.planning.selectors import all_of, first, inside, kind, last
+from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.rulemap import RuleLike, RuleMap
+from jaxlrp.planning.selectors import Selector, all_of, first, inside, kind, last
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
@@ -44,8 +47,9 @@ from jaxlrp.rules import (
     ZPlus,
 )
 from jaxlrp.transforms import explain, ledger, plan, relevance_vjp, value_and_relevance
+from jaxlrp.types import PyTree, Relevance, Target
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # read by pyproject.toml
 
 __all__ = [
     "AlphaBeta",
@@ -53,6 +57,7 @@ __all__ = [
     "Contributions",
     "Deconvnet",
     "Detach",
+    "Entry",
     "Epsilon",
     "Flat",
     "Follow",
@@ -62,19 +67,27 @@ __all__ = [
     "InputError",
     "JaxVersionError",
     "LRPError",
+    "Layer",
     "LayerView",
+    "Ledger",
     "LinearMap",
     "LinearRule",
     "NonFiniteError",
     "Pass",
+    "Plan",
+    "PyTree",
+    "Relevance",
     "Rule",
     "RuleError",
+    "RuleLike",
     "RuleMap",
+    "Selector",
     "SelectorError",
     "SignalTakesAll",
     "SplitMap",
     "Proportional",
     "Stop",
+    "Target",
     "TargetError",
     "Taylor",
     "Uniform",

@@ -1,4 +1,4 @@
-"""The ledger: relevance in and out of every layer, and what was lost to what."""
+"""The ledger: relevance in and out of every layer, and what took the difference."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from jaxlrp.planning.table import columns
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One layer's account, summed over the batch.
+    r"""The account of one layer, summed over the batch: a row of a [`Ledger`][jaxlrp.Ledger].
 
-    relevance_out = relevance_in + bias + stabiliser + rule_loss.
+    $$R_{\text{out}} = R_{\text{in}} + R_{\text{bias}} + R_{\text{stabiliser}} + R_{\text{rule}}$$
+
+    All are in units of the explained output.
 
     Attributes:
-      relevance_out: arriving at the layer's output.
-      relevance_in: leaving at its inputs.
-      bias: taken by the bias in the denominator.
-      stabiliser: taken by epsilon.
-      rule_loss: the rest: outputs that had no contribution of the sign asked for, the softmax's
-        expansion, gradients.
+      name: name of the layer, as in the plan.
+      kind: kind of the layer.
+      rule: the rule of the layer, as text.
+      relevance_out: relevance that arrives at the layer's output.
+      relevance_in: relevance that leaves at the layer's inputs.
+      bias: share of the bias in the denominator.
+      stabiliser: share of epsilon.
     """
 
     name: str
@@ -37,6 +40,9 @@ class Entry:
 
     @property
     def rule_loss(self) -> float:
+        """The rest: outputs without a contribution of the sign asked for, a softmax's expansion,
+        gradients.
+        """
         return self.relevance_out - self.relevance_in - self.bias - self.stabiliser
 
     @property
@@ -50,7 +56,7 @@ class Ledger:
     """Where relevance went. `print(ledger)` shows a table and a one-line verdict.
 
     Attributes:
-      layers: one entry per layer, in dataflow order.
+      layers: one entry for each layer, in dataflow order.
       relevance_out: relevance that was seeded at the output.
       relevance_in: relevance that arrived at the explained inputs.
     """
@@ -108,7 +114,7 @@ class Ledger:
 
 
 def _clean(loss: float, entry: Entry) -> float:
-    """A rule's loss without the rounding of the sums that it is the difference of."""
+    """The loss of a rule, or 0 where it is rounding: it is a difference of sums."""
     scale = max(abs(entry.relevance_out), abs(entry.relevance_in))
     return 0.0 if abs(loss) < 1e-6 * scale else loss
 
@@ -116,7 +122,7 @@ def _clean(loss: float, entry: Entry) -> float:
 def make_ledger(
     accounts: Mapping[Layer, Any], layers: Sequence[Layer], seeded: Any, arrived: Any
 ) -> Ledger:
-    """A ledger from what the layers' probes brought out."""
+    """A ledger from the sums that the probes of the layers brought out."""
     entries = []
     for layer in layers:
         out, in_, bias, stabiliser = (float(n) for n in np.asarray(accounts[layer]))

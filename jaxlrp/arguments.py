@@ -21,6 +21,7 @@ from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleMap
+from jaxlrp.planning.selectors import Selector
 from jaxlrp.run.bound_call import BoundCall
 
 ArgNums = int | Sequence[int]
@@ -28,19 +29,19 @@ ArgNums = int | Sequence[int]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the caller asked for, apart from the arguments."""
+    """A call of `explain` without the arguments of the function."""
 
     fn: Callable[..., Any]
     rules: RuleMap
     argnums: int | tuple[int, ...] = 0
     has_aux: bool = False
-    wrt: Any = None
-    layers: tuple[Any, ...] | None = None
+    wrt: Selector | None = None
+    layers: tuple[Selector, ...] | None = None
     check_finite: bool = False
     seed: str = "density"
 
 
-def as_tuple(layers: Sequence[Any] | None) -> tuple[Any, ...] | None:
+def as_tuple(layers: Sequence[Selector] | None) -> tuple[Selector, ...] | None:
     if layers is None:
         return None
     return (layers,) if isinstance(layers, str) or callable(layers) else tuple(layers)
@@ -168,8 +169,8 @@ def _chosen(
             chosen.append(number % len(args))
         elif strict:
             raise InputError(
-                f"argnums={argnums} asks for argument {number}, but {len(args)} positional "
-                "arguments were given."
+                f"argnums={argnums} selects argument {number}, but {len(args)} positional "
+                "arguments were given; pass the explained arguments by position."
             )
     return chosen
 
@@ -178,24 +179,30 @@ def _explainable(arg: Any, number: int) -> Any:
     """The argument with floating arrays as leaves, or an error that says what is wrong."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(arg)
     if not leaves:
-        raise InputError(f"argument {number} is to be explained, but holds no arrays.")
+        raise InputError(
+            f"argument {number} is to be explained, but it is {arg!r}, which holds no arrays; "
+            "expected an array or a pytree of arrays. Choose another argument with argnums."
+        )
     checked = []
     for path, leaf in leaves:
         where = f"argument {number}{jax.tree_util.keystr(path)}"
         leaf: Any = jnp.asarray(leaf) if type(leaf) in (int, float) else leaf
         if not _is_array(leaf):
             raise InputError(
-                f"{where} is to be explained, but is {leaf!r} of type {type(leaf).__name__}; "
+                f"{where} is to be explained, but it is {leaf!r} of type {type(leaf).__name__}; "
                 "every leaf must be a floating array. Choose another argument with argnums."
             )
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InputError(
-                f"{where} is to be explained, but has dtype {leaf.dtype}; relevance needs "
+                f"{where} is to be explained, but it has dtype {leaf.dtype}; relevance needs "
                 "floating values. Cast it to float32 if its numbers are quantities; if they are "
                 'indices, explain the embedding they select (wrt="embed").'
             )
         if 0 in leaf.shape:
-            raise InputError(f"{where} has shape {tuple(leaf.shape)}: there is nothing to explain.")
+            raise InputError(
+                f"{where} has shape {tuple(leaf.shape)} and holds no numbers; expected an array of "
+                "at least one."
+            )
         checked.append(leaf)
     return jax.tree.unflatten(tree, checked)
 
@@ -203,7 +210,9 @@ def _explainable(arg: Any, number: int) -> Any:
 def check_outputs(outputs: Sequence[Any]) -> None:
     """Raise unless there are outputs, all of them floating."""
     if not outputs:
-        raise InputError("fn returns no arrays: there is nothing to explain.")
+        raise InputError(
+            "fn returns no arrays; expected at least one floating array as its output."
+        )
     for value in outputs:
         dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -221,7 +230,7 @@ def _check_dependence(plan: Plan, outputs: list[Value]) -> None:
         )
 
 
-def selected(traced: BoundCall, selectors: tuple[Any, ...] | None) -> list[Layer]:
+def selected(traced: BoundCall, selectors: tuple[Selector, ...] | None) -> list[Layer]:
     found: dict[Layer, None] = {}
     for selector in selectors or ():
         found.update(dict.fromkeys(traced.plan.select(selector)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.core
@@ -197,14 +197,14 @@ def _is_explicit(sharding: Any) -> bool:
 
 
 def opaque_remedy(name: str) -> str | None:
-    """What to write in place of a primitive that cannot be looked into; None for the rest."""
+    """The remedy for a primitive whose computation is hidden; None for other primitives."""
     if name in _ATTENTION_KERNELS:
         return 'Call jax.nn.dot_product_attention(..., implementation="xla") for explanations.'
     if name == "while":
         return (
-            "Relevance runs backwards through a loop whose number of iterations is known: write "
-            "lax.scan, or lax.fori_loop with bounds that are Python numbers, and keep what is "
-            "done with jnp.where."
+            "A loop can be run backwards only if its number of iterations is known: write "
+            "lax.scan, or lax.fori_loop with bounds that are Python numbers, and hold finished "
+            "values with jnp.where."
         )
     if name in _KERNELS:
         return (
@@ -280,7 +280,7 @@ def retyped(primitive: Any, params: dict[str, Any], dtype: Any) -> dict[str, Any
     return {**params, "update_jaxpr": made if closed else made.jaxpr}
 
 
-def is_primitive(obj: Any) -> bool:
+def is_primitive(obj: Any) -> TypeGuard[Primitive]:
     """Whether an object is a JAX primitive (`lax.dot_general_p`)."""
     return isinstance(obj, Primitive)
 
@@ -292,7 +292,7 @@ def primitive_names() -> frozenset[str]:
 
 
 def is_concrete(x: Any) -> bool:
-    """Whether an array has a value now (is no tracer)."""
+    """Whether an array has a value now: it is not a tracer."""
     return not isinstance(x, jax.core.Tracer)
 
 

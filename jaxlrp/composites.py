@@ -2,18 +2,20 @@
 
 Each is a function that returns a `RuleMap`; arguments override its defaults. `epsilon` is the
 stabiliser and `bias` the bias policy of all linear layers ("absorb", "ignore" or "distribute").
+Layers that a preset does not mention have the default rule of their kind. In the equations $z_{ij}
+= x_i w_{ij}$ is the contribution of input i to output j of a layer, and $z_j$ the output; the
+reference of each rule has the exact denominators, with bias and stabiliser.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from jax.typing import ArrayLike
 
 from jaxlrp.graph.kinds import KINDS
 from jaxlrp.planning.coefficients import SignalIs
 from jaxlrp.planning.roles import SoftmaxOfProduct, Summand
 from jaxlrp.planning.rulemap import RuleMap
-from jaxlrp.planning.selectors import Selector as _Selector
-from jaxlrp.planning.selectors import first, kind
+from jaxlrp.planning.selectors import Selector, first, kind
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
@@ -56,10 +58,10 @@ __all__ = [
 
 def _linear(
     epsilon: float, bias: BiasPolicy, conv: Rule | None = None, dense: Rule | None = None
-) -> dict[_Selector, Rule]:
+) -> dict[Selector, Rule]:
     """Epsilon wherever something is added up, with other rules for conv and dense if given."""
     default = Epsilon(epsilon, bias=bias)
-    entries: dict[_Selector, Rule] = {
+    entries: dict[Selector, Rule] = {
         kind("dense"): dense or default,
         kind("conv"): conv or default,
         kind("embed"): dense or default,
@@ -71,34 +73,76 @@ def _linear(
     return entries
 
 
-def _first_linear() -> _Selector:
+def _first_linear() -> Selector:
     return first(kind("conv"), kind("dense"), kind("embed"))
 
 
-def _flat(epsilon: float) -> dict[_Selector, Rule]:
+def _flat(epsilon: float) -> dict[Selector, Rule]:
     return {_first_linear(): Flat(epsilon=epsilon)}
 
 
 def lrp_zero(*, bias: BiasPolicy = "absorb") -> RuleMap:
-    """LRP-0 everywhere: Epsilon(0). Gradient x input on bias-free ReLU networks.
+    r"""LRP-0 in every layer: [`Epsilon(0)`][jaxlrp.Epsilon].
 
-    Source: Bach et al. 2015, equation 56.
+    $$R_i = \sum_j \frac{x_i w_{ij}}{z_j} R_j$$
+
+    Use it as the baseline: in networks of ReLU, linear and average-pooling layers without biases it
+    is gradient × input, and conserves relevance exactly. It is not for pictures, where it is as
+    noisy as the gradient.
+
+    Source: [Bach et al. 2015][bach2015], equation 56.
+
+    Args:
+      bias: bias policy of the linear layers, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
     """
     entries = _linear(0.0, bias)
     return RuleMap(entries, "lrp_zero")
 
 
 def epsilon_plus(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
-    """ZPlus in convolutions, Epsilon in dense layers.
+    r"""[`ZPlus`][jaxlrp.ZPlus] in convolutions, [`Epsilon`][jaxlrp.Epsilon] in dense layers.
 
-    Source: Kohlbrenner et al., Towards best practice in explaining neural network decisions with
-    LRP, IJCNN 2020.
+    $$\text{conv: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j, \qquad
+      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\text{stab}(z_j)} R_j$$
+
+    Use it for convolutional networks on pictures, if the detail of the pixels should be kept. It is
+    not for transformers, whose layers are all dense: see `attn_lrp`.
+
+    Source: [Kohlbrenner et al. 2020][kohlbrenner2020].
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
     """
     return RuleMap(_linear(epsilon, bias, conv=ZPlus(epsilon=epsilon, bias=bias)), "epsilon_plus")
 
 
 def epsilon_plus_flat(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
-    """`epsilon_plus` with Flat in the first linear layer."""
+    r"""`epsilon_plus` with [`Flat`][jaxlrp.Flat] in the first linear layer.
+
+    $$\text{first: } R_i = \sum_j \frac{R_j}{n_j}, \qquad
+      \text{conv: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j, \qquad
+      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\text{stab}(z_j)} R_j$$
+
+    Use it first for convolutional networks on pictures: its maps are calm and do not depend on how
+    pixels are normalised. It is not for networks that begin with a dense layer on the whole input.
+
+    Source: [Kohlbrenner et al. 2020][kohlbrenner2020]; [Lapuschkin et al. 2019][lapuschkin2019] for
+    the first layer.
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
+    """
     return RuleMap(
         {**epsilon_plus(epsilon=epsilon, bias=bias), **_flat(epsilon)}, "epsilon_plus_flat"
     )
@@ -111,7 +155,28 @@ def epsilon_alpha2_beta1(
     alpha: float = 2.0,
     beta: float = 1.0,
 ) -> RuleMap:
-    """AlphaBeta(2, 1) in convolutions, Epsilon in dense layers. Source: Kohlbrenner et al. 2020."""
+    r"""[`AlphaBeta(2, 1)`][jaxlrp.AlphaBeta] in convolutions, [`Epsilon`][jaxlrp.Epsilon] in dense
+    layers.
+
+    $$\text{conv: }
+      R_i = \sum_j \left( 2 \frac{z_{ij}^+}{z_j^+} - \frac{z_{ij}^-}{z_j^-} \right) R_j, \qquad
+      \text{dense: } R_i = \sum_j \frac{z_{ij}}{\text{stab}(z_j)} R_j$$
+
+    Use it for convolutional networks, to see strong evidence for and against a class. It is not the
+    first choice in deep networks: positive and negative relevance grow from layer to layer, and it
+    costs more than `epsilon_plus`.
+
+    Source: [Kohlbrenner et al. 2020][kohlbrenner2020].
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+      alpha: weight of the positive contributions.
+      beta: weight of the negative contributions, alpha - 1.
+
+    Returns:
+      A rule map.
+    """
     rule = AlphaBeta(alpha, beta, epsilon=epsilon, bias=bias)
     return RuleMap(_linear(epsilon, bias, conv=rule), "epsilon_alpha2_beta1")
 
@@ -123,23 +188,68 @@ def epsilon_alpha2_beta1_flat(
     alpha: float = 2.0,
     beta: float = 1.0,
 ) -> RuleMap:
-    """`epsilon_alpha2_beta1` with Flat in the first linear layer."""
+    r"""`epsilon_alpha2_beta1` with [`Flat`][jaxlrp.Flat] in the first linear layer.
+
+    $$\text{first: } R_i = \sum_j \frac{R_j}{n_j}, \qquad
+      \text{conv: }
+      R_i = \sum_j \left( 2 \frac{z_{ij}^+}{z_j^+} - \frac{z_{ij}^-}{z_j^-} \right) R_j$$
+
+    Dense layers have `Epsilon`. Use it as `epsilon_alpha2_beta1`, if maps should not depend on how
+    pixels are normalised. It is not for networks that begin with a dense layer on the whole input.
+
+    Source: [Kohlbrenner et al. 2020][kohlbrenner2020]; [Lapuschkin et al. 2019][lapuschkin2019] for
+    the first layer.
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+      alpha: weight of the positive contributions.
+      beta: weight of the negative contributions, alpha - 1.
+
+    Returns:
+      A rule map.
+    """
     entries = epsilon_alpha2_beta1(epsilon=epsilon, bias=bias, alpha=alpha, beta=beta)
     return RuleMap({**entries, **_flat(epsilon)}, "epsilon_alpha2_beta1_flat")
 
 
 def epsilon_gamma_box(
-    low: Any,
-    high: Any,
+    low: ArrayLike,
+    high: ArrayLike,
     *,
     gamma: float = 0.25,
     epsilon: float = 1e-6,
     bias: BiasPolicy = "absorb",
 ) -> RuleMap:
-    """ZBox(low, high) in the first linear layer, Gamma in convolutions, Epsilon in dense layers.
+    r"""[`ZBox`][jaxlrp.ZBox] in the first linear layer, [`Gamma`][jaxlrp.Gamma] in convolutions,
+    [`Epsilon`][jaxlrp.Epsilon] in dense layers.
 
-    low and high bound the network's input before any normalisation inside the network.
-    Source: Montavon et al. 2019, section 10.3.
+    $$\text{first: } R_i = \sum_j \frac{z_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-}{\sum_i (z_{ij} -
+      l_i w_{ij}^+ - h_i w_{ij}^-)} R_j, \qquad
+      \text{conv: }
+      R_i = \sum_j \frac{z_{ij} + \gamma z_{ij}^+}{\sum_i (z_{ij} + \gamma z_{ij}^+)} R_j$$
+
+    The second equation is that of an output z >= 0 without bias; [`Gamma`][jaxlrp.Gamma] has all
+    cases.
+
+    Use it for convolutional networks on pictures with known bounds of the pixels, where evidence
+    against the class should show. It is not for inputs without bounds.
+
+    Source: [Montavon et al. 2019][montavon2019], section 10.3.
+
+    Args:
+      low: lower bound of the network's input, before any normalisation inside the network; a number
+        or an array that broadcasts against the input.
+      high: upper bound, likewise.
+      gamma: how much more the favoured contributions count, >= 0.
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
+
+    Raises:
+      RuleError: `low` is not below `high`.
     """
     entries = _linear(epsilon, bias, conv=Gamma(gamma, epsilon=epsilon, bias=bias))
     box = ZBox(low, high, epsilon=epsilon, bias=bias)
@@ -147,9 +257,22 @@ def epsilon_gamma_box(
 
 
 def excitation_backprop(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
-    """ZPlus in every linear layer; activations take their derivative.
+    r"""[`ZPlus`][jaxlrp.ZPlus] in every linear layer; activations take their derivative.
 
-    Source: Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018.
+    $$R_i = \sum_j \frac{x_i w_{ij}^+}{\sum_i x_i w_{ij}^+} R_j \qquad (x \ge 0)$$
+
+    Use it for ReLU networks, if relevance is to be read as the probability that a unit wins. It is
+    not for evidence against a class, nor for activations other than ReLU.
+
+    Source: [Zhang et al. 2018][zhang2018].
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule]; the paper's definition has no bias,
+        which is `"ignore"`.
+
+    Returns:
+      A rule map.
     """
     plus = ZPlus(epsilon=epsilon, bias=bias)
     entries = _linear(epsilon, bias, conv=plus, dense=plus)
@@ -157,46 +280,101 @@ def excitation_backprop(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -
     return RuleMap({**entries, kind("activation"): Gradient()}, "excitation_backprop")
 
 
-def _gradient_like(activation: Rule) -> dict[_Selector, Rule]:
-    entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS if k != "max_pool"}
+def _gradient_like(activation: Rule) -> dict[Selector, Rule]:
+    entries: dict[Selector, Rule] = {kind(k): Gradient() for k in KINDS if k != "max_pool"}
     return {**entries, kind("activation"): activation}
 
 
 def gradient() -> RuleMap:
-    """The gradient itself, for the layers inside: `layers=`, `condition=`. Returns no relevance.
+    r"""[`Gradient`][jaxlrp.Gradient] in every layer: the gradient itself, for the layers inside.
 
-    At the input it is `jax.grad` of the chosen outputs.
+    $$R_i = \frac{\partial f}{\partial x_i}$$
+
+    Use it with `layers=` and `condition=`; at the input it is `jax.grad` of the chosen outputs. It
+    is not relevance: nothing is multiplied by the input, and nothing is conserved.
+
+    Source: [Simonyan et al. 2014][simonyan2014].
+
+    Returns:
+      A rule map.
     """
-    entries: dict[_Selector, Rule] = {kind(k): Gradient() for k in KINDS}
+    entries: dict[Selector, Rule] = {kind(k): Gradient() for k in KINDS}
     return RuleMap(entries, "gradient")
 
 
 def guided_backprop() -> RuleMap:
-    """The gradient, with negative signals stopped at every activation. Returns no relevance.
+    r"""The gradient, with [`GuidedBackprop`][jaxlrp.GuidedBackprop] at every ReLU.
 
-    Source: Springenberg et al. 2015.
+    $$\text{ReLU: } R_i = 1[x_i > 0] \max(R_j, 0), \qquad
+      \text{other layers: } R_i = \sum_j \frac{\partial z_j}{\partial x_i} R_j$$
+
+    Use it for comparison with the literature. It is not relevance, and nearly the same for every
+    class ([Nie et al. 2018][nie2018]).
+
+    Source: [Springenberg et al. 2015][springenberg2015].
+
+    Returns:
+      A rule map.
     """
     return RuleMap(_gradient_like(GuidedBackprop()), "guided_backprop")
 
 
 def deconvnet() -> RuleMap:
-    """The gradient, with activations replaced by a ReLU on the way back. Returns no relevance.
+    r"""The gradient, with [`Deconvnet`][jaxlrp.Deconvnet] at every ReLU.
 
-    Source: Zeiler and Fergus 2014.
+    $$\text{ReLU: } R_i = \max(R_j, 0), \qquad
+      \text{other layers: } R_i = \sum_j \frac{\partial z_j}{\partial x_i} R_j$$
+
+    Use it for comparison with the literature. It is not relevance, and nearly the same for every
+    class ([Nie et al. 2018][nie2018]).
+
+    Source: [Zeiler and Fergus 2014][zeiler2014].
+
+    Returns:
+      A rule map.
     """
     return RuleMap(_gradient_like(Deconvnet()), "deconvnet")
 
 
 def beta_smooth(beta: float = 10.0) -> RuleMap:
-    """The gradient of the network with softplus(beta x)/beta in place of ReLU's derivative.
+    r"""The gradient, with [`BetaSmooth`][jaxlrp.BetaSmooth] at every ReLU.
 
-    Source: Dombrowski et al. 2019.
+    $$\text{ReLU: } R_i = \text{sigmoid}(\beta x_i) R_j, \qquad
+      \text{other layers: } R_i = \sum_j \frac{\partial z_j}{\partial x_i} R_j$$
+
+    Use it for gradients that are harder to manipulate by small changes of the input. It is not
+    relevance: nothing is multiplied by the input, and nothing is conserved.
+
+    Source: [Dombrowski et al. 2019][dombrowski2019].
+
+    Args:
+      beta: sharpness, >= 0; as it grows the derivative becomes that of the ReLU.
+
+    Returns:
+      A rule map.
     """
     return RuleMap(_gradient_like(BetaSmooth(beta)), "beta_smooth")
 
 
 def deep_taylor(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
-    """ZPlus in every linear layer, WSquare in the first. Source: Montavon et al. 2017."""
+    r"""Deep Taylor decomposition: [`ZPlus`][jaxlrp.ZPlus] in every linear layer,
+    [`WSquare`][jaxlrp.WSquare] in the first.
+
+    $$\text{first: } R_i = \sum_j \frac{w_{ij}^2}{\sum_i w_{ij}^2} R_j, \qquad
+      \text{other layers: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j$$
+
+    Use it for ReLU networks, if positive evidence alone is wanted and inputs may be any real
+    numbers. It is not for evidence against a class.
+
+    Source: [Montavon et al. 2017][montavon2017], section 4.1.
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy of all layers but the first, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
+    """
     plus = ZPlus(epsilon=epsilon, bias=bias)
     entries = _linear(epsilon, bias, conv=plus, dense=plus)
     entries[kind("affine")] = plus
@@ -204,27 +382,77 @@ def deep_taylor(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMa
 
 
 def deep_taylor_bounded(
-    low: Any, high: Any, *, epsilon: float = 1e-6, bias: BiasPolicy = "absorb"
+    low: ArrayLike, high: ArrayLike, *, epsilon: float = 1e-6, bias: BiasPolicy = "absorb"
 ) -> RuleMap:
-    """`deep_taylor` for inputs in a box: ZBox(low, high) in the first layer."""
+    r"""`deep_taylor` for inputs in a box: [`ZBox`][jaxlrp.ZBox] in the first linear layer.
+
+    $$\text{first: } R_i = \sum_j \frac{z_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-}{\sum_i (z_{ij} -
+      l_i w_{ij}^+ - h_i w_{ij}^-)} R_j, \qquad
+      \text{other layers: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j$$
+
+    Use it for ReLU networks on pixels, if positive evidence alone is wanted. It is not for inputs
+    without bounds.
+
+    Source: [Montavon et al. 2017][montavon2017], section 4.1.
+
+    Args:
+      low: lower bound of the network's input, before any normalisation inside the network; a number
+        or an array that broadcasts against the input.
+      high: upper bound, likewise.
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
+
+    Raises:
+      RuleError: `low` is not below `high`.
+    """
     entries = deep_taylor(epsilon=epsilon, bias=bias)
     box = ZBox(low, high, epsilon=epsilon, bias=bias)
     return RuleMap({**entries, _first_linear(): box}, "deep_taylor_bounded")
 
 
 def attn_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
-    """Epsilon in linear layers, Taylor in softmax, half to each factor of a product.
+    r"""AttnLRP: [`Epsilon`][jaxlrp.Epsilon] in linear layers, [`Taylor`][jaxlrp.Taylor] in softmax,
+    [`Uniform`][jaxlrp.Uniform] in products, [`Detach`][jaxlrp.Detach] in norms.
 
-    Source: Achtibat et al., AttnLRP: attention-aware layer-wise relevance propagation for
-    transformers, ICML 2024.
+    $$\text{softmax } s(x): R_i = x_i \left( R_i^{s} - s_i \sum_j R_j^{s} \right), \qquad
+      \text{product } a b: R_a = R_b = \tfrac{1}{2} R$$
+
+    where $R^s$ is the relevance of the softmax's output. Use it for transformers, if queries and
+    keys should get relevance too. It is not for accounts that balance: the softmax does not
+    conserve, and the ledger lists how much it takes.
+
+    Source: [Achtibat et al. 2024][achtibat2024], equation 13 and proposition 3.3.
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule]; prefer `"absorb"` in transformers.
+
+    Returns:
+      A rule map.
     """
     return RuleMap(_linear(epsilon, bias), "attn_lrp")
 
 
 def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
-    """Attention weights and gates are constants: the softmax stops, the signal takes all.
+    r"""CP-LRP: attention weights and gates are constants. [`Stop`][jaxlrp.Stop] in the softmax of
+    attention, [`SignalTakesAll`][jaxlrp.SignalTakesAll] in products.
 
-    Source: Ali et al. 2022.
+    $$\text{attention } y_j = \sum_i p_{ji} v_i: \quad R_i = \sum_j \frac{p_{ji} v_i}{y_j} R_j$$
+
+    Use it for transformers, if the ledger should balance: it conserves where there are no biases.
+    It is not for questions about queries and keys, which get nothing.
+
+    Source: [Ali et al. 2022][ali2022].
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule]; prefer `"absorb"` in transformers.
+
+    Returns:
+      A rule map.
     """
     gates = {
         SoftmaxOfProduct(): Stop(),
@@ -240,22 +468,31 @@ def lstm_lrp_all(
     product: Rule | None = None,
     bias: BiasPolicy = "absorb",
 ) -> RuleMap:
-    """LRP-all for recurrent networks: a gate gets nothing, the signal takes all.
+    r"""LRP-all for recurrent networks: a gate gets nothing, the signal everything.
 
-    Epsilon(epsilon) where something is added up: in sums, and in dense layers that feed no sum;
-    Epsilon(0) in the summands of a sum, so that a pre-activation W x + U h + b is divided once.
+    $$\text{product } z = g s: R_g = 0, \; R_s = R, \qquad
+      \text{sum } z: R_i = \frac{z_i}{\text{stab}(z)} R$$
+
+    [`Epsilon(epsilon)`][jaxlrp.Epsilon] stands where something is added up: in sums, and in dense
+    layers that feed no sum. The summands of a sum have `Epsilon(0)`, so that a pre-activation Wx +
+    Uh + b is divided once.
+
+    Use it for LSTM, GRU and similar cells of any library. It is not for gates that carry the
+    evidence themselves: `product=Uniform()` gives them half.
+
+    Source: [Arras et al. 2017][arras2017]; [Arras et al. 2019][arras2019].
 
     Args:
-      epsilon: stabiliser of the sums.
+      epsilon: stabiliser of the sums, >= 0, in units of the sum.
       product: the rule of the products; `Uniform()` is LRP-half, `Proportional()` LRP-prop and
         `Proportional(absolute=True)` LRP-abs.
-      bias: what becomes of the bias's share.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
 
-    Source: Arras et al., Explaining recurrent neural network predictions in sentiment analysis,
-    2017; Explaining and interpreting LSTMs, 2019.
+    Returns:
+      A rule map.
     """
     rule = SignalTakesAll() if product is None else product
-    entries: dict[_Selector, Rule] = {
+    entries: dict[Selector, Rule] = {
         **_linear(epsilon, bias),
         Summand(): Epsilon(0.0, bias=bias),
         kind("product"): rule,
@@ -267,16 +504,29 @@ _MOST_FACTORS = 6  # of a product whose signal `mamba_lrp` looks for
 
 
 def mamba_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
-    """Selective state spaces: the coefficients of the state are constants, the gate is halved.
+    r"""MambaLRP for selective state spaces: coefficients of the state are constants, the gate is
+    halved.
 
-    A product whose factors but one are computed from what that one carries (the discretised A, B
-    and C), or lie in [0, 1], gives all to it; any other product shares alike. SiLU passes (its
-    secant), norms are detached, the rest is Epsilon(epsilon).
+    $$h_t = A_t h_{t-1} + B_t x_t, \; y_t = C_t h_t \text{ with } A_t, B_t, C_t \text{ held}, \qquad
+      \text{product } a b: R_a = R_b = \tfrac{1}{2} R$$
 
-    Source: Rezaei Jafari et al., MambaLRP: explaining selective state space sequence models,
-    NeurIPS 2024.
+    A product of which all factors but one are computed from that one (the discretised A, B and C),
+    or lie in [0, 1], gives all to it; any other product shares alike. SiLU passes relevance on,
+    norms are detached, linear layers have `Epsilon(epsilon)`.
+
+    Use it for Mamba, Mamba-2 and networks that mix them with attention. It is not for LSTM cells:
+    see `lstm_lrp_all`.
+
+    Source: [Rezaei Jafari et al. 2024][jafari2024].
+
+    Args:
+      epsilon: stabiliser, >= 0, in units of each layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Returns:
+      A rule map.
     """
-    entries: dict[_Selector, Rule] = {
+    entries: dict[Selector, Rule] = {
         **_linear(epsilon, bias),
         **{SignalIs(n): SignalTakesAll(signal=n) for n in range(_MOST_FACTORS)},
     }

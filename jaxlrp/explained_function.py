@@ -17,18 +17,24 @@ from jaxlrp.arguments import (
     prepare,
 )
 from jaxlrp.errors import InputError
+from jaxlrp.planning.selectors import Selector
 from jaxlrp.run import targets
 from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.probes import Probes
+from jaxlrp.types import PyTree, Target
 
 
 def as_function_of(
-    fn: Callable[..., Any], argnums: ArgNums = 0, has_aux: bool = False, *, wrt: Any = None
-) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
+    fn: Callable[..., PyTree],
+    argnums: ArgNums = 0,
+    has_aux: bool = False,
+    *,
+    wrt: Selector | None = None,
+) -> Callable[..., tuple[PyTree, Callable[[PyTree], PyTree]]]:
     """The values that `explain` would explain, and `fn` as a function of them alone.
 
-    For explanation methods of one's own: with the same `argnums` and `wrt` as in `explain`, they
-    need not know where the explained values stand.
+    It is meant for explanation methods of your own: with the same `argnums` and `wrt` as in
+    `explain`, they need not know where the explained values are.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain].
@@ -37,23 +43,25 @@ def as_function_of(
       wrt: as there.
 
     Returns:
-      A function of `fn`'s arguments that returns `(x, run)`: x is the explained argument, a tuple
-      of them, or `{name: value}` with `wrt`; `run(x)` is what `fn` returns (with `has_aux` the pair
-      of output and aux). `run` may be given other values of x's structure and shapes, and is
+      A function of `fn`'s arguments that returns `(x, run)`. x is the explained argument, a tuple
+      of them, or `{name: value}` with `wrt`. `run(x)` is the result of `fn` (with `has_aux` the
+      pair of output and aux). `run` accepts other values with x's structure and shapes, and is
       differentiable. With `wrt`, low-precision values are float32.
 
     Raises:
-      InputError, SelectorError: as `explain`.
+      InputError: as `explain`.
+      SelectorError: as `explain`.
 
-    >>> import jax.numpy as jnp
-    >>> import jaxlrp as lrp
-    >>> x, run = lrp.as_function_of(lambda w, x: w * x, argnums=1)(3.0, jnp.array([1.0, 2.0]))
-    >>> print(run(x + 1))
-    [6. 9.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> x, run = lrp.as_function_of(lambda w, x: w * x, argnums=1)(3.0, jnp.array([1.0, 2.0]))
+      >>> print(run(x + 1))
+      [6. 9.]
     """
     numbers = normal_argnums(argnums)
 
-    def at(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
+    def at(*args: PyTree, **kwargs: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
         if wrt is None:
             return _of_arguments(fn, numbers, has_aux, args, kwargs)
         rules = composites.gradient()
@@ -62,23 +70,25 @@ def as_function_of(
     return at
 
 
-def output_weights(target: Any, output: Any) -> Any:
-    """What a `target` means for an output: one weight for each of its elements.
+def output_weights(target: Target, output: PyTree) -> PyTree:
+    """The weights on an output that a `target` means: one for each element.
 
     Args:
-      target: as in [`explain`][jaxlrp.explain]: None, integers or floats.
+      target: where relevance starts, see [`Target`][jaxlrp.Target].
       output: the output, or its shapes (`jax.eval_shape`); any pytree.
 
     Returns:
-      Weights with the structure and shapes of the output, float32 at least: ones for None, a
-      one-hot row for a class, the floats themselves. A traced class out of range gives NaN.
+      Weights with the structure and shapes of the output, float32 at least. They are ones for None,
+      a one-hot row for a class, the floats themselves. A traced class out of range gives NaN.
 
     Raises:
       TargetError: the target does not fit the output.
 
-    >>> import jax.numpy as jnp
-    >>> print(output_weights(2, jnp.zeros(4)))
-    [0. 0. 1. 0.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> print(lrp.output_weights(2, jnp.zeros(4)))
+      [0. 0. 1. 0.]
     """
     leaves, tree = jax.tree.flatten(output)
     return jax.tree.unflatten(tree, targets.output_weights(target, leaves, tree))

@@ -1,56 +1,58 @@
-"""Checks for rules of your own, and for functions that should be explained alike."""
+"""Checks for rules of your own, and for functions whose explanations should be the same."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp.errors import InputError
-from jaxlrp.planning.rulemap import as_rule_map
+from jaxlrp.planning.rulemap import RuleLike, as_rule_map
 from jaxlrp.rules import Rule
 from jaxlrp.transforms import explain, ledger, relevance_vjp
+from jaxlrp.types import PyTree
 
 _EXACT = 1e-9  # float64: the same sums in another order
 _SINGLE = 1e-3  # float32 against float64
 
-Dense = Callable[[Any, Any, Any, Any], Any]
+Dense: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def check_rule(rule: Rule, dense: Dense | None = None, *, seed: int = 0) -> None:
-    r"""Check a rule for layers with weights on small random layers.
+    """Check a rule for layers with weights on small random layers.
 
     In float64, on a dense layer and on a convolution, each with a bias: relevance has the shape of
     the input and is finite; `jit`, `vmap` over examples and one example at a time give the same;
-    the ledger's "arrived" is the sum of what is returned; the layer alone gives the same as the
-    layer with a ReLU after it whose units are all open. Then float32 against float64, to 1e-3 of
-    the largest relevance.
+    the sum that the ledger reports as arrived is the sum of the relevance; the layer alone gives
+    the same as the layer with a ReLU after it whose units are all open. Then float32 is compared
+    with float64, to 1e-3 of the largest relevance.
 
     Args:
       rule: an instance of the rule.
       dense: the rule's definition, to compare with to 1e-9: a function `(x, w, b, r)` of one
-        example's input of shape `(n,)`, weights `(n, m)`, biases `(m,)` and relevance at the
-        output `(m,)`, in NumPy; it returns the relevance of the input, `(n,)`.
-      seed: of the random layers.
+        example's input of shape `(n,)`, weights `(n, m)`, biases `(m,)` and relevance at the output
+        `(m,)`, in NumPy; it returns the relevance of the input, `(n,)`.
+      seed: seed of the random layers.
 
     Raises:
-      AssertionError: with what was compared, and by how much it differs.
+      AssertionError: a comparison failed; the message names it and the difference.
       InputError: the rule does not fit layers with weights.
 
-    >>> import jaxlrp as lrp
-    >>> from jaxlrp.testing import check_rule
-    >>> def definition(x, w, b, r):
-    ...     contributions = x[:, None] * w
-    ...     z = contributions.sum(0) + b
-    ...     return (contributions / (z + 1e-6 * (2 * (z >= 0) - 1)) * r).sum(1)
-    >>> check_rule(lrp.Epsilon(1e-6), dense=definition)
+    Examples:
+      >>> import jaxlrp as lrp
+      >>> from jaxlrp.testing import check_rule
+      >>> def definition(x, w, b, r):
+      ...     contributions = x[:, None] * w
+      ...     z = contributions.sum(0) + b
+      ...     return (contributions / (z + 1e-6 * (2 * (z >= 0) - 1)) * r).sum(1)
+      >>> check_rule(lrp.Epsilon(1e-6), dense=definition)
     """
     if not isinstance(rule, Rule):
-        raise InputError(f"check_rule takes an instance of a rule; {rule!r} was given.")
+        raise InputError(f"check_rule needs an instance of a rule; {rule!r} was given.")
     if rule.fits is not None and not rule.fits & {"dense", "conv"}:
         fits = ", ".join(sorted(rule.fits))
         raise InputError(
@@ -67,10 +69,10 @@ def check_rule(rule: Rule, dense: Dense | None = None, *, seed: int = 0) -> None
 
 
 def assert_same_relevance(
-    f: Callable[..., Any],
-    g: Callable[..., Any],
-    rules: Any,
-    *args: Any,
+    f: Callable[..., PyTree],
+    g: Callable[..., PyTree],
+    rules: RuleLike,
+    *args: PyTree,
     tolerance: float = _EXACT,
     **options: Any,
 ) -> None:
@@ -78,19 +80,21 @@ def assert_same_relevance(
 
     Args:
       f: a function.
-      g: another one, that should compute the same.
-      rules: as for `explain`.
+      g: another function, that should compute the same.
+      rules: as for [`explain`][jaxlrp.explain].
       *args: their arguments.
       tolerance: largest difference, as a share of the largest entry.
       **options: `target` goes to the relevance functions, everything else to `explain`.
 
     Raises:
-      AssertionError: saying which differs, and by how much.
+      AssertionError: the functions differ; the message says in what, and by how much.
 
-    >>> import jax, jax.numpy as jnp, jaxlrp as lrp
-    >>> from jaxlrp.testing import assert_same_relevance
-    >>> x = jnp.array([1.0, -2.0])
-    >>> assert_same_relevance(jax.nn.relu, lambda x: jnp.where(x > 0, x, 0.0), lrp.Epsilon(0.0), x)
+    Examples:
+      >>> import jax, jax.numpy as jnp, jaxlrp as lrp
+      >>> from jaxlrp.testing import assert_same_relevance
+      >>> x = jnp.array([1.0, -2.0])
+      >>> g = lambda x: jnp.where(x > 0, x, 0.0)
+      >>> assert_same_relevance(jax.nn.relu, g, lrp.Epsilon(0.0), x)
     """
     target = options.pop("target", None)
     has_aux = options.get("has_aux", False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,63 +14,74 @@ from jaxlrp.accounts import Ledger, make_ledger
 from jaxlrp.arguments import ArgNums, Request, as_tuple, normal_argnums, prepare, selected
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.planning.plans import Plan
-from jaxlrp.planning.rulemap import as_rule_map
+from jaxlrp.planning.rulemap import RuleLike, as_rule_map
+from jaxlrp.planning.selectors import Selector
 from jaxlrp.run import targets
 from jaxlrp.run.evaluate import widen
-from jaxlrp.run.masks import masks_of
+from jaxlrp.run.masks import Condition, masks_of
 from jaxlrp.run.probes import WORDS, Probes
 from jaxlrp.run.pull_back import as_traced, pull_back, relevances, seed
+from jaxlrp.types import PyTree, Relevance, Target
 
 
 def explain(
-    fn: Callable[..., Any],
-    rules: Any,
+    fn: Callable[..., PyTree],
+    rules: RuleLike,
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
-    wrt: Any = None,
-    layers: Sequence[Any] | None = None,
+    wrt: Selector | None = None,
+    layers: Sequence[Selector] | None = None,
     what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
-) -> Callable[..., Any]:
-    """Turn `fn` into a function that returns the relevance of its input: `R(*args, target=None)`.
+) -> Callable[..., Relevance]:
+    r"""Turn `fn` into a function that returns the relevance of its input: `R(*args, target=None)`.
+
+    $$R(x) \text{ has the shape of } x, \qquad \sum_i R_i(x) \approx f_{\text{target}}(x)$$
+
+    How closely the sum meets the output depends on the network and the rules;
+    [`ledger`][jaxlrp.ledger] accounts for the difference.
 
     Args:
-      fn: any JAX function; also a module that is a pytree and callable (Equinox, NNX).
-      rules: a rule map, a mapping selector -> rule, or a rule (for every linear layer).
-      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may
-        be any pytree of floating arrays; the others are static but may be traced.
-      has_aux: `fn` returns `(output, aux)`; aux comes back beside the relevance.
-      wrt: a selector of values inside `fn` to explain in place of an argument; `argnums` is then
-        ignored, and what lies before these values is static, so integer arguments are fine.
-        `wrt="embed"` are the embeddings of tokens, positions and types. R is `{name: relevance}`.
-      layers: selectors; relevance at the output of these layers is returned too, by name.
-      what: what is returned of these layers: `"relevance"`; `"value"`, their output; `"density"`,
-        relevance / value; `"inputs"`, a tuple of the values of their active inputs; `"bias"`,
-        f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
-      check_finite: raise `NonFiniteError` if the output or a relevance is NaN or infinite.
-        Works on concrete arrays, not under `jit`.
+      fn: a function of JAX, from arrays to floating arrays. A module that is a pytree and callable
+        (Equinox, NNX) is one too; its arrays are parameters.
+      rules: a rule map, a mapping from selectors to rules, or one rule for every linear layer.
+      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may be
+        any pytree of floating arrays. The other arguments are static, but may be traced.
+      has_aux: whether `fn` returns `(output, aux)`; aux then comes back beside the relevance.
+      wrt: a selector of values inside `fn` to explain in place of an argument. `argnums` is then
+        ignored, and everything before these values is static, so integer arguments are allowed.
+        `wrt="embed"` selects the embeddings of tokens, positions and types. R is `{name:
+        relevance}`.
+      layers: selectors of layers; the relevance at their outputs is returned too, by name.
+      what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;
+        `"density"`, relevance / value; `"inputs"`, a tuple of the values of their active inputs;
+        `"bias"`, f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
+      check_finite: whether to raise `NonFiniteError` if the output or a relevance is NaN or
+        infinite. It works on concrete arrays, not under `jit`.
 
     Returns:
-      A function of `fn`'s arguments and `target`. It returns R with the structure and shapes of
-      the explained argument (float32 at least), or `(R, {name: relevance})` with `layers`, or
-      `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
-
-      `target`: None starts every output with its own value; integers of shape `out.shape[:-1]`,
-      or one integer, pick the class on the last axis; floats of the output's shape are weights.
-      `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks
-      that broadcast to them (concept-conditional relevance).
+      A function of `fn`'s arguments, `target` and `condition`. It returns R with the structure and
+      shapes of the explained argument (float32 at least), or `(R, {name: relevance})` with
+      `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both. `target`
+      is where relevance starts, see [`Target`][jaxlrp.Target]. `condition={selector: mask}`
+      multiplies the relevance at these layers' outputs by masks that broadcast to them
+      (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]).
 
     Raises:
-      InputError, TargetError, RuleError, SelectorError, UnsupportedPrimitiveError: while
-        planning, before anything runs.
+      InputError: an argument cannot be explained, or the output does not depend on it.
+      TargetError: `target` does not fit the output.
+      RuleError: a rule does not fit a layer that it was given to.
+      SelectorError: a selector matches no layer, or is ambiguous.
+      UnsupportedPrimitiveError: relevance must cross an equation without a known rule.
 
-    >>> import jax.numpy as jnp
-    >>> import jaxlrp as lrp
-    >>> w = jnp.array([[1.0, -1.0], [2.0, 0.5]])
-    >>> R = lrp.explain(lambda x: x @ w, lrp.Epsilon(0.0))(jnp.array([3.0, 1.0]), target=0)
-    >>> print(R)
-    [3. 2.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> w = jnp.array([[1.0, -1.0], [2.0, 0.5]])
+      >>> R = lrp.explain(lambda x: x @ w, lrp.Epsilon(0.0))(jnp.array([3.0, 1.0]), target=0)
+      >>> print(R)
+      [3. 2.]
     """
     both = value_and_relevance(
         fn, rules, argnums, has_aux, wrt=wrt, layers=layers, what=what, check_finite=check_finite
@@ -78,8 +89,8 @@ def explain(
 
     @_named_after(fn, "explain")
     def relevance(
-        *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Any:
+        *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
+    ) -> Relevance:
         value, found = both(*args, target=target, condition=condition, **kwargs)
         return (found, value[1]) if has_aux else found
 
@@ -87,27 +98,49 @@ def explain(
 
 
 def value_and_relevance(
-    fn: Callable[..., Any],
-    rules: Any,
+    fn: Callable[..., PyTree],
+    rules: RuleLike,
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
-    wrt: Any = None,
-    layers: Sequence[Any] | None = None,
+    wrt: Selector | None = None,
+    layers: Sequence[Selector] | None = None,
     what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
-) -> Callable[..., Any]:
-    """As `explain`, returning `(value, R)`; with `has_aux` `((value, aux), R)`, as JAX does.
+) -> Callable[..., tuple[PyTree, Relevance]]:
+    """As [`explain`][jaxlrp.explain], returning the value as well, as `jax.value_and_grad` does.
 
-    With `layers`, R is the pair `(R, {name: relevance})`, or what `what` asks for in its place.
+    Args:
+      fn: as in [`explain`][jaxlrp.explain].
+      rules: as there.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
+      layers: as there.
+      what: as there.
+      check_finite: as there.
+
+    Returns:
+      A function of `fn`'s arguments, `target` and `condition` that returns `(value, R)`; with
+      `has_aux` `((value, aux), R)`. With `layers`, R is the pair `(R, {name: relevance})`, or has
+      the quantities that `what` names in place of relevance.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> w = jnp.array([[1.0, -1.0], [2.0, 0.5]])
+      >>> f = lrp.value_and_relevance(lambda x: x @ w, lrp.Epsilon(0.0))
+      >>> value, R = f(jnp.array([3.0, 1.0]), target=0)
+      >>> print(value, R)
+      [ 5.  -2.5] [3. 2.]
     """
     words = _words(what)
     request = _request(fn, rules, argnums, has_aux, wrt, layers, check_finite)
 
     @_named_after(fn, "value_and_relevance")
     def both(
-        *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Any:
+        *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
+    ) -> tuple[PyTree, Relevance]:
         traced = prepare(request, args, kwargs)
         shapes = [v.aval for v in traced.outputs]
         weights = targets.output_weights(target, shapes, traced.out_tree)
@@ -131,15 +164,33 @@ def value_and_relevance(
 
 
 def relevance_vjp(
-    fn: Callable[..., Any], rules: Any, *primals: Any, has_aux: bool = False
-) -> tuple[Any, ...]:
-    """As `jax.vjp`: the value, and a function from relevance at the output to one per primal.
+    fn: Callable[..., PyTree], rules: RuleLike, *primals: PyTree, has_aux: bool = False
+) -> tuple[PyTree, ...]:
+    """The value of `fn`, and a function from relevance at the output to relevance of each primal.
 
-    The seed is a relevance, not a weight: it may be given to outputs that are 0. Every primal is
-    explained. With `has_aux` also returns aux.
+    It corresponds to `jax.vjp`. The seed is a relevance, not a weight, so it may be given to
+    outputs that are 0. Every primal is explained.
+
+    Args:
+      fn: as in [`explain`][jaxlrp.explain].
+      rules: as there.
+      *primals: the arguments of `fn`, each a pytree of floating arrays.
+      has_aux: whether `fn` returns `(output, aux)`.
 
     Returns:
-      `(value, back)`, where `back(R_out)` is a tuple with the relevance of each primal.
+      `(value, back)`, or `(value, back, aux)` with `has_aux`. `back(R_out)` takes relevance with
+      the structure and shapes of the output, and returns a tuple with the relevance of each primal.
+
+    Raises:
+      TargetError: from `back`, if the relevance does not fit the output.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> x = jnp.array([3.0, 1.0])
+      >>> value, back = lrp.relevance_vjp(lambda x: x.sum(), lrp.Epsilon(0.0), x)
+      >>> print(value, *back(8.0))
+      4.0 [6. 2.]
     """
     numbers = tuple(range(len(primals)))
     request = Request(fn, as_rule_map(rules), numbers, has_aux, seed="relevance")
@@ -154,7 +205,7 @@ def relevance_vjp(
         traced.out_tree, [as_traced(v, y) for v, y in zip(values, traced.outputs, strict=True)]
     )
 
-    def backward(relevance: Any) -> tuple[Any, ...]:
+    def backward(relevance: Relevance) -> tuple[Relevance, ...]:
         leaves, tree = jax.tree.flatten(relevance)
         if tree != traced.out_tree or [jnp.shape(r) for r in leaves] != [v.shape for v in values]:
             raise TargetError(
@@ -171,23 +222,42 @@ def relevance_vjp(
 
 
 def plan(
-    fn: Callable[..., Any],
-    rules: Any,
+    fn: Callable[..., PyTree],
+    rules: RuleLike,
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
-    wrt: Any = None,
-    layers: Sequence[Any] | None = None,
+    wrt: Selector | None = None,
+    layers: Sequence[Selector] | None = None,
 ) -> Callable[..., Plan]:
-    """The plan that `explain` would follow: every layer, its rule, and why it has that rule.
+    """The plan that `explain` would follow: each layer, its rule, and why it has that rule.
 
-    The returned function takes `fn`'s arguments, as arrays or as `jax.ShapeDtypeStruct`s, and
-    runs nothing. `print` shows the table.
+    Args:
+      fn: as in [`explain`][jaxlrp.explain].
+      rules: as there.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
+      layers: as there; a selector that matches nothing is an error.
+
+    Returns:
+      A function of `fn`'s arguments, given as arrays or as `jax.ShapeDtypeStruct`s, that returns a
+      [`Plan`][jaxlrp.Plan] and runs nothing. `print` shows the plan as a table.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> w = jnp.array([[1.0, -1.0], [2.0, 0.5]])
+      >>> plan = lrp.plan(lambda x: jax.nn.relu(x @ w), lrp.Epsilon(0.1))(jnp.ones(2))
+      >>> for layer in plan.layers:
+      ...     print(layer.kind, layer.shape, layer.rule)
+      dense (2,) Epsilon(epsilon=0.1)
+      activation (2,) Pass()
     """
     request = _request(fn, rules, argnums, has_aux, wrt, layers)
 
     @_named_after(fn, "plan")
-    def planned(*args: Any, target: Any = None, **kwargs: Any) -> Plan:
+    def planned(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Plan:
         del target
         traced = prepare(request, args, kwargs)
         selected(traced, request.layers)
@@ -197,23 +267,41 @@ def plan(
 
 
 def ledger(
-    fn: Callable[..., Any],
-    rules: Any,
+    fn: Callable[..., PyTree],
+    rules: RuleLike,
     argnums: ArgNums = 0,
     has_aux: bool = False,
     *,
-    wrt: Any = None,
-    layers: Sequence[Any] | None = None,
+    wrt: Selector | None = None,
+    layers: Sequence[Selector] | None = None,
 ) -> Callable[..., Ledger]:
-    """Where relevance went: in and out of every layer, its loss split into bias, stabiliser, rule.
+    """Where relevance went: in and out of every layer, and what took the difference.
 
-    The returned function takes `fn`'s arguments and `target`; sums are over the whole batch.
-    `layers` restricts the rows that are shown to the layers selected.
+    The loss of a layer is split into the shares of its bias, of its stabiliser and of its rule.
+
+    Args:
+      fn: as in [`explain`][jaxlrp.explain].
+      rules: as there.
+      argnums: as there.
+      has_aux: as there.
+      wrt: as there.
+      layers: selectors of the layers whose rows are shown; None shows all.
+
+    Returns:
+      A function of `fn`'s arguments and `target` that returns a [`Ledger`][jaxlrp.Ledger], whose
+      sums are over the whole batch. `print` shows the ledger as a table with a verdict.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import jaxlrp as lrp
+      >>> ledger = lrp.ledger(lambda x: x @ jnp.ones((2, 1)) + 1.0, lrp.Epsilon(0.0))(jnp.ones(2))
+      >>> print(f"{ledger.relevance_in:.3f} of {ledger.relevance_out:.3f}")
+      2.000 of 3.000
     """
     request = _request(fn, rules, argnums, has_aux, wrt, layers)
 
     @_named_after(fn, "ledger")
-    def kept(*args: Any, target: Any = None, **kwargs: Any) -> Ledger:
+    def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
         traced = prepare(request, args, kwargs)
         shapes = [v.aval for v in traced.outputs]
         weights = targets.output_weights(target, shapes, traced.out_tree)
@@ -245,11 +333,11 @@ def ledger(
 
 def _request(
     fn: Any,
-    rules: Any,
+    rules: RuleLike,
     argnums: ArgNums,
     has_aux: bool,
-    wrt: Any,
-    layers: Any,
+    wrt: Selector | None,
+    layers: Sequence[Selector] | None,
     check_finite: bool = False,
 ) -> Request:
     numbers, chosen = normal_argnums(argnums), as_tuple(layers)
@@ -283,7 +371,7 @@ def _named_after(fn: Any, what: str) -> Callable[[Any], Any]:
 
 def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
     named = [("the output", value), ("the relevance", relevance)]
-    named += [(f"what was asked at {name!r}", r) for name, r in layers.items()]
+    named += [(f"the result for layer {name!r}", r) for name, r in layers.items()]
     for name, tree in named:
         for leaf in jax.tree.leaves(tree):
             if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):

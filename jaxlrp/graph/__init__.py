@@ -1,1 +1,1 @@
-"""From a function to a graph of named layers. Nothing here knows a rule."""
+"""From a function to a graph of named layers. This package does not know rules."""

@@ -72,8 +72,8 @@ class Activity:
     on. An integer carries a value if it is made of an active number by a cast or by arithmetic;
     what comes of a comparison, or is a place (argmax, the indices of a sort), only chooses.
     `reached`: active, and read (directly or not) by an output that relevance starts from; at an
-    explained value relevance stops, wherever in the graph it stands. Of a carry all three hold in
-    every iteration if they hold in one.
+    explained value relevance stops, wherever in the graph it stands. For a
+    carry, each of the three is true in every iteration if it is true in one.
     """
 
     def __init__(self, graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]):
@@ -127,7 +127,7 @@ def is_integer(value: Value) -> bool:
 
 
 def is_number(value: Value) -> bool:
-    """Whether a value may carry relevance: floating, complex or integer, but no truth value."""
+    """Whether a value may carry relevance: floating, complex or integer, but not boolean."""
     return is_inexact(value) or is_integer(value)
 
 

@@ -1,7 +1,7 @@
-"""Scales, shifts and moves: what one equation does to its one active operand.
+"""Scales, shifts and moves: equations with one active operand.
 
 A number that is written in the program, or an array made of such, is a literal: it belongs to the
-activation beside it. What is an argument, or closed over, is learned: it belongs to a layer.
+activation beside it. An argument, or a value closed over, is learned: it belongs to a layer.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | No
     if len(active) != 1 or (eqn.name == "div" and active[0] == 1):
         return None
     if any(v in bench.activity.depends for i, v in enumerate(eqn.inputs) if i != active[0]):
-        return None  # a gate, or a detached value, is no parameter
+        return None  # a gate, or a detached value, is not a parameter
     if eqn.out.shape != eqn.inputs[active[0]].shape and not spread:
         return None  # the active operand is broadcast
     return active[0]
 
 
 def is_mask(bench: Workbench, eqn: Eqn) -> bool:
-    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, and no bias."""
+    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, not a bias."""
     if eqn.name != "add":
         return False
     for value in eqn.inputs:
@@ -67,7 +67,7 @@ def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def is_literal_scale(bench: Workbench, eqn: Eqn) -> bool:
-    """A scale or change of sign that is written in the program: it belongs to what reads it."""
+    """A scale or change of sign that is written in the program: it belongs to its reader."""
     if eqn.name == "neg":
         return True
     if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):
@@ -101,7 +101,7 @@ def is_move(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def brings_zeros(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether static elements come to stand beside the active ones: they are nobody's input."""
+    """Whether static elements are put beside the active ones; these are not inputs."""
     if eqn.name == "select_n" or eqn.name in ("pad", "scatter", "dynamic_update_slice"):
         return True
     return eqn.name == "concatenate" and any(v not in bench.activity.active for v in eqn.inputs)

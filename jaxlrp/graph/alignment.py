@@ -1,4 +1,4 @@
-"""Whether a value that was reduced and broadcast again still stands beside what it came from."""
+"""Whether a value that was reduced and broadcast again is still aligned with its source."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Statics:
         return self._params[value]
 
     def _contents(self, value: Value) -> list[Value]:
-        """What a value is made from at once; the places where a scatter puts numbers are none."""
+        """The values that a value is made from directly; the places of a scatter do not count."""
         before = list(self._origins.before(value))
         scattered = value.producer is not None and value.producer.name in SCATTERS
         return [before[0], *before[2:]] if scattered else before

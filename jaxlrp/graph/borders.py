@@ -134,7 +134,7 @@ def _have_common_source(bench: Workbench, a: Value, b: Value) -> bool:
 
     push(a)
     push(b)
-    # Latest first: what one way has left behind, the other can only meet before it ends.
+    # Latest first: an equation that one way has passed is met by the other before that ends.
     while open_ways[1] and open_ways[2]:
         value = heapq.heappop(heap)[2]
         way = ways[value]

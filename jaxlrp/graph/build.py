@@ -1,4 +1,4 @@
-"""From a jaxpr to a graph: every call looked into."""
+"""From a jaxpr to a graph, with every call inlined."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ _MOST_PLACES = 2**20
 
 
 def _identity(array: Any) -> Hashable:
-    """What makes two constants one: places by their values, as NumPy's are copied at every use."""
+    """The key by which constants are one: places by value, as NumPy's are copied at every use."""
     places = jnp.issubdtype(jnp.result_type(array), jnp.integer) and compat.is_concrete(array)
     if not places or not 0 < array.size <= _MOST_PLACES:
         return id(array)
     return str(array.dtype), array.shape, np.asarray(array).tobytes()
 
 
-# Calls of fewer equations are no stretch worth recognising together.
+# Calls of fewer equations are too short to be worth recognising together.
 _SHORT = 8
 
 

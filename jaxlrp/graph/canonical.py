@@ -1,4 +1,4 @@
-"""A plainer graph of the same numbers: what was computed twice is one value, and detours are gone.
+"""A plainer graph of the same numbers, without repeated computations and detours.
 
 Recognition compares values by identity, so two slices written alike must be one slice. Only exact
 rewrites are made: every value that is left is computed by the network's own equations.
@@ -24,7 +24,7 @@ from jaxlrp.graph.written import is_turned
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
 
-# What a scatter does where it does something, and the number that changes nothing.
+# The operation of a scatter, and the number with which it changes nothing.
 _SCATTERED: dict[str, tuple[Callable[..., Any], int]] = {
     "scatter-add": (lax.add, 0),
     "scatter_add": (lax.add, 0),
@@ -104,12 +104,12 @@ class _Rewriter:
         return eqns
 
     def plain(self, eqn: Eqn, varies: bool) -> Value | None:
-        """The earlier value that an equation returns, if all it does comes to nothing."""
+        """The earlier value that an equation returns, if it has no effect."""
         value = self.undone(eqn) or _idle(eqn)
         return self.places.same(eqn) if value is None and varies else value
 
     def undone(self, eqn: Eqn) -> Value | None:
-        """What a second change of sign gives back, unless the first one belongs to a layer."""
+        """The value before two changes of sign, unless the first one belongs to a layer."""
         maker = eqn.inputs[0].producer if eqn.name == "neg" else None
         if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
             return None
@@ -160,7 +160,7 @@ def _recomputed(eqn: Eqn) -> Region | None:
 
 
 def _idle(eqn: Eqn) -> Value | None:
-    """The operand that an equation returns as it is."""
+    """The operand that an equation returns unchanged."""
     if eqn.name in ("add", "sub"):
         return _beside(eqn, 0, "add")
     first = eqn.inputs[0] if eqn.inputs else None

@@ -1,4 +1,4 @@
-"""A product of two active values that is summed over axes is a matrix product, however written."""
+"""A product of two active values that is summed over axes is a matrix product."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def scan_length(eqn: Eqn) -> int:
 
 
 def bind_operands(eqn: Eqn) -> None:
-    """Tell the inputs of the bodies what they are outside."""
+    """Record for the inputs of bodies the values that they are outside."""
     for body in eqn.bodies:
         first_slice = sum(scan_parts(eqn, body)) if eqn.name == "scan" else len(eqn.inputs)
         for number, (outside, inside) in enumerate(operands(eqn, body)):

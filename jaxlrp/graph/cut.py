@@ -1,4 +1,4 @@
-"""Entries: values inside a function that are explained in place of its arguments."""
+"""Values inside a function that are explained in place of its arguments."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlrp.graph.groups import Entry, Group
+from jaxlrp.graph.groups import Group, InnerValue
 from jaxlrp.graph.ir import Eqn, Graph, Value
 
 
-def cut(graph: Graph, entries: Sequence[Entry]) -> tuple[Graph, list[Group]]:
-    """The graph with every entry read through an equation of its own, and that as a layer.
+def cut(graph: Graph, inner_values: Sequence[InnerValue]) -> tuple[Graph, list[Group]]:
+    """The graph with every inner value read through an equation of its own, and that as a layer.
 
     That equation copies the value, so that a layer stands where relevance stops: it can be named,
     probed, masked and listed like any other. An operand that the addition would broadcast is
@@ -24,26 +24,26 @@ def cut(graph: Graph, entries: Sequence[Entry]) -> tuple[Graph, list[Group]]:
     before: dict[Eqn, list[Eqn]] = {}
     replaced: dict[Value, Value] = {}
     groups: list[Group] = []
-    for entry in entries:
-        value = entry.value
-        if entry.reader is None:
+    for inner in inner_values:
+        value = inner.value
+        if inner.reader is None:
             maker = value.producer
-            copy = _copy(value, maker, entry)
+            copy = _copy(value, maker, inner)
             after.setdefault(maker, []).append(copy)
             replaced[value] = copy.out
         else:
-            reader, position = entry.reader
+            reader, position = inner.reader
             inserted = before.setdefault(reader, [])
             if reader.name != "concatenate" and value.shape != reader.out.shape:
                 wide = _equation(_widened(reader.out.shape), value, reader)
                 inserted.append(wide)
                 value = wide.out
-            copy = _copy(value, reader, entry)
+            copy = _copy(value, reader, inner)
             inserted.append(copy)
             reader.inputs[position] = copy.out
-        main = entry.main or copy
-        group = Group(entry.kind, [copy], [copy.inputs[0]], [copy.out], main, transport="move")
-        group.entry = entry
+        main = inner.main or copy
+        group = Group(inner.kind, [copy], [copy.inputs[0]], [copy.out], main, transport="move")
+        group.inner = inner
         groups.append(group)
     eqns = list(after.get(None, ()))
     for eqn in graph.eqns:
@@ -53,8 +53,8 @@ def cut(graph: Graph, entries: Sequence[Entry]) -> tuple[Graph, list[Group]]:
     return Graph(graph.inputs, graph.consts, eqns, outputs), groups
 
 
-def _copy(value: Value, beside: Eqn | None, entry: Entry) -> Eqn:
-    return _equation(jnp.copy, value, beside or entry.main)
+def _copy(value: Value, beside: Eqn | None, inner: InnerValue) -> Eqn:
+    return _equation(jnp.copy, value, beside or inner.main)
 
 
 def _widened(shape: tuple[int, ...]) -> Callable[[Any], Any]:

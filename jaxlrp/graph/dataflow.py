@@ -1,7 +1,7 @@
 """One solver for facts about values: along the equations, through bodies, around loops.
 
-What is asked is a `Flow`: which facts there are, what an equation makes of those of its operands,
-and what holds where ways meet. The solver knows how values enter and leave bodies, and repeats the
+A `Flow` describes the facts: those of an equation's output, given those of its operands, and those
+that are true where ways meet. The solver knows how values enter and leave bodies, and repeats the
 body of a loop until the facts about its carry hold before and after every iteration.
 """
 
@@ -17,10 +17,10 @@ F = TypeVar("F")
 
 
 class Flow(Generic[F]):
-    """Facts of one sort, from the inputs on."""
+    """Facts of one sort, propagated from the inputs."""
 
     def start(self, value: Value) -> F:
-        """What is known of a value that no equation makes."""
+        """The facts about a value that no equation makes."""
         raise NotImplementedError
 
     def transfer(self, eqn: Eqn, look: Callable[[Value], F]) -> Sequence[F]:
@@ -28,11 +28,11 @@ class Flow(Generic[F]):
         raise NotImplementedError
 
     def join(self, a: F, b: F) -> F:
-        """What holds of a value that is either of two."""
+        """The facts about a value that is one of two."""
         raise NotImplementedError
 
     def widen(self, old: F, new: F, turn: int) -> F:
-        """What to try next for a carry that changed in a turn: must come to an end."""
+        """The facts to try next for a carry that changed in an iteration; this must terminate."""
         return new
 
     def enter(self, eqn: Eqn, fact: F, inside: Value) -> F:
@@ -40,7 +40,7 @@ class Flow(Generic[F]):
         return fact
 
     def leave(self, eqn: Eqn, fact: F, inside: Value, outside: Value) -> F:
-        """The fact about what a body gives, of the output outside."""
+        """The fact about the output outside, given that about the output of a body."""
         return fact
 
     def chosen(self, fact: F, index: F) -> F:
@@ -49,7 +49,7 @@ class Flow(Generic[F]):
 
 
 def solve(eqns: Iterable[Eqn], flow: Flow[F], known: dict[Value, F]) -> None:
-    """Add the facts about all that the equations make to `known`."""
+    """Add the facts about the results of all equations to `known`."""
 
     def look(value: Value) -> F:
         return known[value] if value in known else flow.start(value)
@@ -98,7 +98,7 @@ def _may_be_skipped(eqn: Eqn) -> bool:
 def spread_back(
     graph: Graph, marked: set[Value], step: Callable[[Eqn], Iterable[Value]], allowed: set[Value]
 ) -> None:
-    """Add to `marked` what the marked values come from, through bodies and around loops.
+    """Add to `marked` the values that marked ones come from, through bodies and around loops.
 
     `step` gives the operands of an equation that are to be marked, given what is marked by now;
     outside `allowed` nothing is.
@@ -121,7 +121,7 @@ def spread_back(
 
 
 class Origins:
-    """What values are made from, across bodies and iterations."""
+    """The values that values are made from, across bodies and iterations."""
 
     def __init__(self, graph: Graph):
         self._carried: dict[Value, Value] = {}  # a body's input: what it is in the next iteration
@@ -131,7 +131,7 @@ class Origins:
                     self._carried.update((b, a) for a, b in control_flow.feedback(eqn, body))
 
     def before(self, value: Value) -> Iterator[Value]:
-        """The values from which a value is made at once."""
+        """The values from which a value is made directly."""
         eqn = value.producer
         if eqn is None:
             if value.outer is not None:

@@ -1,4 +1,4 @@
-"""Equations that say in an unusual way what others say plainly."""
+"""Equations in an unusual form, rewritten in the usual one."""
 
 from __future__ import annotations
 

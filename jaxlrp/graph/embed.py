@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxlrp.graph.activity import Activity, is_inexact
 from jaxlrp.graph.axes import Statics
-from jaxlrp.graph.groups import Entry
+from jaxlrp.graph.groups import InnerValue
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, VIEWS
 
@@ -22,13 +22,13 @@ _MOVES = VIEWS | COPIES | frozenset("broadcast_in_dim slice rev split pad neg".s
 _PICKS = frozenset("gather slice dynamic_slice select_n split".split())
 
 
-def find(graph: Graph) -> list[Entry]:
+def find(graph: Graph) -> list[InnerValue]:
     """The embeddings of a graph, in dataflow order."""
     constants = [v for v, _ in graph.consts]
     for roots in (graph.inputs, constants):  # constants: indices that a closure brought in
         facts = _Facts(graph, roots)
         looked_up = [
-            Entry("embed", eqn.out, eqn)
+            InnerValue("embed", eqn.out, eqn)
             for eqn in graph.eqns
             if len(eqn.outputs) == 1 and is_inexact(eqn.out) and facts.is_lookup(eqn)
         ]
@@ -42,13 +42,13 @@ def find(graph: Graph) -> list[Entry]:
     return sorted(found, key=_place)
 
 
-def _place(embedding: Entry) -> int:
+def _place(embedding: InnerValue) -> int:
     eqn = embedding.main if embedding.reader is None else embedding.reader[0]
     return -1 if eqn is None else eqn.order
 
 
 class _Facts:
-    """What depends on integer arguments, and where parameters are."""
+    """The values that depend on integer arguments, and the places of parameters."""
 
     def __init__(self, graph: Graph, roots: Iterable[Value]):
         self.statics = Statics(graph)
@@ -90,8 +90,8 @@ def _is_counting(value: Value) -> bool:
     return maker is not None and maker.name == "iota"
 
 
-def _factors(graph: Graph, facts: _Facts, found: list[Entry]) -> set[Entry]:
-    """Lookups that only scale what other embeddings say (the sines and cosines of a rotation)."""
+def _factors(graph: Graph, facts: _Facts, found: list[InnerValue]) -> set[InnerValue]:
+    """Lookups that only scale other embeddings (the sines and cosines of a rotation)."""
     owners: dict[Value, set[int]] = {e.value: {i} for i, e in enumerate(found)}
     direct: dict[Value, set[int]] = {e.value: {i} for i, e in enumerate(found)}
     read_as_vector: set[int] = set()
@@ -121,11 +121,11 @@ def _factors(graph: Graph, facts: _Facts, found: list[Entry]) -> set[Entry]:
     }
 
 
-def _added(graph: Graph, facts: _Facts, found: list[Entry]) -> list[Entry]:
+def _added(graph: Graph, facts: _Facts, found: list[InnerValue]) -> list[InnerValue]:
     """Static values that belong to a place and are added, or appended, to embeddings."""
     zone: set[Value] = {e.value for e in found}
     depends = Activity(graph, zone, ()).depends
-    added: list[Entry] = []
+    added: list[InnerValue] = []
     for eqn in graph.eqns:
         mine = [v in zone for v in eqn.inputs]
         if not any(mine) or len(eqn.outputs) != 1:
@@ -144,7 +144,7 @@ def _added(graph: Graph, facts: _Facts, found: list[Entry]) -> list[Entry]:
     return added
 
 
-def _summands(facts: _Facts, value: Value, reader: tuple[Eqn, int]) -> list[Entry]:
+def _summands(facts: _Facts, value: Value, reader: tuple[Eqn, int]) -> list[InnerValue]:
     """The embeddings that a static operand is the sum of (positions + types, added later)."""
     if not _belongs_to_a_place(facts, value, reader[0]):
         return []
@@ -152,8 +152,8 @@ def _summands(facts: _Facts, value: Value, reader: tuple[Eqn, int]) -> list[Entr
     if maker is not None and maker.name in ADDITIONS:
         parts = [_summands(facts, v, (maker, i)) for i, v in enumerate(maker.inputs)]
         if all(parts):
-            return [entry for part in parts for entry in part]
-    return [Entry("embed", value, maker or value.producer, reader)]
+            return [inner for part in parts for inner in part]
+    return [InnerValue("embed", value, maker or value.producer, reader)]
 
 
 def _belongs_to_a_place(facts: _Facts, value: Value, eqn: Eqn) -> bool:
@@ -172,7 +172,7 @@ def _belongs_to_a_place(facts: _Facts, value: Value, eqn: Eqn) -> bool:
 
 
 def _unmoved(value: Value) -> Value:
-    """The value before it was only moved about."""
+    """The value before it was moved."""
     while (eqn := value.producer) is not None and eqn.name in VIEWS | COPIES | {"broadcast_in_dim"}:
         value = eqn.inputs[0]
     return value

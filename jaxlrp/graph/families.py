@@ -1,4 +1,4 @@
-"""A table of what primitives mean, and the sets of their names, which are views of it."""
+"""A table of the meanings of primitives, and sets of their names, which are views of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NONE: AbstractSet[int] = frozenset()
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a primitive means.
+    """The meaning of a primitive.
 
     Attributes:
       families: the sets of names below that it is in.

@@ -1,8 +1,8 @@
 """Flat sums and products: each maximal tree of additions, or of multiplications, is one group.
 
 So `(a + b) + c` and `a + (b + c)` are one sum of three terms, `(a * c) / b` and `a / (b / c)` one
-product of three factors. Static factors are the product's scale; static terms stand behind the
-sum, as a layer of their own.
+product of three factors. Static factors are the product's scale; static terms come after
+the sum, as a layer of their own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ Belongs = Callable[[Eqn, Eqn], bool]
 def tree_at(
     bench: Workbench, root: Eqn, operands: Operands, belongs: Belongs = lambda eqn, reader: True
 ) -> Tree:
-    """The tree that ends at an equation: what no layer has, and nothing else reads."""
+    """The tree that ends at an equation, of equations without a layer and without other readers."""
 
     def inner(value: Value, reader: Eqn) -> Eqn | None:
         eqn = value.producer

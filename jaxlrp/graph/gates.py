@@ -1,4 +1,4 @@
-"""Gates: which factors of a product open and shut the others, if the graph tells."""
+"""Gates: the factors of a product that open and shut the others, if the graph shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.kinds import is_product, kinds_that
 from jaxlrp.graph.primitives import COPIES, is_view, rounds
 
-# What is made of a share of a whole by these alone still says how much of the other factor counts.
+# These make of a share of a whole a value that still states how much of the other factor counts.
 _KEEPS_SHARES = kinds_that("keeps_shares")
 
 
@@ -46,7 +46,7 @@ def _note(group: Group) -> str:
 
 
 def _gates(bench: Workbench, group: Group) -> tuple[tuple[int, ...], str]:
-    """Positions of the gates, and what shows them: one test after the other.
+    """Positions of the gates, and the proof: one test after the other.
 
     A test that all factors pass, of those that no test before showed to be gates, shows nothing.
     """
@@ -69,7 +69,7 @@ def _gates(bench: Workbench, group: Group) -> tuple[tuple[int, ...], str]:
 
 
 def _is_reciprocal(bench: Workbench, value: Value) -> bool:
-    """Whether a factor is a number over something: it divides."""
+    """Whether a factor is a number divided by a value."""
     return _made_by(bench, value, _divides)
 
 

@@ -14,7 +14,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Value
 
 
 @dataclasses.dataclass(eq=False)
-class Entry:
+class InnerValue:
     """A value inside the function that is explained in place of its arguments.
 
     `reader` limits it to one operand of one equation; `main` is the equation that names it.
@@ -66,14 +66,14 @@ class Group:
     transport: str = "linear"
     note: str = ""
     around: Group | None = None  # the control flow in whose body this group stands
-    entry: Entry | None = None  # a value explained in place of an argument
+    inner: InnerValue | None = None  # a value explained in place of an argument
     like: Group | None = None  # the group of an earlier call that this one was copied from
     # norm: equations of its statistic through which relevance passes for other readers
     borrowed: frozenset[Eqn] = frozenset()
 
     @property
     def gate(self) -> int | None:
-        """Of a product of two, which one is the gate."""
+        """Position of the gate of a product of two, if it has one."""
         return self.gates[0] if len(self.gates) == 1 and len(self.inputs) == 2 else None
 
     @property
@@ -94,7 +94,7 @@ def around(group: Group) -> tuple[Group, ...]:
 
 
 class Facts:
-    """What is known about a graph and all bodies in it, and the groups found so far."""
+    """The facts about a graph and all bodies in it, and the groups found so far."""
 
     def __init__(self, graph: Graph, activity: Activity):
         self.graph = graph
@@ -114,7 +114,7 @@ class Facts:
         return Origins(self.graph)
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
-        """Bounds of values that are known from what they mean."""
+        """Add bounds of values that are known from their meaning."""
         if new := {v: bounds for v in values if self.intervals[v] != bounds}:
             self.intervals.prove(new)
 
@@ -217,7 +217,7 @@ class Workbench:
         return True
 
     def shared(self, eqns: Sequence[Eqn], own: set[Eqn]) -> list[Eqn]:
-        """Of some equations those that others read, beside `own` and what serves these alone."""
+        """Equations that are read outside of `own` and of the equations that serve `own` alone."""
         inside, found = set(own), []
         for eqn in sorted(eqns, key=lambda e: -e.order):
             readers = [e for v in eqn.outputs for e in self.reached_uses(v)]

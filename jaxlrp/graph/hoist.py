@@ -103,7 +103,7 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
 
 
 def _scaled(bench: Workbench, eqn: Eqn) -> Value | None:
-    """What an equation scales or shifts by a static value."""
+    """The operand that an equation scales or shifts by a static value."""
     place = affine_operand(bench, eqn)
     if place is None or not bench.activity.is_reached(eqn):
         return None
@@ -118,7 +118,7 @@ def _belongs(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value]]:
-    """The moves that make a value, in order, and what they start from."""
+    """The moves that make a value, in order, and the value that they start from."""
     moves: set[Eqn] = set()
     leaves: dict[Value, None] = {}
     stack = [value]
@@ -307,7 +307,7 @@ class _Mover:
         return eqns + equations(function, (leaf, *given), chain.eqns[0], region)
 
     def _early(self, value: Value, maker: Eqn | None, eqns: list[Eqn]) -> Value | None:
-        """A static value as it can be had right after an equation, by copies of its own."""
+        """A static value computed right after an equation, by copies of its equations."""
         order = -1 if maker is None else maker.order
         region = None if maker is None else maker.region
         copies: dict[Value, Value] = {}

@@ -1,4 +1,4 @@
-"""What a function of one value is like, from a few of its points."""
+"""Properties of a function of one value, from a few of its points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EITHER = ADDITIONS | {"max", "min"}
 
 
 def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output: Value) -> bool:
-    """Whether f(c x) = c f(x) for every c > 0, as equations say that make an output.
+    """Whether f(c x) = c f(x) for every c > 0, by the equations of f.
 
     Each value has a degree: 1 if it grows with c, 0 if it stays; a zero has any (None).
     """
@@ -58,7 +58,7 @@ def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output:
 
 
 def _varies(bench: Workbench, value: Value) -> bool:
-    """Whether a value from outside is no number."""
+    """Whether a value from outside is not a written number."""
     return bench.intervals.constant(value) is None
 
 

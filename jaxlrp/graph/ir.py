@@ -143,13 +143,13 @@ class Graph:
         return value in self._output_set
 
     def sole_use(self, value: Value) -> Eqn | None:
-        """The one equation that reads a value, if there is exactly one and it is no output."""
+        """The equation that reads a value, if there is just one and the value is not an output."""
         uses = self.uses(value)
         return uses[0] if len(uses) == 1 and not self.is_output(value) else None
 
 
 def _needed(eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
-    """Drop equations whose results nobody reads."""
+    """Drop equations whose results are not read."""
     live = set(outputs)
     kept = []
     for eqn in reversed(eqns):

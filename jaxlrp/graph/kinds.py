@@ -1,4 +1,4 @@
-"""What a layer can be: the kinds, and what is true of each."""
+"""The kinds of layers, and the traits of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What is true of all layers of a kind.
+    """The traits of all layers of a kind.
 
     Attributes:
       linear: a linear map with weights of its own.
@@ -45,7 +45,7 @@ KINDS = tuple(TRAITS)
 
 
 def kinds_that(trait: str) -> frozenset[str]:
-    """The kinds of which a trait is true."""
+    """The kinds that have a trait."""
     return frozenset(kind for kind, traits in TRAITS.items() if getattr(traits, trait))
 
 

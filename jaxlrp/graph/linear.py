@@ -3,7 +3,7 @@
 The core is a contraction or convolution with one active operand, or a sum over a window or over
 whole axes. A chain of scales and shifts by static values, with a single consumer each, folds into
 the core after it, or else into the core before it: biases, BatchNorm, layer scale, divisors. So
-does a sum over devices behind a core: each device has a part of the layer's inputs and weights.
+does a sum over devices after a core: each device has a part of the layer's inputs and weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What moves do to arrays of numbers: NumPy's word for each equation that only moves elements."""
+"""Moves of arrays of numbers: NumPy's word for each equation that only moves elements."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ _COMPUTED: dict[str, Callable[..., Any]] = {
 
 
 def computed(eqn: Eqn, operands: Sequence[Any]) -> np.ndarray | None:
-    """What an equation makes of positions and truth values; None if it is not known."""
+    """The output of an equation on positions and truth values; None if it is not known."""
     if eqn.name == "iota":
         shape, dim = eqn.params["shape"], eqn.params["dimension"]
         spread = [n if i == dim else 1 for i, n in enumerate(shape)]

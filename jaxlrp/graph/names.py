@@ -21,14 +21,14 @@ def assign(found: Recognised) -> dict[Group, tuple[str, tuple[str, ...]]]:
     ordinals: Counter[str] = Counter()
     named: dict[Group, tuple[str, tuple[str, ...]]] = {}
     for group in sorted(found.groups, key=lambda g: g.kind == "structural"):
-        if group.entry is not None and group.entry.name:
-            named[group] = (group.entry.name, group.entry.names)
-            taken[group.entry.name] += 1
+        if group.inner is not None and group.inner.name:
+            named[group] = (group.inner.name, group.inner.names)
+            taken[group.inner.name] += 1
             continue
         path = _parameter_path(facts, group)
         base = path if path and _of_module(facts, group) else _scope(group.main) or path
-        if group.entry is not None:
-            base = _entry_name(facts, group) or base
+        if group.inner is not None:
+            base = _inner_name(facts, group) or base
         if not base:
             base = f"{group.kind}_{ordinals[group.kind]}"
             ordinals[group.kind] += 1
@@ -85,14 +85,14 @@ def _parameter_path(facts: Facts, group: Group) -> str:
     return ""
 
 
-def _entry_name(facts: Facts, group: Group) -> str:
+def _inner_name(facts: Facts, group: Group) -> str:
     """The full path of the one table that is added to embeddings outside a scope of its own."""
-    entry = group.entry
-    assert entry is not None
-    reader = None if entry.reader is None else entry.reader[0]
-    if reader is None or (entry.main is not None and len(entry.main.scope) > len(reader.scope)):
+    inner = group.inner
+    assert inner is not None
+    reader = None if inner.reader is None else inner.reader[0]
+    if reader is None or (inner.main is not None and len(inner.main.scope) > len(reader.scope)):
         return ""
-    params = facts.statics.parameters(entry.value)
+    params = facts.statics.parameters(inner.value)
     paths = [_without_value(p.path) for p in params if p.path and is_inexact(p)]
     return "/".join(paths[0]) if len(paths) == 1 else ""
 

@@ -53,13 +53,13 @@ def _divides(bench: Workbench, factor: Value) -> bool:
         factor = dependent[0]
 
 
-# What a divisor may go through and still be one.
+# Equations after which a divisor is still one.
 _KEEPS_FORM = frozenset(
     "mul div neg min max stop_gradient sqrt cbrt square abs integer_pow".split()
 )
 
 
-# What else may stand between a statistic's sum and the division: roots, powers, guards.
+# Further equations between a statistic's sum and the division: roots, powers, guards.
 _BESIDE = frozenset("rsqrt pow select_n clamp".split())
 
 
@@ -156,7 +156,7 @@ def _has_form(bench: Workbench, value: Value, scaled: Value) -> bool:
 
 
 def _thinnest(bench: Workbench, value: Value) -> Value:
-    """What a value was before it was broadcast."""
+    """The value before it was broadcast."""
     while (eqn := value.producer) is not None and eqn.name in MOVES | ELEMENTWISE | {"tie"}:
         read = eqn.inputs[:1] if eqn.name == "tie" else dict.fromkeys(eqn.inputs)
         dependent = [v for v in read if v in bench.activity.depends]
@@ -214,7 +214,7 @@ def _sources(bench: Workbench, scaled: Value) -> list[Value]:
 
 
 def _before_centring(bench: Workbench, eqn: Eqn, scaled: Value) -> list[Value]:
-    """What `x - mean(x)` is made of: x, and what x is a view of; nothing if it is no centring."""
+    """For `x - mean(x)`: x, and the value that x is a view of; nothing for other equations."""
     for value, mean in (eqn.inputs, eqn.inputs[::-1]):
         if value not in bench.activity.active:
             continue
@@ -273,7 +273,7 @@ def _finish(
     detached: tuple[tuple[Eqn, int], ...],
     main: Eqn | None = None,
 ) -> None:
-    """Claim a norm: a path from `source`, with what it divides by held, and the scale after it."""
+    """Claim a norm: a path from `source`, with its divisor held, and the scale after it."""
     last = path[-1]
     own = set(path)
     statistic = [e for e in statistic if e not in own]
@@ -311,7 +311,7 @@ def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value
 
 
 def find_undone(bench: Workbench) -> None:
-    """Products with what a norm divided by, of what was made from its output: `f(x / s) * s`.
+    """Products of a norm's divisor with functions of its output: `f(x / s) * s`.
 
     What is held where it divides is held there too: otherwise it would take half of the relevance
     that it only hands through.
@@ -343,7 +343,7 @@ def find_undone(bench: Workbench) -> None:
 
 
 def _made_after(bench: Workbench, values: list[Value]) -> set[Value]:
-    """Everything that depends on some values."""
+    """The values that depend on some values."""
     made = set(values)
     for eqn in bench.graph.eqns:
         if not made.isdisjoint(eqn.inputs):
@@ -369,7 +369,7 @@ def _exclusive(bench: Workbench, factor: Value, reader: Eqn) -> list[Eqn]:
 
 
 def _base(bench: Workbench, value: Value) -> Value:
-    """What a factor is a moved, scaled, shifted or reciprocal form, a root or a power of."""
+    """The value of which a factor is a moved, scaled, shifted or reciprocal form, root or power."""
     while (eqn := value.producer) is not None:
         dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
         keeps = eqn.name in MOVES | COPIES | _KEEPS_FORM | ADDITIONS | {"rsqrt", "pow"}
@@ -380,7 +380,7 @@ def _base(bench: Workbench, value: Value) -> Value:
 
 
 def _root(bench: Workbench, value: Value) -> Value:
-    """What a factor is a moved, copied or statically scaled form of."""
+    """The value of which a factor is a moved, copied or statically scaled form."""
     while (eqn := value.producer) is not None and eqn.name in MOVES | COPIES | {"mul"}:
         dependent = [v for v in eqn.inputs if v in bench.activity.depends]
         if len(dependent) != 1:

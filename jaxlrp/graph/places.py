@@ -1,4 +1,4 @@
-"""Moves that come to nothing: what is flipped twice, or cut up and put together again.
+"""Moves that cancel: values that are flipped twice, or cut up and put together again.
 
 The elements of a few values are numbered and the numbers moved, where the places are known from the
 program (parameters, and positions and masks that are written in it). If the numbers of a result are
@@ -133,7 +133,7 @@ class _Numbers:
 
 
 def is_written_zero(value: Value) -> bool:
-    """Whether a value is zero throughout, by what is written in the program."""
+    """Whether a value is zero throughout, by the numbers written in the program."""
     while (eqn := value.producer) is not None:
         if eqn.name not in ("broadcast_in_dim", "convert_element_type", "copy", "reshape"):
             return False

@@ -13,10 +13,10 @@ from jaxlrp.graph.written import factor_of
 
 
 def divisors(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], list[Eqn]]:
-    """What a sum is taken of, and the static scales before and after it that make it a mean.
+    """The value that is summed, and the static scales before and after it that make it a mean.
 
     They are as many as it takes to divide by the count; a further scale by a number stays outside,
-    as it does behind any layer. If no number of them does, all belong to the sum.
+    as it does after any layer. If no number of them does, all belong to the sum.
     """
     before, after = _before(bench, total), _after(bench, total.out)
     goal = 1.0 / _count(total)

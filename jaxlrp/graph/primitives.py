@@ -1,4 +1,4 @@
-"""What JAX's primitives mean, as far as recognition needs to know: one table, a row for each.
+"""The meaning of JAX's primitives, as far as recognition needs it: one table, a row for each.
 
 The sets of names by which recognisers ask (`MOVES`, `ELEMENTWISE`, ...) are views of the table,
 so that a primitive that a user registers is in them at once.
@@ -27,7 +27,7 @@ COPIES = Family("copy")
 FIXED_LINEAR = Family("linear")
 # Sums over devices; what a device has before is a part of a sum.
 DEVICE_SUMS = Family("device sum")
-# What changes where a value lies, or for which devices it is known to be the same.
+# These change where a value lies, or for which devices it is known to be the same.
 DEVICE_MOVES = Family("device move")
 UNARY = Family("unary")
 BINARY = Family("binary")
@@ -44,11 +44,11 @@ SCATTER_WINNERS = Family("scatter winner")
 SCATTERS = Family("scatter")
 SORTS = Family("sort")
 REDUCTIONS = Family("reduction")
-# What is drawn at random is as good as a parameter.
+# A value drawn at random counts as a parameter.
 RANDOM = Family("random")
 # Linear in each of two operands: with one of them static, the heart of a linear layer.
 LINEAR_CORES = Family("core")
-# Of integers that carry a value they keep the bits, not the value.
+# Applied to integers that carry a value, these keep the bits, not the value.
 BITS = Family("bits")
 
 
@@ -120,7 +120,7 @@ _rows(
 )
 _rows("scatter", "move", "scatter", bounds=spreads.with_updates(2), chooses={1})
 _rows("stop_gradient", bounds=spreads.first, **_FLAT)
-# Of its two values the first is carried on and the second handed on; see `graph/tie.py`.
+# Relevance follows the first operand, the value is that of the second; see `graph/tie.py`.
 _rows("tie", bounds=ranges.of(lambda ordered, own: own), chooses={1}, **_FLAT)
 
 # -- element by element --------------------------------------------------------------------------
@@ -323,7 +323,7 @@ _changed: list[str] = []
 
 
 def changes() -> int:
-    """How often a row was changed: what was planned before is to be planned anew."""
+    """How often a row was changed: plans made before are out of date."""
     return len(_changed)
 
 

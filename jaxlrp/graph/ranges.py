@@ -1,4 +1,4 @@
-"""Arithmetic of bounds: what each primitive makes of the bounds of its operands.
+"""Arithmetic of bounds: those of a primitive's output, given those of its operands.
 
 A transfer function takes an equation and `look`, which gives the bounds of a value, and returns
 bounds of the exact result: one pair, or a list with one for each output. `settled` then says what
@@ -34,7 +34,7 @@ ROUNDED, APPROXIMATE = 1.0, 16.0
 
 @functools.cache
 def whole(dtype: Any) -> Interval:
-    """Bounds of whatever a type can hold."""
+    """Bounds of all numbers of a type."""
     if _is_bool(dtype):
         return UNIT
     try:
@@ -77,7 +77,7 @@ def of_number(val: Any, dtype: Any) -> Interval:
 
 
 def settled(bounds: Interval, dtype: Any, ulps: float) -> Interval:
-    """What holds of a result in a type, given bounds of the exact result.
+    """Bounds of a result in a type, given bounds of the exact result.
 
     Integers wrap around when they do not fit. Floats were rounded: by at most `ulps` units in the
     last place, to infinity above the largest number, and to 0 below the smallest normal one.
@@ -128,7 +128,7 @@ def hull(intervals: Iterable[Interval]) -> Interval:
 
 
 def meet(a: Interval, b: Interval) -> Interval | None:
-    """What lies in both, None if nothing does."""
+    """The intersection of both; None if it is empty."""
     low, high = max(a[0], b[0]), min(a[1], b[1])
     return (low, high) if low <= high else None
 
@@ -323,7 +323,7 @@ def comparison(eqn: Eqn, look: Look) -> Interval:
 
 
 def cast(eqn: Eqn, look: Look) -> Interval:
-    """To integers by cutting off the fraction, to bool by asking for 0."""
+    """A cast: to integers it cuts off the fraction, to bool it compares with 0."""
     low, high = look(eqn.inputs[0])
     old, new = eqn.inputs[0].dtype, eqn.out.dtype
     if _is_complex(old):

@@ -41,7 +41,7 @@ _FINDERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
-    """What was found in a graph.
+    """The result of recognition: facts and groups.
 
     Attributes:
       facts: activity, bounds and the like, for the graph and all bodies in it.

@@ -1,4 +1,4 @@
-"""What the predicate of a select says about its cases: where(v > 0, v, 0) is never negative."""
+"""Bounds of the cases of a select by its predicate: where(v > 0, v, 0) is never negative."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _refined(
 
 
 def _origin(value: Value) -> Place:
-    """What a value is an exact copy of, and along which of its axes that one's axes lie."""
+    """The value that a value is an exact copy of, and where the axes of that one lie in it."""
     places = tuple(range(value.ndim))
     while (eqn := value.producer) is not None:
         if eqn.name == "broadcast_in_dim":

@@ -1,4 +1,4 @@
-"""Primitives of users: a row of the table, said in words."""
+"""Primitives of users: a row of the table, described in words."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jaxlrp.graph.primitives import enter, is_known
 
 
 def register_primitive(
-    primitive: Any,
+    primitive: compat.Primitive | str,
     *,
-    like: Any = None,
+    like: compat.Primitive | str | None = None,
     moves: bool | None = None,
     linear: bool | None = None,
     elementwise: bool | None = None,
@@ -25,46 +25,52 @@ def register_primitive(
 ) -> None:
     """Say what a primitive of your own means, so that relevance can pass it.
 
+    A primitive that is linear or moves elements needs what `jax.vjp` needs: a derivative and a
+    transpose. Functions that were planned before are planned anew.
+
     Args:
       primitive: a `jax.extend.core.Primitive`, or its name.
-      like: a primitive of JAX (or its name) of the same meaning; it must then have the same
-        operands and, where that one has parameters, these too. Further arguments say what is
-        different.
-      moves: every output element is one element of an operand, or a constant: relevance follows
-        the elements.
-      linear: linear in each of its operands by itself. With one operand that depends on the input
-        it is a linear layer, whose weights are the floating operands beside it; every linear rule
-        applies.
-      elementwise: one element for one. With one operand that depends on the input it is an
-        activation: relevance passes it.
+      like: a primitive of JAX (or its name) with the same meaning; it must have the same operands
+        and, if it has parameters, these too. Further arguments state the differences.
+      moves: every output element is one element of an operand, or a constant: relevance follows the
+        elements.
+      linear: it is linear in each of its operands by itself. With one operand that depends on the
+        input it is a linear layer, whose weights are the floating operands beside it; every linear
+        rule applies.
+      elementwise: each output element depends on one element of each operand. With one operand that
+        depends on the input it is an activation: relevance passes it.
       keeps_sign: operands that are nowhere negative give outputs that are nowhere negative.
       bounds: the least and the largest value of its outputs; or a function that makes such a pair
         from one for each operand.
 
-    The primitive needs what `jax.vjp` needs, if it is linear or moves elements: a derivative and a
-    transpose. What was planned before is planned anew.
-
     Raises:
       InputError: no meaning was given, or one that contradicts itself.
 
-    >>> import jaxlrp as lrp
-    >>> lrp.register_primitive("my_swish", elementwise=True)
-    >>> lrp.register_primitive("my_hard_tanh", like="tanh")
+    Examples:
+      >>> import jaxlrp as lrp
+      >>> lrp.register_primitive("my_swish", elementwise=True)
+      >>> lrp.register_primitive("my_hard_tanh", like="tanh")
     """
     name = _name_of(primitive)
     meanings = {"moves": moves, "linear": linear, "elementwise": elementwise}
     given = [k for k, v in meanings.items() if v]
     if len(given) > 1:
-        raise InputError(f"register_primitive({name!r}): {' and '.join(given)} exclude each other.")
+        raise InputError(
+            f"register_primitive({name!r}): {' and '.join(given)} exclude each other; give "
+            "one of them."
+        )
     if like is None and not given and keeps_sign is None and bounds is None:
         raise InputError(
-            f"register_primitive({name!r}) says nothing of it: give like=, moves=, linear=, "
+            f"register_primitive({name!r}) was given no meaning: give like=, moves=, linear=, "
             "elementwise=, keeps_sign= or bounds=."
         )
     made = row(name)
     if like is not None:
         if not is_known(_name_of(like)):
-            raise InputError(f"register_primitive({name!r}): like={_name_of(like)!r} is not known.")
+            raise InputError(
+                f"register_primitive({name!r}): like={_name_of(like)!r} is not a known primitive; "
+                "give one of jax.lax, or its name."
+            )
         made = row(_name_of(like))
     if given:
         made = dataclasses.replace(_MEANINGS[given[0]], bounds=made.bounds, ulps=made.ulps)
@@ -88,7 +94,7 @@ def _name_of(primitive: Any) -> str:
         isinstance(primitive, str) or compat.is_primitive(primitive)
     ):
         raise InputError(
-            f"{primitive!r} is no primitive: give a jax.extend.core.Primitive or its name."
+            f"{primitive!r} is not a primitive: give a jax.extend.core.Primitive or its name."
         )
     return name
 

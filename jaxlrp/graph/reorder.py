@@ -28,7 +28,7 @@ _ORDERS = {
 
 
 def reordered(graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]) -> Graph:
-    """The graph with its sums and products, in bodies too, in the order that is looked for."""
+    """The graph with its sums and products, in bodies too, in the order that finders expect."""
     outputs = list(outputs)
     facts = Facts(graph, Activity(graph, explained, outputs))
     return _reordered(Workbench(graph, facts, outputs))

@@ -37,7 +37,7 @@ def factors_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn])
 
 
 def _product(made: Ordered, factors: list[Operand]) -> Operand:
-    """The product of some factors; if all of them divide, of these, and it divides."""
+    """The product of some factors; if all divide, the product of the divisors, which divides."""
     power = max(n for _, n in factors)
     total: Value | None = None
     for value, n in sorted(factors, key=lambda factor: -factor[1]):

@@ -1,4 +1,4 @@
-"""The order of terms: biases at the linear layer among them, then what is static, then stopped."""
+"""The order of terms: biases at the linear layer among them, then static, then stopped ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
 _NAMES = ("add", "sub")
-_MOST = 20  # scales, shifts and views behind a product that are looked through
+_MOST = 20  # scales, shifts and views after a product that are looked through
 
 
 def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
-    """The value of a sum in that order; None if it is in that order, or is no sum.
+    """The value of a sum in that order; None if it is in that order, or is not a sum.
 
-    The first linear layer takes the biases, unless a scale stands behind the sum: then they belong
+    The first linear layer takes the biases, unless there is a scale after the sum: then they belong
     to the shifts and scales there.
     """
     if not _belongs(bench, root, root):
@@ -62,7 +62,7 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     """Whether an equation is part of the sum that ends at `root`.
 
     A bias beside a linear layer is part of that layer, a number that is written beside a term part
-    of the term, a product with zero is nothing, and what a softmax subtracts is no term.
+    of the term, a product with zero is nothing, and the maximum in a softmax is not a term.
     """
     if eqn.name == "neg" or trees.is_copy(eqn):
         return eqn is not root
@@ -79,7 +79,7 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
 
 
 def _core(bench: Workbench, value: Value, most: int = _MOST) -> Eqn | None:
-    """The heart of the linear layer that ends at a value and would take a bias after it.
+    """The core of the linear layer that ends at a value and would take a bias after it.
 
     Of several that are joined, the first one: each would take its part.
     """
@@ -115,7 +115,7 @@ def _first_linear(bench: Workbench, terms: list[Operand]) -> Value | None:
 
 
 def _is_scaled(bench: Workbench, value: Value) -> bool:
-    """Whether a learned scale stands behind a value: a normalisation, which shifts too."""
+    """Whether a learned scale follows a value: a normalisation, which shifts too."""
     while (eqn := bench.sole_use(value)) is not None:
         if is_learned(bench, eqn) and eqn.name in ("mul", "div"):
             return True
@@ -126,7 +126,7 @@ def _is_scaled(bench: Workbench, value: Value) -> bool:
 
 
 def _is_in_order(tree: Tree, static: list[Operand], stopped: list[Operand]) -> bool:
-    """Whether what is stopped comes last, and what is static before it."""
+    """Whether stopped terms come last, and static ones before them."""
     inside, eqn = set(tree.eqns), tree.eqns[0]
     for terms in (stopped, static):
         left = [v for v, _ in terms]

@@ -19,7 +19,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 
 @dataclasses.dataclass
 class _Call:
-    """The equations of one call, what it reads, and who reads what it gives."""
+    """The equations of one call, the values that it reads, and the readers of its results."""
 
     region: Region
     eqns: list[Eqn] = dataclasses.field(default_factory=list)
@@ -117,7 +117,7 @@ class Repeats:
 
 
 def _repeated(graph: Graph) -> list[_Call]:
-    """The outermost calls of what is called more than once, without control flow in them."""
+    """The outermost calls of functions called more than once, without control flow in them."""
     calls: dict[Region, _Call] = {}
     at: dict[Eqn, _Call] = {}
     for eqn in graph.eqns:
@@ -186,7 +186,7 @@ def _active_alike(bench: Workbench, values: Mapping[Value, Value]) -> bool:
 
 
 def _known_alike(bench: Workbench, v: Value, w: Value) -> bool:
-    """Whether the same is known of two values that calls read."""
+    """Whether the same facts are known about two values that calls read."""
     if v is w:
         return True
     static = v not in bench.activity.depends
@@ -205,7 +205,7 @@ def _static_facts(bench: Workbench, value: Value) -> tuple[bool, frozenset[int]]
 def _given_alike(
     bench: Workbench, first: _Call, other: _Call, values: Mapping[Value, Value]
 ) -> bool:
-    """Whether the same of what two calls make is read outside, and relevance comes from there."""
+    """Whether the same results of two calls are read outside, and get relevance from there."""
 
     def arrives(call: _Call) -> dict[Value, bool]:
         read = {v: any(map(bench.activity.is_reached, e)) for v, e in call.given.items()}

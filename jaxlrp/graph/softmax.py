@@ -1,4 +1,4 @@
-"""Softmax, log-softmax and logsumexp, found by what they compute.
+"""Softmax, log-softmax and logsumexp, found by their computation.
 
 softmax: exp(u) over a broadcast sum of the same exp(u); log-softmax: u minus the log of that sum;
 logsumexp: the log of that sum (plus the shift). Views, copies and masks with static predicates
@@ -130,7 +130,7 @@ def _reciprocal(bench: Workbench, value: Value) -> Value | None:
 
 
 def _source(bench: Workbench, exp: Eqn) -> Value:
-    """What the exponential is taken of, before a shift by its own maximum."""
+    """The argument of the exponential, before a shift by its own maximum."""
     exponent = exp.inputs[0]
     eqn = exponent.producer
     while eqn is not None and eqn.name in COPIES:
@@ -168,7 +168,7 @@ def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
 
 
 def _origin(bench: Workbench, value: Value) -> Value:
-    """What a value is a moved, copied or statically masked form of."""
+    """The value of which a value is a moved, copied or statically masked form."""
     while (eqn := value.producer) is not None:
         before = _passed_through(bench, eqn)
         if before is None:
@@ -229,7 +229,7 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
 
 
 def _own_segment(bench: Workbench, value: Value) -> bool | None:
-    """Whether sums over segments are read where their terms came from; None if there are none."""
+    """Whether sums over segments are read where their terms came from; None without such sums."""
     read: list[Value] = []
     while (eqn := value.producer) is not None:
         if eqn.name == "gather":

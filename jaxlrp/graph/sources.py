@@ -9,7 +9,7 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ELEMENTWISE, MOVES, REDUCTIONS
 
-# Of an activation's equations so many are looked at: planning stays near-linear.
+# So many equations of an activation are looked at, so that planning stays near-linear.
 _MOST = 40
 _MOST_BEHIND = 100
 _THROUGH = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
@@ -18,7 +18,7 @@ _THROUGH = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
 def sources(bench: Workbench, value: Value) -> list[Value]:
     """The value itself, and every active one of its shape from which alone it is made.
 
-    The nearest first. What a linear layer may hold is not looked through.
+    The nearest is first. Equations that a linear layer may hold are not looked through.
     """
     found, frontier = [value], {value}
     for _ in range(_MOST):

@@ -1,4 +1,4 @@
-"""Bounds of what moves, adds up, multiplies or picks many elements; see `ranges.py`."""
+"""Bounds for primitives that move, add, multiply or pick many elements; see `ranges.py`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kept(eqn: Eqn, look: Look) -> Interval:
 
 
 def one_by_one(eqn: Eqn, look: Look) -> list[Interval]:
-    """Of each output the elements of the operand in its place."""
+    """For each output, the elements of the operand in its place."""
     return [look(v) for v in eqn.inputs[: len(eqn.outputs)]]
 
 
@@ -47,7 +47,7 @@ def with_updates(position: int) -> Transfer:
 
 
 def gathered(eqn: Eqn, look: Look) -> Interval:
-    """What is out of bounds is the fill value, NaN for floats where none is given."""
+    """Elements out of bounds are the fill value, by default NaN for floats."""
     operand, indices = eqn.inputs
     bounds, out = look(operand), eqn.out.dtype
     if "FILL" not in str(eqn.params["mode"]) or _is_within(eqn, look(indices)):

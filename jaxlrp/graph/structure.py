@@ -1,4 +1,4 @@
-"""What is left after the layers: moves, fixed linear maps, winners, bilinear products."""
+"""The equations outside other layers: moves, fixed linear maps, winners, bilinear products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxlrp.graph.primitives import (
     sums_nothing,
 )
 
-# Of integers they do something else than of floats.
+# These have another meaning for integers than for floats.
 _UNLIKE_FLOATS = BITS | {"div", "rem"}
 _WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
 
@@ -37,7 +37,7 @@ def control_flow(bench: Workbench) -> list[Group]:
 
 
 def claim_integers(bench: Workbench) -> None:
-    """Claim what is done to integers that carry a value and is not linear: no fold may hold it.
+    """Claim equations on integers that carry a value, unless linear: no fold may hold them.
 
     Divisions round; operations on bits keep no value, and have no rule.
     """
@@ -56,7 +56,7 @@ def claim_integers(bench: Workbench) -> None:
 
 
 def note_integers(bench: Workbench) -> None:
-    """Say where a layer reads what depends on the input through integers that only choose."""
+    """Note where a layer reads a value that depends on the input through integers that choose."""
     for group in bench.groups:
         makers = (bench.activity.integers(v) for v in group.statics)
         eqn = next((m for m in makers if m is not None), None)

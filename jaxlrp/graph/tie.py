@@ -29,7 +29,7 @@ def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 class _Tie:
-    """What an equation asks of a primitive."""
+    """The members of a primitive that an equation uses."""
 
     name = "tie"
     multiple_results = False
@@ -48,7 +48,7 @@ _PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
 
 
 def is_tied(graph: Graph, eqn: Eqn) -> bool:
-    """Whether an equation makes nothing but what ties stand for in another order."""
+    """Whether the result of an equation is only used by ties, which have it in another order."""
     readers = [(e, v) for v in eqn.outputs for e in graph.uses(v)]
     own = all(e.name == _Tie.name and e.inputs[0] is not v for e, v in readers)
     return own and bool(readers) and not any(map(graph.is_output, eqn.outputs))
@@ -59,7 +59,7 @@ class CannotOrder(Exception):
 
 
 class Ordered:
-    """New equations that compute what `own` does, and stand where it stands."""
+    """New equations that compute the same as `own`, in its place."""
 
     def __init__(self, own: Eqn):
         self._own = own
@@ -76,13 +76,13 @@ class Ordered:
         return value
 
     def joined(self, acc: Value | None, value: Value, sign: int, names: tuple[str, str]) -> Value:
-        """One term, or factor, more; `names` are what a sign of 1 and of -1 ask for."""
+        """Join one more term, or factor; `names` are the primitives for a sign of 1 and of -1."""
         if acc is None:
             return value
         return self.apply(names[0] if sign > 0 else names[1], acc, value)
 
     def tied(self, value: Value) -> list[Eqn]:
-        """All equations: the last one ties the value to what `own` makes, in its place."""
+        """All equations: the last one ties the value to the result of `own`, in its place."""
         out = self._own.out
         own = Value(out.aval, self._own)
         self._own.outputs = [own]

@@ -1,4 +1,4 @@
-"""Sums and products as flat lists: the tree of equations behind a value, and what it joins.
+"""Sums and products as flat lists: the tree of equations that makes a value, and its leaves.
 
 A sum is a list of terms with signs, a product a list of factors with powers, in whatever order the
 program adds and multiplies, and through however many equations.
@@ -18,13 +18,13 @@ Operands = Callable[[Eqn], "list[Operand] | None"]
 
 @dataclasses.dataclass
 class Tree:
-    """Equations, the last one first, and what they join, in the order of the program."""
+    """Equations, the last one first, and their leaves, in the order of the program."""
 
     eqns: list[Eqn]
     leaves: list[Operand]
 
     def powers(self) -> Mapping[Value, int]:
-        """How often each leaf is in the list; less than 0 if it divides."""
+        """How often each leaf is in the list; negative if it divides."""
         found: dict[Value, int] = {}
         for value, power in self.leaves:
             found[value] = found.get(value, 0) + power
@@ -32,7 +32,7 @@ class Tree:
 
 
 def grow(root: Eqn, operands: Operands, inner: Callable[[Value, Eqn], Eqn | None]) -> Tree:
-    """The tree that ends at `root`: `inner` gives the equation behind an operand, if it belongs."""
+    """The tree that ends at `root`: `inner` gives the equation of an operand, if it belongs."""
     eqns, leaves = {root: None}, []
     stack = [(value, sign, root) for value, sign in reversed(operands(root) or [])]
     while stack:
@@ -48,7 +48,7 @@ def grow(root: Eqn, operands: Operands, inner: Callable[[Value, Eqn], Eqn | None
 
 
 def _member(value: Value, reader: Eqn, inner: Callable[[Value, Eqn], Eqn | None]) -> Eqn | None:
-    """The equation behind an operand; a copy only if what it copies belongs too."""
+    """The equation that makes an operand; a copy only if the copied value belongs too."""
     first = eqn = inner(value, reader)
     while eqn is not None and is_copy(eqn):
         eqn = inner(eqn.inputs[0], eqn)
@@ -56,7 +56,7 @@ def _member(value: Value, reader: Eqn, inner: Callable[[Value, Eqn], Eqn | None]
 
 
 def factors(eqn: Eqn) -> list[Operand] | None:
-    """What an equation multiplies, each with its power."""
+    """The factors of an equation, each with its power."""
     if eqn.name in ("mul", "div"):
         first, second = eqn.inputs
         return [(first, 1), (second, 1 if eqn.name == "mul" else -1)]
@@ -64,7 +64,7 @@ def factors(eqn: Eqn) -> list[Operand] | None:
 
 
 def terms(eqn: Eqn) -> list[Operand] | None:
-    """What an equation adds up, each with its sign."""
+    """The terms of an equation, each with its sign."""
     if eqn.name in ADDITIONS:
         first, second = eqn.inputs
         return [(first, 1), (second, -1 if eqn.name == "sub" else 1)]
@@ -76,10 +76,10 @@ def terms(eqn: Eqn) -> list[Operand] | None:
     return [(eqn.inputs[0], 1)] if one else None
 
 
-# What is summed along its own axis is a sum of what it holds: see `graph/stacks.py`.
+# Summed along its own axis, a stack is the sum of its members: see `graph/stacks.py`.
 STACKS = frozenset({"stack", "concatenate"})
 
 
 def is_copy(eqn: Eqn) -> bool:
-    """Whether an equation hands its first operand on as it is."""
+    """Whether an equation returns its first operand unchanged."""
     return eqn.name == "tie" or (eqn.name in COPIES and not rounds(eqn) and len(eqn.inputs) == 1)

@@ -44,7 +44,7 @@ def _repeats(eqn: Eqn, links: set[Value]) -> bool:
 
 
 def _met_once(numbers: np.ndarray, core: Eqn, operand: int) -> bool:
-    """Whether no number stands twice among the elements that one output adds up; 0 is no number."""
+    """Whether no output adds an element twice, by the elements' numbers; 0 stands for none."""
     if core.name == "reduce_sum":
         contracted = tuple(core.params["axes"])
     elif core.name == "dot_general":

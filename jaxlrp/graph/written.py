@@ -1,4 +1,4 @@
-"""The numbers that a program multiplies by: what a change of sign, or a scale, may cancel."""
+"""The numbers that a program multiplies by, which a change of sign or a scale may cancel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PASSED = MOVES | COPIES | {"stop_gradient"}
 
 
 def factor_of(bench: Workbench, eqn: Eqn) -> float:
-    """The written number by which an equation multiplies its active operand, as far as it is said.
+    """The written number by which an equation multiplies its active operand.
 
-    Of a learned factor, the number that is written beside it.
+    For a learned factor it is the number that is written beside it.
     """
     if eqn.name == "neg":
         return -1.0
@@ -87,7 +87,7 @@ def sign_of_tail(bench: Workbench, value: Value) -> float:
 def is_turned(value: Value, varying: Collection[Value]) -> bool:
     """Whether a sign is written within the product that a value is, beside its weights or input.
 
-    A change of sign behind it belongs to it then. `varying` are the values that are not static.
+    A change of sign after it belongs to it then. `varying` are the values that are not static.
     """
     turned = crossed = False
     for _ in range(_MOST):

@@ -1,1 +1,1 @@
-"""What each layer is called, which rule it has, and what each edge carries."""
+"""Names and rules of layers, and the choice of density or relevance for each edge."""

@@ -1,4 +1,4 @@
-"""Who feeds whom among the layers of a plan, through loops and branches too."""
+"""Which layers of a plan read which, also through loops and branches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxlrp.planning.selectors import LayerGraph
 def layer_graph(
     every: Sequence[Layer], found: Recognised, explained: Sequence[Value]
 ) -> LayerGraph:
-    """Who feeds whom, for selectors that follow the dataflow."""
+    """Which layers read which, for selectors that follow the dataflow."""
     layers = [layer for layer in every if not group_of(layer).main.bodies]
     index = {layer: i for i, layer in enumerate(every)}
     reads: dict[Value, list[int]] = {}
@@ -50,7 +50,7 @@ def layer_graph(
 
 
 def _onward(found: Recognised) -> dict[Value, list[Value]]:
-    """What a value is besides: inside a body, outside of it, in its next iteration."""
+    """The names of a value elsewhere: inside a body, outside of it, in its next iteration."""
     onward: dict[Value, list[Value]] = {}
     for group in found.groups:
         for body in group.main.bodies:

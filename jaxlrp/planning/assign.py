@@ -32,7 +32,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
             found = _fitting(rule, found, selector, plan)
         for index in found:
             layer = plan.layers[index]
-            if group_of(layer).entry is not None or group_of(layer).main.bodies:
+            if group_of(layer).inner is not None or group_of(layer).main.bodies:
                 continue  # relevance stops there, or goes on inside: no rule is asked
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
@@ -41,7 +41,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
     gradients = gradients and gradients & _between_lrp(graph)
     for index, layer in enumerate(plan.layers):
         group = group_of(layer)
-        if group.entry is not None or group.main.bodies:
+        if group.inner is not None or group.main.bodies:
             continue
         if layer.kind == "unsupported" and index not in ruled:
             raise UnsupportedPrimitiveError(_unsupported(group.main, layer))
@@ -49,11 +49,11 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.rule, layer.why = COMPLEX, f"default for {layer.kind} with complex values"
         _check_fit(layer)
         if index in gradients:
-            layer.why += "; no LRP rule, though LRP stands on both sides: see Taylor()"
+            layer.why += "; a gradient between LRP rules: see Taylor()"
         if group.note:
             layer.why += f"; {group.note}"
         if layer.rule.bounds_input and (maker := _maker_before(graph, index)) is not None:
-            layer.why += f"; the bounds are for what {maker.name!r} gives, not for the input"
+            layer.why += f"; the bounds are those of the output of {maker.name!r}, not of the input"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
         undecided = not group.gates and getattr(layer.rule, "signal", 0) is None
@@ -68,7 +68,7 @@ def _maker_before(graph: LayerGraph, index: int) -> Layer | None:
         for other in (i for found in graph.makers[stack.pop()] for i in found):
             layer = graph.layers[other]
             group = group_of(layer)
-            if other in seen or group.entry is not None:
+            if other in seen or group.inner is not None:
                 continue
             seen.add(other)
             if layer.kind != "structural" or group.transport != "move":
@@ -99,13 +99,14 @@ def _shares_out(rule: Rule) -> bool:
 
 
 def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> frozenset[int]:
-    """Of a region's layers those that a rule fits; what only moves elements is left alone."""
+    """The layers of a region that a rule fits; layers that only move elements are left out."""
     layers = {i: plan.layers[i] for i in found if plan.layers[i].kind != "structural"}
     fits = frozenset(i for i, y in layers.items() if rule.fits is None or y.kind in rule.fits)
     if not fits:
         kinds = ", ".join(sorted({layer.kind for layer in layers.values()})) or "structural"
         raise RuleError(
-            f"{rule} fits none of the layers that {selector!r} matches: they are of kind {kinds}."
+            f"{rule} fits none of the layers that {selector!r} matches: their kinds are {kinds}; "
+            f"it fits layers of kind {', '.join(sorted(rule.fits or ()))}."
         )
     return fits
 
@@ -114,17 +115,16 @@ def _unsupported(eqn: Eqn, layer: Layer) -> str:
     remedy = compat.opaque_remedy(eqn.name)
     if remedy is not None:
         return (
-            f"Relevance must pass `{eqn.name}` in layer {layer.name!r} at {eqn.source}, but cannot "
-            f"follow what happens inside it. {remedy}"
+            f"Relevance must pass `{eqn.name}` in layer {layer.name!r} at {eqn.source}, whose "
+            f"computation jaxlrp cannot see. {remedy}"
         )
     return (
         f"Relevance must pass the primitive `{eqn.name}` in layer {layer.name!r} at {eqn.source}, "
-        "for which no rule is known. If its derivative says what you want, add the line "
-        f'`rules | {{"{eqn.name}": jaxlrp.Taylor()}}` (the derivative on the density, which '
-        "conserves where it can; or Epsilon(0) if it is linear, Stop() if nothing should pass) to "
-        "the rule map; or stop_gradient its input. If you know what it computes, say so once: "
-        f'`jaxlrp.register_primitive("{eqn.name}", ...)` with `elementwise=True`, `moves=True`, '
-        "`linear=True` or `like=` a primitive of JAX."
+        "for which no rule is known. To use its derivative, write "
+        f'`rules | {{"{eqn.name}": jaxlrp.Taylor()}}` (or Epsilon(0) if the primitive is linear, '
+        "Stop() if no relevance should pass), or apply stop_gradient to its input. To state its "
+        f'meaning once, call `jaxlrp.register_primitive("{eqn.name}", ...)` with '
+        "`elementwise=True`, `moves=True`, `linear=True` or `like=` a primitive of JAX."
     )
 
 
@@ -144,7 +144,10 @@ def _check_fit(layer: Layer) -> None:
                 "one input with as many elements as the output."
             )
     if isinstance(rule, LinearRule) and not rule.plain and _has_complex(layer):
-        raise RuleError(f"{rule} was given to {layer.name!r}, whose values are complex.")
+        raise RuleError(
+            f"{rule} was given to {layer.name!r} ({layer.source}), whose values are complex; give "
+            "this layer Epsilon(0.0)."
+        )
 
 
 def _has_complex(layer: Layer) -> bool:

@@ -11,17 +11,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from jaxlrp.graph.kinds import is_product, kinds_that
-from jaxlrp.planning.selectors import LayerGraph, Selector
+from jaxlrp.planning.selectors import LayerGraph, LayerSelector
 
-# What carries on what it was given, and what computes something new from it.
+# Kinds that carry a value on, and kinds that compute a new value from it.
 _CARRIES = kinds_that("hands_on")
 _COMPUTES = frozenset({"dense", "conv"})
-# What shows a gate that is one here too.
+# Proofs of a gate that are accepted here too.
 _SHOWN = frozenset({"divides", "bounds", "share"})
 
 
 @dataclasses.dataclass(frozen=True)
-class SignalIs(Selector):
+class SignalIs(LayerSelector):
     """Products whose signal is the factor at `position`.
 
     Every other one is bounded by [0, 1], is a share, or is computed by a linear layer from what
@@ -39,7 +39,7 @@ class SignalIs(Selector):
 
 
 def _signals(layers: LayerGraph) -> dict[int, int]:
-    """Position of the signal of every product that has one; to a fixed point."""
+    """Position of the signal of every product that has one, iterated to a fixed point."""
     products = {
         i: list(range(len(layers.makers[i])))
         for i, layer in enumerate(layers.layers)
@@ -69,7 +69,7 @@ def _signal(
     factors: Sequence[int],
     signals: dict[int, int],
 ) -> int | None:
-    """The factor from what it carries all others are computed, if it is from none of theirs."""
+    """The factor from whose value all others are computed, while it is from none of theirs."""
     carried = {i: _carried(layers, makers[i], signals) for i in factors}
     computed = {
         (i, j): _computed(layers, makers[j], carried[i], signals)

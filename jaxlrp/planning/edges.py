@@ -1,4 +1,4 @@
-"""What every edge of a graph carries, density or relevance; decided from the outputs back."""
+"""Density or relevance for every edge of a graph, decided from the outputs back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Decider:
         self.uses.update(v for g in graphs for v in g.outputs)  # aux too
 
     def starts_from_weight(self, value: Value) -> bool:
-        """Whether the seed of an output is its weight: so say the rules of what makes it.
+        """Whether the seed of an output is its weight, by the rules of the layers that make it.
 
         What only moves elements is looked through; of several makers all must say so.
         """

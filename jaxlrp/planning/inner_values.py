@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxlrp.errors import InputError, SelectorError
 from jaxlrp.graph import embed
 from jaxlrp.graph.cut import cut
-from jaxlrp.graph.groups import Entry, Group
+from jaxlrp.graph.groups import Group, InnerValue
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.planner import survey
+from jaxlrp.planning.selectors import Selector
 
 
 def choose_inner(
-    graph: Graph, wrt: Any, n_outputs: int, given: Sequence[Value]
+    graph: Graph, wrt: Selector, n_outputs: int, given: Sequence[Value]
 ) -> tuple[Graph, list[Group]]:
     """The graph cut at the values that `wrt` selects, and the layers at which it was cut.
 
@@ -34,20 +34,20 @@ def choose_inner(
     found = plan.select(wrt)
     if not found:
         kinds = ", ".join(dict.fromkeys(layer.kind for layer in plan.layers)) or "none"
-        raise SelectorError(f"wrt={wrt!r} matches no layer. Kinds of layers here: {kinds}.")
-    if all(group_of(layer).entry is not None for layer in found):
+        raise SelectorError(f"wrt={wrt!r} matches no layer; the kinds of layers here are {kinds}.")
+    if all(group_of(layer).inner is not None for layer in found):
         return graph, [group_of(layer) for layer in found]
     inside = next((y for y in found if group_of(y).around is not None), None)
     if inside is not None:
         raise InputError(
-            f"wrt={wrt!r} selects {inside.name!r}, which stands inside a loop or a branch; explain "
-            "a value outside it, or ask for relevance there with layers=."
+            f"wrt={wrt!r} selects {inside.name!r}, which is inside a loop or a branch; explain a "
+            "value outside it, or get the relevance there with layers=."
         )
-    return cut(graph, [_entry(layer) for layer in found])
+    return cut(graph, [_inner_value(layer) for layer in found])
 
 
-def _entry(layer: Layer) -> Entry:
+def _inner_value(layer: Layer) -> InnerValue:
     group = group_of(layer)
-    return Entry(
+    return InnerValue(
         layer.kind, layer.output, group.main, name=layer.name, names=tuple(layer.names[1:])
     )

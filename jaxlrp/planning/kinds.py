@@ -26,7 +26,7 @@ COMPLEX = _MIXED  # linear layers with complex values
 
 def default_rule(group: Group) -> Rule:
     """The rule of a group that no entry matches."""
-    if group.entry is not None:
+    if group.inner is not None:
         return _MOVED
     if group.kind == "structural":
         return _MIXED if group.transport == "linear" else _MOVED

@@ -1,9 +1,10 @@
-"""A layer as the plan has it: what was found, the rule it was given, and why."""
+"""A layer as the plan has it: its equations, its rule, and why it has that rule."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+
+import numpy as np
 
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import Group, around
@@ -17,19 +18,21 @@ class Layer:
     """A row of the plan: one layer, its rule, and why it has that rule.
 
     Attributes:
-      kind: what sort of layer (`"dense"`, `"conv"`, ...).
-      name: where it is: named scopes, else the path of its parameters, else kind and ordinal.
-      shape, dtype: of its output.
+      kind: kind of the layer (`"dense"`, `"conv"`, ...).
+      name: where the layer is: the named scopes around it, else the path of its parameters, else
+        its kind and ordinal.
+      shape: shape of its output.
+      dtype: dtype of its output.
       primitive: name of the JAX primitive at its heart.
       rule: the relevance rule that it was given.
       why: the entry of the rule map that matched, or why the default applies.
-      folded: how many equations form the layer.
+      folded: number of equations that form the layer.
     """
 
     kind: str
     name: str
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: np.dtype
     primitive: str
     rule: Rule
     why: str
@@ -45,22 +48,22 @@ class Layer:
 
     @property
     def source(self) -> str:
-        """File and line that made it."""
+        """File and line at which the layer was written."""
         return group_of(self).main.source
 
     @property
     def gate(self) -> tuple[int | None, str]:
-        """Of a product of two: the position of its gate, and what shows it."""
+        """Position of the gate of a product of two, or None, and the reason why it is the gate."""
         return group_of(self).gate, group_of(self).gate_by
 
     @property
     def gates(self) -> tuple[int, ...]:
-        """Of a product: the positions of its gates."""
+        """Positions of the gates of a product."""
         return group_of(self).gates
 
     @property
     def iterations(self) -> tuple[int, ...]:
-        """Lengths of the scans around it, outermost first."""
+        """Lengths of the scans around the layer, outermost first."""
         group = group_of(self)
         scans = [g.main for g in around(group) if g.main.name == "scan"]
         return tuple(control_flow.scan_length(eqn) for eqn in reversed(scans))

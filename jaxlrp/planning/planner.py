@@ -1,4 +1,4 @@
-"""From a graph to a plan: layers found, named, given rules, and what every edge carries."""
+"""From a graph to a plan: layers with names and rules, and density or relevance for edges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_plan(
     seed: str = "density",
     entries: Sequence[Group] = (),
 ) -> Plan:
-    """Recognise the layers of a graph, give each its rule, and decide what every edge carries."""
+    """Recognise layers, give each its rule, and choose density or relevance for edges."""
     plan = survey(reordered(graph, explained, outputs), explained, outputs, entries)
     assign_rules(plan, rules)
     edges.decide(plan, outputs, seed)
@@ -54,7 +54,7 @@ def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> La
         dtype=output.dtype,
         primitive=group.main.name,
         rule=default_rule(group),
-        why="explained: relevance stops here" if group.entry else f"default for {group.kind}",
+        why="explained: relevance stops here" if group.inner else f"default for {group.kind}",
         folded=len(group.eqns),
         names=(name, *others),
         zero_at_zero=group.zero_at_zero,

@@ -1,18 +1,19 @@
-"""What a plan holds, and what may be asked of it."""
+"""A plan: its layers, and questions that it answers."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
 from jaxlrp.planning.adjacency import layer_graph
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.planning.selectors import LayerGraph, resolve
+from jaxlrp.planning.selectors import LayerGraph, Selector, resolve
 from jaxlrp.planning.table import plan_table
 
 
@@ -20,7 +21,7 @@ class Plan:
     """Which layers were found, which rule each was given, and why. `print(plan)` is a table.
 
     Attributes:
-      layers: all layers in dataflow order, structural ones too.
+      layers: all layers in dataflow order, structural ones too, each a [`Layer`][jaxlrp.Layer].
     """
 
     def __init__(
@@ -41,24 +42,28 @@ class Plan:
             is_low(v.dtype) for v in self.activity.reached if hasattr(v.aval, "dtype")
         )
 
-    def relevance_dtype(self, dtype: Any) -> Any:
-        """The type of the relevance of values of a type."""
+    def relevance_dtype(self, dtype: DTypeLike) -> np.dtype:
+        """The dtype of the relevance of values of a dtype."""
         if jnp.issubdtype(dtype, jnp.integer):
             return self.number_dtype
         return jnp.dtype(jnp.float32) if is_low(dtype) else jnp.dtype(dtype)
 
     def count(self, kind: str) -> int:
-        """How many layers of a kind there are."""
+        """Number of layers of a kind."""
         return sum(layer.kind == kind for layer in self.layers)
 
-    def select(self, selector: Any) -> tuple[Layer, ...]:
-        """The layers that a selector matches."""
+    def select(self, selector: Selector) -> tuple[Layer, ...]:
+        """The layers that a selector matches, in dataflow order.
+
+        Raises:
+          SelectorError: it matches none, or is ambiguous.
+        """
         found = resolve(selector, self.adjacency)
         return tuple(self.layers[i] for i in sorted(found))
 
     @functools.cached_property
     def adjacency(self) -> LayerGraph:
-        """Who feeds whom."""
+        """Which layers read which."""
         return layer_graph(self.layers, self.found, self.explained)
 
     def __str__(self) -> str:

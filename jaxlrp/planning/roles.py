@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from jaxlrp.graph.kinds import is_product, kinds_that
-from jaxlrp.planning.selectors import LayerGraph, Selector
+from jaxlrp.planning.selectors import LayerGraph, LayerSelector
 
 _KEEPS_SHARES = kinds_that("keeps_shares")
 
 
 @dataclasses.dataclass(frozen=True)
-class Summand(Selector):
+class Summand(LayerSelector):
     """Dense layers and convolutions read by sums alone, and sums read by shifts alone.
 
-    What they are a summand of stabilises the whole once.
+    The sum that they are a summand of is stabilised once.
     """
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
@@ -42,7 +42,7 @@ class Summand(Selector):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftmaxOfProduct(Selector):
+class SoftmaxOfProduct(LayerSelector):
     """Softmax layers whose output is a factor of a product of two active values.
 
     It may be moved, scaled, clipped, mixed over heads or renormalised on the way.

@@ -3,54 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxlrp.errors import RuleError
 from jaxlrp.graph.kinds import kinds_that
-from jaxlrp.planning.selectors import kind
+from jaxlrp.planning.selectors import Selector, kind
 from jaxlrp.rules import Rule
 
+# The type of a mapping's keys is invariant: dict[str, Rule] is not a Mapping[Selector, Rule].
+AnyMapping: TypeAlias = Mapping[Any, Rule]
 
-class RuleMap(Mapping[Any, Rule]):
-    """An ordered mapping from selectors to rules; of several that match a layer the last wins.
 
-    `preset | {"**/head": Epsilon(0.1)}` adds entries behind the preset's own, so it reads as an
-    override. Immutable; printing shows the entries in order.
+class RuleMap(Mapping[Selector, Rule]):
+    """An ordered mapping from selectors to rules; the last entry that matches a layer wins.
 
-    >>> import jaxlrp as lrp
-    >>> print(lrp.RuleMap({"conv": lrp.ZPlus(), "dense": lrp.Epsilon(0.1)}))
-    RuleMap
-      'conv'  -> ZPlus()
-      'dense' -> Epsilon(epsilon=0.1)
+    `preset | {"**/head": Epsilon(0.1)}` adds entries after those of the preset, so it reads as an
+    override. A rule map is immutable; printing it shows the entries in order.
+
+    Args:
+      entries: a mapping from [`Selector`][jaxlrp.Selector] to [`Rule`][jaxlrp.Rule].
+      name: a name for the printed table.
+
+    Raises:
+      RuleError: a value is not an instance of a rule.
+
+    Examples:
+      >>> import jaxlrp as lrp
+      >>> print(lrp.RuleMap({"conv": lrp.ZPlus(), "dense": lrp.Epsilon(0.1)}))
+      RuleMap
+        'conv'  -> ZPlus()
+        'dense' -> Epsilon(epsilon=0.1)
     """
 
-    def __init__(self, entries: Mapping[Any, Rule] | None = None, name: str = ""):
-        self._entries: dict[Any, Rule] = {}
+    def __init__(self, entries: AnyMapping | None = None, name: str = ""):
+        self._entries: dict[Selector, Rule] = {}
         self.name = name
         for selector, rule in dict(entries or {}).items():
             if not isinstance(rule, Rule):
                 raise RuleError(
-                    f"{selector!r}: {rule!r} is no rule; give an instance, for example Epsilon()."
+                    f"{selector!r}: {rule!r} is not a rule; give an instance, for example "
+                    "Epsilon()."
                 )
             self._entries[selector] = rule
 
-    def __getitem__(self, selector: Any) -> Rule:
+    def __getitem__(self, selector: Selector) -> Rule:
         return self._entries[selector]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Selector]:
         return iter(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __or__(self, other: Mapping[Any, Rule]) -> RuleMap:
+    def __or__(self, other: AnyMapping) -> RuleMap:
         if not isinstance(other, Mapping):
             return NotImplemented
         kept = {s: r for s, r in self._entries.items() if s not in other}
         name = f"{self.name} with overrides" if self.name else ""
         return RuleMap({**kept, **other}, name)
 
-    def __ror__(self, other: Mapping[Any, Rule]) -> RuleMap:
+    def __ror__(self, other: AnyMapping) -> RuleMap:
         return RuleMap(other) | self
 
     def __repr__(self) -> str:
@@ -63,8 +75,13 @@ class RuleMap(Mapping[Any, Rule]):
         return "\n".join([title, *rows])
 
 
-def as_rule_map(rules: Any) -> RuleMap:
-    """A rule map from a rule map, any mapping, or a bare rule (for every linear layer)."""
+RuleLike: TypeAlias = RuleMap | AnyMapping | Rule
+"""Which rule each layer has: a [`RuleMap`][jaxlrp.RuleMap], a mapping from
+[`Selector`][jaxlrp.Selector] to [`Rule`][jaxlrp.Rule], or one rule for every linear layer."""
+
+
+def as_rule_map(rules: RuleLike) -> RuleMap:
+    """A rule map from a rule map, any mapping, or one rule for every linear layer."""
     if isinstance(rules, RuleMap):
         return rules
     if isinstance(rules, Rule):
@@ -72,6 +89,6 @@ def as_rule_map(rules: Any) -> RuleMap:
     if isinstance(rules, Mapping):
         return RuleMap(rules)
     raise RuleError(
-        f"{rules!r} of type {type(rules).__name__} is no rule map; give a rule, a mapping "
+        f"{rules!r} of type {type(rules).__name__} is not a rule map; give a rule, a mapping "
         "selector -> rule, or one of jaxlrp.composites."
     )

@@ -6,15 +6,16 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from jaxlrp import compat
 from jaxlrp.errors import SelectorError
 from jaxlrp.graph.kinds import KINDS
+from jaxlrp.planning.layers import Layer
 
 
-class Selector:
+class LayerSelector:
     """Base class of the selectors that are built by functions: `first`, `last`, `all_of`, ..."""
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
@@ -22,11 +23,21 @@ class Selector:
         raise NotImplementedError
 
 
+Selector: TypeAlias = str | compat.Primitive | Callable[[Layer], object] | LayerSelector
+"""Which layers are meant.
+
+A kind (`"conv"`), a glob over names (`"**/Block_*/Conv_0"`), a JAX primitive or its name, a
+function that is true of a [`Layer`][jaxlrp.Layer], or the result of [`kind`][jaxlrp.kind],
+[`first`][jaxlrp.first], [`last`][jaxlrp.last], [`all_of`][jaxlrp.all_of] and
+[`inside`][jaxlrp.inside].
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerGraph:
-    """Layers in dataflow order, and who feeds whom."""
+    """Layers in dataflow order, and which layers read which."""
 
-    layers: Sequence[Any]
+    layers: Sequence[Layer]
     feeds: Sequence[Sequence[int]]  # per layer: the layers that read its output
     makers: Sequence[Sequence[Sequence[int]]]  # per layer and input: the layers that made it
     sources: frozenset[int]  # layers that read an explained value
@@ -34,8 +45,8 @@ class LayerGraph:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind(Selector):
-    """All layers of a kind, even if a layer bears the kind's word as its name."""
+class Kind(LayerSelector):
+    """All layers of a kind, even if a layer has the kind's word as its name."""
 
     kind: str
 
@@ -47,8 +58,8 @@ class Kind(Selector):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Union(Selector):
-    parts: tuple[Any, ...]
+class _Union(LayerSelector):
+    parts: tuple[Selector, ...]
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
         return frozenset().union(*(resolve(p, layers) for p in self.parts))
@@ -77,8 +88,8 @@ class _Last(_Union):
 
 
 @dataclasses.dataclass(frozen=True)
-class _AllOf(Selector):
-    parts: tuple[Any, ...]
+class _AllOf(LayerSelector):
+    parts: tuple[Selector, ...]
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
         found = [resolve(p, layers) for p in self.parts]
@@ -89,7 +100,7 @@ class _AllOf(Selector):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Inside(Selector):
+class _Inside(LayerSelector):
     scope: str
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
@@ -107,48 +118,97 @@ class _Inside(Selector):
 
 
 def kind(name: str) -> Selector:
-    """All layers of a kind; unlike the bare word never read as a name."""
+    """All layers of a kind; unlike the bare word it is never read as a name.
+
+    Args:
+      name: a kind, for example `"conv"`.
+
+    Raises:
+      SelectorError: the kind is not known.
+
+    Examples:
+      >>> import jaxlrp as lrp
+      >>> rules = lrp.RuleMap({lrp.kind("conv"): lrp.ZPlus()})
+    """
     if name not in KINDS:
         raise SelectorError(f"kind({name!r}): unknown kind; the kinds are {', '.join(KINDS)}.")
     return Kind(name)
 
 
-def first(*selectors: Any) -> Selector:
-    """Members reached from an explained value without passing another member (by dataflow)."""
+def first(*selectors: Selector) -> Selector:
+    """Those of the selected layers that are reached first from an explained value, by dataflow.
+
+    No other member lies between them and the explained values. Two input branches have two first
+    layers.
+
+    Args:
+      *selectors: selectors whose layers are put together.
+
+    Raises:
+      SelectorError: no selector was given, or one matches no layer.
+
+    Examples:
+      >>> import jaxlrp as lrp
+      >>> rules = lrp.RuleMap({lrp.first("conv", "dense"): lrp.Flat()})
+    """
     return _First(_some(selectors, "first"))
 
 
-def last(*selectors: Any) -> Selector:
-    """Members from which an output is reached without passing another member (by dataflow)."""
+def last(*selectors: Selector) -> Selector:
+    """Those of the selected layers that are reached first from an output, by dataflow.
+
+    No other member lies between them and an output.
+
+    Args:
+      *selectors: selectors whose layers are put together.
+
+    Raises:
+      SelectorError: no selector was given, or one matches no layer.
+    """
     return _Last(_some(selectors, "last"))
 
 
-def all_of(*selectors: Any) -> Selector:
-    """Layers that every one of the selectors matches."""
+def all_of(*selectors: Selector) -> Selector:
+    """Layers that every one of the selectors matches.
+
+    Args:
+      *selectors: selectors whose layers are intersected.
+
+    Raises:
+      SelectorError: no selector was given, or one matches no layer.
+    """
     return _AllOf(_some(selectors, "all_of"))
 
 
 def inside(scope: str) -> Selector:
-    """Layers at or below the scope that a glob names: `inside("**/Block_3")`."""
+    """Layers at or below a scope.
+
+    Args:
+      scope: a glob over names, for example `"**/Block_3"`; `*` stays within one part of a name,
+        `**` crosses any number of parts.
+
+    Raises:
+      SelectorError: no layer lies there.
+    """
     return _Inside(scope)
 
 
-def _some(selectors: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+def _some(selectors: tuple[Selector, ...], name: str) -> tuple[Selector, ...]:
     if not selectors:
         raise SelectorError(f"{name}() needs at least one selector, for example {name}('conv').")
     return selectors
 
 
-def is_broad(selector: Any) -> bool:
+def is_broad(selector: Selector) -> bool:
     """Whether a selector names a region (a glob with wildcards, `inside`), not single layers."""
     return isinstance(selector, _Inside) or (
         isinstance(selector, str) and any(c in selector for c in "*?")
     )
 
 
-def resolve(selector: Any, layers: LayerGraph) -> frozenset[int]:
-    """Indices of the layers that a selector matches; raises where a user's word matches none."""
-    if isinstance(selector, Selector):
+def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
+    """Indices of the layers that a selector matches; an error if a word matches none."""
+    if isinstance(selector, LayerSelector):
         return selector.select(layers)
     if compat.is_primitive(selector):
         return _by_primitive(selector.name, layers)
@@ -157,8 +217,8 @@ def resolve(selector: Any, layers: LayerGraph) -> frozenset[int]:
     if callable(selector):
         return _by_callable(selector, layers)
     raise SelectorError(
-        f"{selector!r} of type {type(selector).__name__} is no selector; give a kind, a name glob, "
-        "a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
+        f"{selector!r} of type {type(selector).__name__} is not a selector; give a kind, a name "
+        "glob, a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
     )
 
 
@@ -187,17 +247,17 @@ def _by_primitive(name: str, layers: LayerGraph) -> frozenset[int]:
     if not found:
         present = ", ".join(sorted({layer.primitive for layer in layers.layers}))
         raise SelectorError(
-            f"The primitive {name!r} is at the heart of no layer. Primitives here: {present}."
+            f"No layer is built on the primitive {name!r}; the primitives here are {present}."
         )
     return found
 
 
-def _by_callable(selector: Callable[[Any], object], layers: LayerGraph) -> frozenset[int]:
+def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> frozenset[int]:
     found = frozenset(i for i, layer in enumerate(layers.layers) if selector(layer))
     if not found:
         name = getattr(selector, "__name__", repr(selector))
         raise SelectorError(
-            f"The callable selector {name} is true of none of the {len(layers.layers)} layers; "
+            f"The callable selector {name} is false for all {len(layers.layers)} layers; "
             "print(jaxlrp.plan(fn, rules)(*args)) shows them."
         )
     return found
@@ -208,14 +268,17 @@ def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
     near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=0.4)
     hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
     if not near and names:
-        hint = f" Names here: {', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}."
+        more = ", ..." if len(names) > 8 else ""
+        hint = f" The names here are {', '.join(map(repr, names[:8]))}{more}."
     return SelectorError(
-        f"{shown} matches no layer: it is no kind, no layer's name and no primitive here.{hint}"
+        f"{shown} matches no layer: no kind, name or primitive here is called that.{hint}"
     )
 
 
-def _frontier(members: frozenset[int], feeds: Sequence[Sequence[int]], starts: Any) -> Any:
-    """Members reached from the start without passing another; feeds may run in circles."""
+def _frontier(
+    members: frozenset[int], feeds: Sequence[Sequence[int]], starts: Iterable[int]
+) -> frozenset[int]:
+    """Members reached from the start without passing another; the graph may have cycles."""
     stack, seen, found = list(starts), set(), set()
     while stack:
         index = stack.pop()

@@ -27,7 +27,7 @@ def shape_text(shape: Sequence[int], dtype: Any) -> str:
 
 
 def plan_table(plan: Any) -> str:
-    """Every layer that does more than move elements, and a line about the rest."""
+    """A row for every layer that does more than move elements, and a line about the rest."""
     shown = [layer for layer in plan.layers if layer.kind != "structural"]
     rows = [
         [

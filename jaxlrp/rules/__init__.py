@@ -1,4 +1,4 @@
-"""The rules: mathematics, with equations and sources. Nothing here knows a jaxpr."""
+"""The rules: mathematics, with equations and sources. No rule sees a jaxpr."""
 
 from jaxlrp.rules.activations import BetaSmooth, Deconvnet, GuidedBackprop
 from jaxlrp.rules.base import LinearRule, Rule

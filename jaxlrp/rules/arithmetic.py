@@ -1,4 +1,4 @@
-"""Division, products and choices as rules need them: right at zero, and where nothing arrives."""
+"""Division, products and choices for rules: right at zero, and where no relevance arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rule is. Mathematics only: no jaxpr in this room."""
+"""Base classes of rules: mathematics only, without a jaxpr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import safe_divide, times
-from jaxlrp.rules.layer_view import Carries, LayerView, PlannedLayer
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView, Output, PlannedLayer
 
 BiasPolicy = Literal["absorb", "ignore", "distribute"]
 
@@ -25,7 +25,8 @@ class Rule:
 
     A rule is a frozen dataclass with one method, `propagate`. The class attribute `carries` says
     what the method returns: the density R / x (`"density"`), the relevance R (`"relevance"`), or
-    whatever arrived at the output (`"same"`). `fits` are the kinds of layer that it can be given.
+    the same as arrived at the output (`"same"`). `fits` are the kinds of layer that the rule can be
+    given to; None means any.
     """
 
     carries: ClassVar[Carries] = "density"
@@ -34,8 +35,8 @@ class Rule:
     from_weight: ClassVar[bool] = False
     # Bounds are given for the layer's input: the plan says where that is not what is explained.
     bounds_input: ClassVar[bool] = False
-    # What may be skipped, because nothing but this happens in `propagate`. Never inherited by a
-    # subclass with a `propagate` of its own; see also `plain`.
+    # `propagate` may be skipped for a rule that does only this. Never inherited by a subclass with
+    # a `propagate` of its own; see also `plain`.
     passes: ClassVar[bool] = False  # R_i = R_j
     follows: ClassVar[bool] = False  # the transposed derivative of what moves elements
 
@@ -47,8 +48,11 @@ class Rule:
                 if name not in cls.__dict__:
                     type.__setattr__(cls, name, Rule.__dict__[name])
 
-    def propagate(self, layer: LayerView) -> Any:
-        """Density or relevance (see `carries`) at the layer's active input(s)."""
+    def propagate(self, layer: LayerView) -> Inputs:
+        """Density or relevance (see `carries`) at the layer's active input(s), `"*in"`.
+
+        An array for one active input, a tuple of arrays for several, as `layer.x` is.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no method propagate(layer)")
 
     @property
@@ -83,10 +87,13 @@ class LinearRule(Rule):
 
     Args:
       epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
-      bias: what becomes of the bias's share of the denominator. `"absorb"`: it stays there and
-        its relevance is lost (and listed by the ledger). `"ignore"`: the denominator is formed
-        without the bias; activations stay those of the true network. `"distribute"`: what bias
-        and stabiliser took is shared equally over the in-bounds inputs of that output.
+      bias: what becomes of the bias's share of the denominator. `"absorb"`: it stays there and its
+        relevance is lost (and listed by the ledger). `"ignore"`: the denominator is formed without
+        the bias; activations stay those of the true network. `"distribute"`: what bias and
+        stabiliser took is shared equally over the in-bounds inputs of that output.
+
+    Raises:
+      RuleError: epsilon is negative or not finite, or the bias policy is unknown.
     """
 
     epsilon: float = dataclasses.field(default=1e-6, kw_only=True)
@@ -98,8 +105,8 @@ class LinearRule(Rule):
         check_number(self, "epsilon", self.epsilon)
         if self.bias not in ("absorb", "ignore", "distribute"):
             raise RuleError(
-                f"{type(self).__name__}: bias={self.bias!r} is not known; "
-                "give 'absorb', 'ignore' or 'distribute'."
+                f"{type(self).__name__}: bias={self.bias!r} was given; "
+                "expected 'absorb', 'ignore' or 'distribute'."
             )
 
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:
@@ -107,7 +114,7 @@ class LinearRule(Rule):
             return "relevance"
         return super().what_it_carries(arriving, layer)
 
-    def settle(self, layer: LayerView, back: Any, kept: Any) -> Any:
+    def settle(self, layer: LayerView, back: Inputs, kept: Output) -> Inputs:
         """Finish a rule: `back` (density or relevance) as it is, or with its loss distributed.
 
         `kept` is, per output, the relevance that reaches the inputs. Under

@@ -11,27 +11,36 @@ import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import Rule, check_number
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Rule):
-    """Half of the relevance to each of two factors of a product, 1/n to each of n.
+    r"""Each of the n factors of a product gets 1/n of the relevance, half for two.
 
-    R_a = a * vjp_a(R / n z) with z = a b c ... (elementwise, over an axis or up to an element, or
-    a matrix product of two), however it is nested. A divisor counts as the factor 1/b; what is a
-    factor several times counts once.
-    Source: Achtibat et al. 2024, proposition 3.3.
+    $$R_a = a \frac{\partial z}{\partial a}^{\top} \frac{R}{n z}, \qquad z = a b c \cdots$$
+
+    The product may be elementwise, over an axis or up to an element, or a matrix product of two,
+    however it is nested. A divisor counts as the factor 1/b; a factor that occurs several times
+    counts once. The default rule of `matmul` and `product` layers.
+
+    Shapes: a and $R_a$ are `Float[Array, "*a"]` (each factor has a shape of its own); z and R are
+    `Float[Array, "*out"]`.
+
+    Use it in attention (both matrix products), and where no factor is a gate. It is not a first
+    choice in recurrent cells: `SignalTakesAll` gives the gates' half to the signal there.
+
+    Source: [Achtibat et al. 2024][achtibat2024], proposition 3.3.
     """
 
     fits: ClassVar[frozenset[str] | None] = frozenset({"matmul", "product"})
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return _shared(layer, 1 / layer.factors)
 
 
 def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None) -> Any:
-    """`share` of what arrives to each factor, or to each of the signals."""
+    """Give `share` of the arriving relevance to each factor, or to each of the signals."""
     back = layer.vjp(layer.over(layer.z, share=share))
     if not isinstance(back, tuple):
         return back
@@ -46,15 +55,27 @@ def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None)
 
 @dataclasses.dataclass(frozen=True)
 class SignalTakesAll(Rule):
-    """The gates of a product get nothing, the signal everything.
+    r"""The gates of a product get nothing, the signal everything.
+
+    $$R_{\text{gate}} = 0, \qquad R_{\text{signal}} = R$$
+
+    Several signals share alike. Where no factor is a gate, `Uniform` applies, and the plan says so.
+
+    Shapes: as for [`Uniform`][jaxlrp.Uniform].
+
+    Use it in recurrent cells, gated MLPs, and attention whose weights are to be constants. It is
+    not for products in which both factors carry evidence (query times key): name the signal there,
+    or use `Uniform`.
+
+    Source: [Arras et al. 2019][arras2019].
 
     Args:
-      signal: position of the signal among the factors; None lets the graph decide. A factor that
+      signal: position of the signal among the factors. With None the graph decides: a factor that
         divides is a gate, then one that lies in [0, 1], one that comes from a softmax, one that is
-        an activation's output; several signals share alike. Where no factor is a gate, `Uniform`
-        applies, and the plan says so.
+        an activation's output.
 
-    Source: Arras et al., Explaining and interpreting LSTMs, 2019.
+    Raises:
+      RuleError: `signal` is not None, 0, 1, ..., or is beyond the factors of a product.
     """
 
     signal: int | None = None
@@ -69,30 +90,41 @@ class SignalTakesAll(Rule):
                 "graph decide."
             )
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if not isinstance(layer.x, tuple):
             return Uniform().propagate(layer)
         signals = [i for i in range(len(layer.x)) if i not in layer.gates]
         if self.signal is not None:
             if self.signal >= len(layer.x):
-                raise RuleError(f"{self} was given to a product of {len(layer.x)} factors.")
+                raise RuleError(
+                    f"{self} was given to a product of {len(layer.x)} factors; signal must be less "
+                    "than their number."
+                )
             signals = [self.signal]
         return _shared(layer, 1 / len(signals), signals)
 
 
 @dataclasses.dataclass(frozen=True)
 class Proportional(Rule):
-    """Each factor of a product z = a b c ... gets a share in proportion to its own value.
+    r"""Each factor of a product gets a share in proportion to its own value.
 
-    R_a = a / stab(a + b + c + ...) R; with `absolute`, |a| / (|a| + |b| + |c| + ...) R. A divisor
-    counts as the factor 1/b. Elementwise products only.
+    $$R_a = \frac{a}{\text{stab}(a + b + c + \cdots)} R, \qquad z = a b c \cdots$$
 
-    Source: Ding et al. 2017 (proportional) and Arras et al., Explaining and interpreting LSTMs,
-    2019, where both are compared with `SignalTakesAll`.
+    With `absolute` the share is $|a| / (|a| + |b| + |c| + \cdots)$. A divisor counts as the factor
+    1/b. The product must be elementwise.
+
+    Shapes: a and $R_a$ are `Float[Array, "*a"]` (each factor has a shape of its own); z and R are
+    `Float[Array, "*out"]`.
+
+    Use it to reproduce LRP-prop and LRP-abs. It is not a first choice: a gate takes a share of what
+    its signal contributed, and with signed values the denominator may cancel.
+
+    Source: [Ding et al. 2017][ding2017], section 4; both forms are compared with `SignalTakesAll`
+    in [Arras et al. 2019][arras2019].
 
     Args:
       absolute: divide by the magnitudes instead of the signed values.
-      epsilon: stabiliser of the denominator.
+      epsilon: stabiliser of the denominator, >= 0, in units of the factors.
     """
 
     absolute: bool = False
@@ -103,7 +135,7 @@ class Proportional(Rule):
     def __post_init__(self) -> None:
         check_number(self, "epsilon", self.epsilon)
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         inputs = layer.x if isinstance(layer.x, tuple) else (layer.x,)
         powers = layer.powers or (1,) * len(inputs)
         shares = [

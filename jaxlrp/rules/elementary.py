@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,25 @@ import jax.numpy as jnp
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import choose
 from jaxlrp.rules.base import Rule
-from jaxlrp.rules.layer_view import Carries, LayerView, PlannedLayer
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView, PlannedLayer
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass(Rule):
-    """R_i = R_j: relevance passes unchanged, whatever the layer computes.
+    """Hands relevance through unchanged, whatever the layer computes.
 
-    The rule of activations. Fits any layer whose input has as many elements as its output.
-    Source: Bach et al. 2015.
+    $$R_i = R_j$$
+
+    The default rule of activations. It fits any layer whose input has as many elements as its
+    output.
+
+    Shapes: $R_i$ is `Float[Array, "*in"]`, $R_j$ is `Float[Array, "*out"]`, of the same size.
+
+    Use it in activations, and to skip a layer that only rescales. It is not for layers that mix
+    their inputs: element i of the input then gets the relevance of an output that it may not have
+    made.
+
+    Source: [Bach et al. 2015][bach2015].
     """
 
     carries: ClassVar[Carries] = "relevance"
@@ -31,7 +41,7 @@ class Pass(Rule):
         # f(x)/x carries a density through an activation with f(0) = 0 and loses nothing.
         return arriving if layer.kind == "activation" and layer.zero_at_zero else "relevance"
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if layer.carries == "density":
             return layer.secant(layer.density)
         return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
@@ -39,7 +49,19 @@ class Pass(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Follow(Rule):
-    """Relevance follows the elements that an equation moves, selects, repeats or drops."""
+    r"""Relevance follows the elements that an equation moves, selects, repeats or drops.
+
+    $$R_i = \sum_{j : \pi(j) = i} R_j, \qquad z_j = x_{\pi(j)}$$
+
+    It is LRP-0 of a linear layer with weights 0 and 1, and the default rule of `structural` layers:
+    reshapes, slices, padding, gathers.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it wherever elements only move. It is not for layers that compute with their elements.
+
+    Source: [Bach et al. 2015][bach2015], equation 56 with weights 0 and 1.
+    """
 
     carries: ClassVar[Carries] = "same"
     fits: ClassVar[frozenset[str] | None] = frozenset({"structural"})
@@ -49,7 +71,7 @@ class Follow(Rule):
     def plain(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if layer.arriving == "relevance" and layer.transport == "scale":
             return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
         return layer.vjp(layer.arrived)
@@ -57,28 +79,47 @@ class Follow(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Stop(Rule):
-    """R_i = 0: no relevance passes. With `cp_lrp` this is the rule of attention's softmax."""
+    """No relevance passes.
+
+    $$R_i = 0$$
+
+    Shapes: $R_i$ is `Float[Array, "*in"]`.
+
+    Use it to end relevance at a branch, as [`cp_lrp`][jaxlrp.composites.cp_lrp] does at the softmax
+    of attention. It is not for a layer on the only path to the input: nothing arrives then.
+
+    Source: [Ali et al. 2022][ali2022], for attention weights.
+    """
 
     carries: ClassVar[Carries] = "density"
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return jax.tree.map(jnp.zeros_like, layer.x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradient(Rule):
-    """R_i = sum_j dz_j/dx_i R_j: the plain vector-Jacobian product on what arrives.
+    r"""The plain vector-Jacobian product on what arrives.
 
-    Not multiplied by the input and not conserving; the rule of the gradient-like composites. At an
-    output that such a layer makes the seed is the weight, 1 for the chosen class. For a derivative
-    between rules that share relevance out see `Taylor`. The derivative of a ReLU at 0 is 0, in
-    every spelling.
+    $$R_i = \sum_j \frac{\partial z_j}{\partial x_i} R_j$$
+
+    The result is not multiplied by the input and not conserved. At an output that a layer with this
+    rule makes, the seed is the weight, 1 for the chosen class. The derivative of a ReLU at 0 is 0,
+    in every spelling.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it for gradients and their modifications in all layers of a network, as
+    [`gradient`][jaxlrp.composites.gradient] does. It is not for a single layer among layers that
+    share relevance: `Taylor` is the derivative that conserves where it can.
+
+    Source: [Simonyan et al. 2014][simonyan2014].
     """
 
     carries: ClassVar[Carries] = "relevance"
     from_weight: ClassVar[bool] = True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if layer.is_relu:
             return choose(layer.x > 0, layer.relevance, 0.0, layer.x)
         return layer.vjp(layer.relevance, detach=False)
@@ -86,28 +127,51 @@ class Gradient(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Taylor(Rule):
-    """R_i = x_i * sum_j dz_j/dx_i R_j / z_j: first-order Taylor expansion without its constant.
+    r"""First-order Taylor expansion of the layer, without its constant term.
 
-    The rule of softmax, log-softmax and logsumexp; it does not conserve.
-    Source: Achtibat et al., AttnLRP, ICML 2024, equation 13.
+    $$R_i = x_i \sum_j \frac{\partial z_j}{\partial x_i} \frac{R_j}{z_j}$$
+
+    The default rule of softmax, log-softmax and logsumexp. It does not conserve: the constant term
+    of the expansion takes a share, which the ledger lists under the rule.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it for smooth functions of several inputs that no other rule fits. It is not for functions
+    that are steep or flat at x: the expansion is then far from the function.
+
+    Source: [Achtibat et al. 2024][achtibat2024], equation 13.
     """
 
     @property
     def plain(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return layer.vjp(layer.over(layer.z))
 
 
 @dataclasses.dataclass(frozen=True)
 class Detach(Rule):
-    """The factor by which a norm divides is a constant; centring and scale are linear.
+    r"""The factor by which a norm divides is a constant; centring and scale are linear.
 
-    R_i = x_i * sum_j c_ij R_j / y_j where y = c x + b with the factor held at its value. With
-    `bias="absorb"` the shift b keeps its share; with `"ignore"` it leaves the denominator.
-    Source: Ali et al., XAI for transformers: better explanations through conservative
-    propagation, ICML 2022.
+    $$R_i = x_i \sum_j c_{ij} \frac{R_j}{y_j}, \qquad y_j = \sum_i c_{ij} x_i + b_j$$
+
+    with the divisor inside c held at its value. The default rule of `norm` layers: LayerNorm,
+    RMSNorm, GroupNorm and others.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; y and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it for every norm whose divisor depends on the input. It is not for batch normalisation with
+    fixed statistics, which belongs to the linear layer beside it. With `bias="ignore"` the scaled
+    values stand in the denominator, where they may be near 0.
+
+    Source: [Ali et al. 2022][ali2022].
+
+    Args:
+      bias: `"absorb"`: the shift b keeps its share; `"ignore"`: it leaves the denominator.
+
+    Raises:
+      RuleError: another bias policy.
     """
 
     bias: Literal["absorb", "ignore"] = dataclasses.field(default="absorb", kw_only=True)
@@ -116,13 +180,13 @@ class Detach(Rule):
 
     def __post_init__(self) -> None:
         if self.bias not in ("absorb", "ignore"):
-            raise RuleError(f"Detach(bias={self.bias!r}): give 'absorb' or 'ignore'.")
+            raise RuleError(f"Detach(bias={self.bias!r}): expected 'absorb' or 'ignore'.")
 
     @property
     def plain(self) -> bool:
         return self.bias == "absorb"
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         if self.bias == "ignore":
             return layer.vjp(layer.over(layer.linear))
         return layer.vjp(layer.over(layer.z, bias=layer.bias))
@@ -130,10 +194,24 @@ class Detach(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class WinnerTakesAll(Rule):
-    """All relevance of an output goes to the input that won it; ties to the first, row-major."""
+    r"""All relevance of an output goes to the input that won it.
+
+    $$R_i = \sum_{j : \pi(j) = i} R_j, \qquad
+      \pi(j) = \text{place of the largest input of output } j$$
+
+    If several inputs are equal, the first in row-major order wins. The default rule of `max_pool`
+    layers.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it for max pooling and maxima over an axis, where it conserves relevance. It is not for
+    smooth maxima such as logsumexp, which have `Taylor`.
+
+    Source: [Bach et al. 2015][bach2015].
+    """
 
     carries: ClassVar[Carries] = "same"
     fits: ClassVar[frozenset[str] | None] = frozenset({"max_pool"})
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return layer.route(layer.arrived)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from jaxlrp.rules.base import LinearRule
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 @dataclasses.dataclass(frozen=True)
 class Epsilon(LinearRule):
-    r"""R_i = x_i * sum_j w_ij R_j / stab(z_j), with z = xW + b.
+    r"""LRP-ε: shares relevance by contribution, over a stabilised denominator.
 
-    `Epsilon(0)` is LRP-0: on a bias-free ReLU network, gradient x input. With `relative=True`
-    epsilon is in units of the root mean square of z over the features of one example.
+    $$R_i = \sum_j \frac{x_i w_{ij}}{z_j + \epsilon \, \text{sgn}(z_j)} R_j, \qquad
+      z_j = \sum_i x_i w_{ij} + b_j$$
 
-    Shapes: x and R_i as the layer's input; z and R_j as its output.
+    with sgn(0) = +1. `Epsilon(0)` is LRP-0; in a ReLU network without biases LRP-0 is gradient ×
+    input. The rule takes the two products per layer that a gradient takes.
 
-    Source: Bach et al., On pixel-wise explanations for non-linear classifier decisions by
-    layer-wise relevance propagation, PLoS ONE 10(7), 2015, equation 58.
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in dense layers near the output, and in every linear layer of transformers and recurrent
+    networks. It is not for the convolutions of a deep network, where it is as noisy as the
+    gradient: `Gamma` and `ZPlus` give calmer maps there.
+
+    Source: [Bach et al. 2015][bach2015], equation 58.
+
+    Args:
+      epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
+      relative: whether epsilon is in units of the root mean square of z over the features of one
+        example.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
     """
 
     epsilon: float = 1e-6
@@ -34,7 +45,7 @@ class Epsilon(LinearRule):
     def takes_relu(self) -> bool:
         return not self.relative
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         z, bias = (layer.linear, 0.0) if self.bias == "ignore" else (layer.z, layer.bias)
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon
         s = layer.over(z, bias=bias, epsilon=epsilon)

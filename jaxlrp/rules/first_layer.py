@@ -7,27 +7,47 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.base import BiasPolicy, LinearRule
-from jaxlrp.rules.layer_view import Carries, LayerView
+from jaxlrp.rules.layer_view import Carries, Inputs, LayerView
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ZBox(LinearRule):
-    r"""R_i = sum_j (x_i w_ij - l_i w+_ij - h_i w-_ij) / sum_i (the same) R_j.
+    r"""The z^B rule: for inputs with known bounds.
 
-    For inputs in a box [low, high] (pixels). low and high are numbers or arrays that broadcast
-    against the layer's input, as it is before any scale or shift that was folded in. The bias
-    cancels in this rule.
+    $$R_i = \sum_j \frac{x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-}
+      {\sum_i (x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-)} R_j$$
 
-    Source: Montavon et al. 2017, section 4.1 (z^B rule).
+    l and h bound the layer's input, as it is before any scale or shift that was folded into the
+    layer. The bias cancels. The rule takes five products.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`, l and h broadcast against x; z and $R_j$ are
+    `Float[Array, "*out"]`.
+
+    Use it in the first layer on pixels, or on other inputs with known limits. It is not for hidden
+    layers, nor for inputs without natural bounds (word embeddings, normalised features): use `Flat`
+    or `WSquare` there.
+
+    Source: [Montavon et al. 2017][montavon2017], section 4.1 (z^B rule).
+
+    Args:
+      low: lower bound l, a number or an array.
+      high: upper bound h, above `low` everywhere.
+      epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
+      bias: bias policy; only `"distribute"` makes a difference, see
+        [`LinearRule`][jaxlrp.LinearRule].
+
+    Raises:
+      RuleError: `low` is not below `high`, or one of them is NaN.
     """
 
-    low: Any = 0.0
-    high: Any = 1.0
+    low: ArrayLike = 0.0
+    high: ArrayLike = 1.0
     epsilon: float = dataclasses.field(default=1e-6, kw_only=True, metadata={"static": True})
     bias: BiasPolicy = dataclasses.field(default="absorb", kw_only=True, metadata={"static": True})
 
@@ -53,7 +73,7 @@ class ZBox(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         # (x - l)W+ + (x - h)W-: xW - lW+ - hW- would be a difference of large numbers.
         above = layer.x - layer.constant(self.low)
         below = layer.x - layer.constant(self.high)
@@ -66,11 +86,23 @@ class ZBox(LinearRule):
 
 @dataclasses.dataclass(frozen=True)
 class WSquare(LinearRule):
-    r"""R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j: independent of the input's value.
+    r"""The w² rule: shares relevance by squared weights, whatever the input's value.
 
-    With `bias="absorb"` b^2 joins the denominator; the default ignores it, as in the paper.
+    $$R_i = \sum_j \frac{w_{ij}^2}{\sum_i w_{ij}^2} R_j$$
 
-    Source: Montavon et al. 2017, section 4.1 (w^2 rule).
+    With `bias="absorb"` $b_j^2$ joins the denominator.
+
+    Shapes: $R_i$ is `Float[Array, "*in"]`, $R_j$ is `Float[Array, "*out"]`.
+
+    Use it in the first layer, where a value of 0 means nothing special (standardised features). It
+    is not for hidden layers: the value of an activation is then ignored.
+
+    Source: [Montavon et al. 2017][montavon2017], section 4.1 (w² rule).
+
+    Args:
+      epsilon: stabiliser of the denominator, >= 0, in units of the squared weights' sum.
+      bias: bias policy; the default leaves the bias out, as the paper does. See
+        [`LinearRule`][jaxlrp.LinearRule].
     """
 
     bias: BiasPolicy = dataclasses.field(default="ignore", kw_only=True)
@@ -81,7 +113,7 @@ class WSquare(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         squares = layer.squares()
         z = squares(layer.constant(1.0))
         bias = 0.0 if self.bias == "ignore" else layer.bias**2
@@ -91,12 +123,23 @@ class WSquare(LinearRule):
 
 @dataclasses.dataclass(frozen=True)
 class Flat(LinearRule):
-    r"""R_i = sum_j R_j / n_j, n_j the number of in-bounds inputs that reach output j.
+    r"""Shares relevance equally over the receptive field.
 
-    Spreads relevance evenly over the receptive field; padding is nobody's input.
+    $$R_i = \sum_j \frac{R_j}{n_j}, \qquad n_j = \text{number of inputs that reach output } j$$
 
-    Source: Lapuschkin et al., Unmasking Clever Hans predictors and assessing what machines really
-    learn, Nature Communications 10:1096, 2019.
+    Padding is not an input and gets nothing.
+
+    Shapes: $R_i$ is `Float[Array, "*in"]`, $R_j$ is `Float[Array, "*out"]`.
+
+    Use it in the first layer, for maps that do not depend on how pixels are normalised. It is not
+    for dense layers on a whole picture, where every pixel would get the same.
+
+    Source: [Lapuschkin et al. 2019][lapuschkin2019].
+
+    Args:
+      epsilon: stabiliser of the denominator, >= 0, in numbers of inputs.
+      bias: bias policy; there is no bias in the denominator, so only `"distribute"` makes a
+        difference. See [`LinearRule`][jaxlrp.LinearRule].
     """
 
     carries: ClassVar[Carries] = "relevance"
@@ -105,7 +148,7 @@ class Flat(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         ones = layer.ones()
         count = ones(layer.constant(1.0))
         s = layer.over(count, epsilon=self.epsilon)

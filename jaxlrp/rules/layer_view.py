@@ -1,113 +1,129 @@
-"""What a rule sees of a layer: an interface, and no jaxpr behind it that a rule could touch."""
+"""The interface through which a rule sees a layer; it shows arrays and maps, never a jaxpr."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
+
+import jax
+from jax.typing import ArrayLike
 
 Carries = Literal["density", "relevance", "same"]
 
+# An array, or a tuple of arrays for a layer with several active inputs. A union would ask each rule
+# to tell the two apart, although most rules fit layers of one sort only.
+Inputs: TypeAlias = Any
+# A `jax.Array`. The arrays of a layer are made when they are asked for, by
+# `functools.cached_property`, which the type checker does not accept as an array in a protocol.
+Output: TypeAlias = Any
+
 
 class PlannedLayer(Protocol):
-    """What a rule may ask of a layer while it is planned, before there are arrays."""
+    """The members of a layer that a rule may ask for while planning, before there are arrays."""
 
     @property
     def kind(self) -> str:
-        """What sort of layer it is."""
+        """Kind of the layer, for example `"dense"`."""
         ...
 
     @property
     def zero_at_zero(self) -> bool:
-        """Of an activation: whether f(0) = 0."""
+        """Whether f(0) = 0, for an activation f."""
         ...
 
 
 class LinearMap(Protocol):
     """The linear part of a layer, with its weights W replaced by a function of them."""
 
-    def __call__(self, x: Any) -> Any:
-        """The map applied to inputs; shape of the layer's output."""
+    def __call__(self, x: Inputs) -> jax.Array:
+        """The map applied to inputs: `"*in"` to `"*out"`."""
         ...
 
-    def T(self, s: Any) -> Any:
-        """The transposed map applied to `s`; shape of the layer's input."""
+    def T(self, s: jax.Array) -> Inputs:
+        """The transposed map applied to `s`: `"*out"` to `"*in"`."""
         ...
 
 
 class SplitMap(Protocol):
-    """A layer's linear part with W+ and W- apart, for pairs of inputs u and v.
+    """The linear part of a layer with W⁺ and W⁻ apart, for pairs of inputs u and v.
 
     Each result is a sum of products of its own, never a difference, so a sum of one sign has that
     sign and is accurate however small it is beside the other.
     """
 
-    def __call__(self, u: Any, v: Any = None) -> Any:
-        """W+u + W-v; without v two products become one."""
+    def __call__(self, u: Inputs, v: Inputs | None = None) -> jax.Array:
+        """W⁺u + W⁻v; without v two products become one."""
         ...
 
-    def other(self, u: Any, v: Any = None) -> Any:
-        """W-u + W+v."""
+    def other(self, u: Inputs, v: Inputs | None = None) -> jax.Array:
+        """W⁻u + W⁺v."""
         ...
 
-    def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:
-        """What `s` at W+u + W-v and `other` at W-u + W+v send back to u and v.
+    def T(self, s: jax.Array, other: jax.Array | None = None, *, both: bool = True) -> Inputs:
+        """The transposed map: `s` belongs to W⁺u + W⁻v, `other` to W⁻u + W⁺v.
 
-        A pair; without `both` what is sent to u alone.
+        Returns the pair that belongs to u and v; without `both` the first of the pair alone.
         """
         ...
 
 
 class Contributions(Protocol):
-    """The contributions x_i w_ij of a layer's inputs to its outputs, by their sign; no bias."""
+    """The contributions x_i w_ij of a layer's inputs to its outputs, by their sign; no bias.
 
-    positive: Any  # their positive parts' sum, x+W+ + x-W-
-    negative: Any  # their negative parts' sum, x-W+ + x+W-
+    Attributes:
+      positive: sum of the positive contributions, x⁺W⁺ + x⁻W⁻, `Float[Array, "*out"]`.
+      negative: sum of the negative contributions, x⁻W⁺ + x⁺W⁻, `Float[Array, "*out"]`.
+    """
 
-    def T(self, positive: Any = None, negative: Any = None) -> Any:
-        """The density at the input: each contribution's weight times what came to its sum."""
+    positive: Output
+    negative: Output
+
+    def T(self, positive: jax.Array | None = None, negative: jax.Array | None = None) -> Inputs:
+        """The density at the input: weights times the values given for the sums they are in."""
         ...
 
 
 class LayerView(Protocol):
-    """What a rule sees of one layer while relevance passes it; read-only.
+    """A layer as a rule sees it while relevance passes; read-only.
 
-    Inputs, and what goes back to them, are an array for a layer with one active input, a tuple of
-    arrays for several (`add`, `concatenate`, products). "Shape of x" is that of the input(s),
-    "shape of z" that of the output. Arrays are float32 at least, whatever the network computes in.
+    Values at the inputs, and the values returned for them, are an array `Float[Array, "*in"]` for a
+    layer with one active input, and a tuple of arrays for several (`add`, `concatenate`, products);
+    signatures call them `Inputs`. Values at the output are `Float[Array, "*out"]`, called `Output`.
+    Arrays are float32 at least, whatever the network computes in.
     """
 
     @property
-    def x(self) -> Any:
-        """Value of the active input(s)."""
+    def x(self) -> Inputs:
+        """Value of the active input(s), `"*in"`."""
         ...
 
     @property
-    def z(self) -> Any:
-        """Value of the output, in the network that is explained, before any later activation."""
+    def z(self) -> Output:
+        """Value of the output in the explained network, before any later activation, `"*out"`."""
         ...
 
     @property
-    def bias(self) -> Any:
-        """The output for a zero input, b: what the layer adds; broadcasts against z."""
+    def bias(self) -> Any:  # an array or a number: rules compute with both alike
+        """The output for a zero input, b: an array that broadcasts to `"*out"`, or the number 0."""
         ...
 
     @property
-    def linear(self) -> Any:
-        """xW, which is z without the bias: a product of its own, no difference; shape of z."""
+    def linear(self) -> Output:
+        """xW, which is z without the bias, `"*out"`; a product of its own, not a difference."""
         ...
 
     @property
     def arriving(self) -> Carries:
-        """Which of the two came to the output: `"density"` or `"relevance"`."""
+        """Which quantity arrived at the output: `"density"` or `"relevance"`."""
         ...
 
     @property
-    def arrived(self) -> Any:
-        """What came to the output; shape of z."""
+    def arrived(self) -> Output:
+        """The quantity that arrived at the output, `"*out"`."""
         ...
 
     @property
     def carries(self) -> Carries:
-        """What is to be returned: `"density"` or `"relevance"`; see `Rule.what_it_carries`."""
+        """Which quantity to return: `"density"` or `"relevance"`; see `Rule.what_it_carries`."""
         ...
 
     @property
@@ -122,56 +138,61 @@ class LayerView(Protocol):
 
     @property
     def is_relu(self) -> bool:
-        """Of an activation: whether it is max(x, 0), in whatever spelling."""
+        """Whether an activation is max(x, 0), however it is written."""
         ...
 
     @property
     def transport(self) -> str:
-        """Of a structural equation: `"move"`, `"scale"` (one number times x) or `"linear"`."""
+        """How a structural equation acts: `"move"`, `"scale"` (a number times x) or `"linear"`."""
         ...
 
     @property
-    def factors(self) -> Any:
-        """Of a product: how many factors it has; an array where that differs by element."""
+    def factors(self) -> Any:  # an array or a number: rules compute with both alike
+        """How many factors a product has: an int, or an array if that differs by element."""
         ...
 
     @property
     def powers(self) -> tuple[int, ...]:
-        """Of a product: how often each input is a factor; less than 0 if it divides."""
+        """How often each input is a factor of a product; negative if it divides."""
         ...
 
     @property
     def gates(self) -> tuple[int, ...]:
-        """Of a product: positions of the gates that the graph shows."""
+        """Positions of the gates of a product that the graph shows."""
         ...
 
     @property
     def gate(self) -> int | None:
-        """Of a product of two: position of its gate, if the graph shows one."""
+        """Position of the gate of a product of two, if the graph shows one."""
         ...
 
     @property
     def reciprocal(self) -> int | None:
-        """Of a product: position of the input that divides, if exactly one does."""
+        """Position of the input that divides in a product, if exactly one does."""
         ...
 
     @property
-    def relevance(self) -> Any:
-        """R that arrives at the output."""
+    def relevance(self) -> Output:
+        """Relevance R that arrives at the output, `"*out"`."""
         ...
 
     @property
-    def density(self) -> Any:
-        """R / z at the output (0 where z = 0)."""
+    def density(self) -> Output:
+        """R / z at the output, 0 where z = 0, `"*out"`."""
         ...
 
     def over(
-        self, denominator: Any, *, bias: Any = 0.0, share: float = 1.0, epsilon: Any = 0.0
-    ) -> Any:
-        """s = share * R / stab(denominator), 0 where the denominator is 0.
+        self,
+        denominator: ArrayLike,
+        *,
+        bias: ArrayLike = 0.0,
+        share: ArrayLike = 1.0,
+        epsilon: ArrayLike = 0.0,
+    ) -> jax.Array:
+        """s = share * R / stab(denominator), 0 where the denominator is 0, `"*out"`.
 
-        `bias` is the part of the denominator that comes from the bias: the ledger lists what it
-        takes. stab(z) = z + epsilon * sgn(z), sgn(0) = +1.
+        `bias` is the part of the denominator that comes from the bias, so that the ledger can list
+        its share. stab(z) = z + epsilon * sgn(z), with sgn(0) = +1.
         """
         ...
 
@@ -183,7 +204,7 @@ class LayerView(Protocol):
         negative: float = 0.0,
         absolute: float = 0.0,
     ) -> LinearMap:
-        """The linear part with weights signed*W + positive*W+ + negative*W- + absolute*|W|."""
+        """The linear part with weights signed·W + positive·W⁺ + negative·W⁻ + absolute·|W|."""
         ...
 
     def contributions(self) -> Contributions:
@@ -191,40 +212,40 @@ class LayerView(Protocol):
         ...
 
     def split(self) -> SplitMap:
-        """The linear part with W+ and W- apart."""
+        """The linear part with W⁺ and W⁻ apart."""
         ...
 
     def squares(self) -> LinearMap:
-        """The layer's linear part with weights W**2."""
+        """The layer's linear part with weights W²."""
         ...
 
     def ones(self) -> LinearMap:
         """The layer's linear part with every weight 1; padding counts for nothing."""
         ...
 
-    def constant(self, value: Any) -> Any:
+    def constant(self, value: ArrayLike) -> Inputs:
         """`value` as an input for the layer's maps, of size 1 along axes that hold examples."""
         ...
 
-    def function(self, *inputs: Any) -> Any:
+    def function(self, *inputs: jax.Array) -> jax.Array:
         """The layer's output for other values of its active inputs."""
         ...
 
-    def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
+    def vjp(self, cotangent: jax.Array, *, detach: bool = True) -> Inputs:
         """The transposed derivative of the layer at its input, applied to `cotangent`.
 
         With `detach` the factor by which a norm divides is held constant.
         """
         ...
 
-    def secant(self, density: Any) -> Any:
+    def secant(self, density: jax.Array) -> Inputs:
         """density * f(x)/x for an activation f, 0 where x is 0."""
         ...
 
-    def route(self, arrived: Any) -> Any:
-        """To each window's winner what arrived at its output; ties go to the first."""
+    def route(self, arrived: jax.Array) -> Inputs:
+        """Sends the value that arrived at each output to its winner; ties go to the first."""
         ...
 
-    def rms(self, z: Any) -> Any:
+    def rms(self, z: jax.Array) -> jax.Array:
         """Root mean square of `z` over the features of one example; broadcasts against `z`."""
         ...

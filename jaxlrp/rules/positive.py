@@ -12,7 +12,7 @@ from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import choose
 from jaxlrp.rules.base import LinearRule, check_number
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 def positive_part(b: Any) -> Any:
@@ -30,12 +30,31 @@ def combine(x: Any, along: Any, across: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class AlphaBeta(LinearRule):
-    r"""R_i = sum_j (alpha * z+_ij / z+_j - beta * z-_ij / z-_j) R_j.
+    r"""LRP-αβ: positive and negative contributions are shared apart.
 
-    z+_ij and z-_ij are the positive and negative parts of the contribution x_i w_ij; z+_j and
-    z-_j their sums, b+ with the first and b- with the second. alpha - beta = 1, alpha >= 1.
+    $$R_i = \sum_j \left( \alpha \frac{z_{ij}^+}{z_j^+} - \beta \frac{z_{ij}^-}{z_j^-} \right) R_j,
+      \qquad \alpha - \beta = 1$$
 
-    Source: Bach et al. 2015, equation 60.
+    $z_{ij}^+$ and $z_{ij}^-$ are the positive and negative parts of the contribution $x_i w_{ij}$,
+    and $z_j^\pm = \sum_i z_{ij}^\pm + b_j^\pm$. The rule takes five products per layer for x >= 0,
+    nine for signed inputs.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in convolutions, to see strong evidence for and against a class. It is not for layers
+    whose outputs have contributions of one sign alone: relevance is lost where a sum is empty, and
+    the ledger lists it under the rule.
+
+    Source: [Bach et al. 2015][bach2015], equation 60.
+
+    Args:
+      alpha: weight of the positive contributions, >= 1.
+      beta: weight of the negative contributions, alpha - 1.
+      epsilon: stabiliser of both denominators, >= 0, in units of the layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
+
+    Raises:
+      RuleError: alpha - beta is not 1.
     """
 
     alpha: float = 2.0
@@ -50,14 +69,14 @@ class AlphaBeta(LinearRule):
             if abs(difference - 1.0) > 1e-6:
                 raise RuleError(
                     f"AlphaBeta(alpha={self.alpha}, beta={self.beta}): alpha - beta is "
-                    f"{difference:g}, and must be 1 for relevance to be conserved."
+                    f"{difference:g}, but must be 1 for relevance to be conserved."
                 )
 
     @property
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         found = layer.contributions()
         bias = 0.0 if self.bias == "ignore" else layer.bias
         p, bias_p = found.positive, positive_part(bias)
@@ -71,33 +90,58 @@ class AlphaBeta(LinearRule):
 
 @dataclasses.dataclass(frozen=True)
 class ZPlus(LinearRule):
-    r"""R_i = sum_j z+_ij / z+_j R_j, with z+_j = sum_i z+_ij + b+_j.
+    r"""The z⁺ rule: only positive contributions count.
 
-    z+_ij = x+_i w+_ij + x-_i w-_ij: for signed inputs too only positive contributions count. The
-    same as AlphaBeta(1, 0).
+    $$R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j, \qquad
+      z_{ij}^+ = x_i^+ w_{ij}^+ + x_i^- w_{ij}^-, \qquad z_j^+ = \sum_i z_{ij}^+ + b_j^+$$
 
-    Source: Montavon et al., Explaining nonlinear classification decisions with deep Taylor
-    decomposition, Pattern Recognition 65, 2017, section 4.1.
+    It is the same as `AlphaBeta(1, 0)`, for signed inputs too. The rule takes three products per
+    layer for x >= 0, five for signed inputs.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in the convolutions of ReLU networks, for calm maps of positive evidence. It is not for
+    evidence against a class, nor for layers in which signs carry the meaning (embeddings,
+    attention).
+
+    Source: [Montavon et al. 2017][montavon2017], section 4.1.
+
+    Args:
+      epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
     """
 
     @property
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         return AlphaBeta(1.0, 0.0, epsilon=self.epsilon, bias=self.bias).propagate(layer)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gamma(LinearRule):
-    r"""Positive contributions, if the output is positive, count (1 + gamma) times.
+    r"""LRP-γ: contributions of the output's sign count (1 + γ) times.
 
-    R_i = sum_j g_ij / sum_i g_ij R_j with g_ij = x_i w_ij + gamma * (x_i w_ij)+ where the true
-    output z_j >= 0, and x_i w_ij + gamma * (x_i w_ij)- where z_j < 0; the bias likewise.
+    $$R_i = \sum_j \frac{x_i w_{ij} + \gamma (x_i w_{ij})^{\sigma_j}}{\sum_i x_i w_{ij} + b_j +
+      \gamma \left( \sum_i (x_i w_{ij})^{\sigma_j} + b_j^{\sigma_j} \right)} R_j, \qquad
+      \sigma_j = \begin{cases} + & z_j \ge 0 \\ - & z_j < 0 \end{cases}$$
 
-    Source: Montavon et al., Layer-wise relevance propagation: an overview, 2019, for x >= 0;
-    generalised to signed inputs as in Andeol et al., Learning domain invariant representations
-    by joint Wasserstein distance minimization, 2021, supplement.
+    γ = 0 is LRP-ε; as γ grows, the rule approaches `ZPlus` where z >= 0.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in convolutions, where some evidence against the class should stay visible, and in dense
+    layers of transformers for calmer maps. It is not needed next to the output, where `Epsilon` is
+    accurate and cheaper.
+
+    Source: [Montavon et al. 2019][montavon2019] for x >= 0; for signed inputs [Andéol et al.
+    2021][andeol2021], supplement.
+
+    Args:
+      gamma: how much more the favoured contributions count, >= 0.
+      epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
+      bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
     """
 
     gamma: float = 0.25
@@ -110,7 +154,7 @@ class Gamma(LinearRule):
     def takes_relu(self) -> bool:
         return True
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         g, ignore = self.gamma, self.bias == "ignore"
         linear = layer.linear if ignore else layer.z - layer.bias
         p, q = self._contributions(layer, linear)
@@ -130,7 +174,7 @@ class Gamma(LinearRule):
     def _contributions(layer: LayerView, linear: Any) -> tuple[Any, Any]:
         """Positive and negative contributions p and q, from one product and a difference.
 
-        The difference is rounded in units of a = |x||W|. Of the two the one that counts is added
+        The difference is rounded in units of a = |x||W|. The favoured one is added
         1 + gamma times, with the bias of its sign, to an output of its sign: that denominator is
         of the size of a or is not needed, so up to gamma = 100 the rounding does no harm.
         """

@@ -42,10 +42,10 @@ class BoundCall:
         return interpreter.before(self.plan, self._env())
 
     def explained(self, relevance: Sequence[Any]) -> Any:
-        """Relevance in the shape that the caller gets it."""
+        """Relevance with the structure of the explained values, or by name."""
         if self.explained_tree is not None:
             return jax.tree.unflatten(self.explained_tree, relevance)
-        names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).entry}
+        names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).inner}
         return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
 
     def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:

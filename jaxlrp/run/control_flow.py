@@ -35,7 +35,7 @@ def run(state: RunState, layer: Layer, env: Env, run_graph: RunGraph) -> None:
 
 
 def _enter(state: RunState, outside: Value, inside: Value, array: Any) -> Any:
-    """An operand as the body takes it."""
+    """An operand as the body reads it."""
     plan = state.plan
     if inside not in plan.activity.reached:
         return state.hold(array, outside)
@@ -46,7 +46,7 @@ def _enter(state: RunState, outside: Value, inside: Value, array: Any) -> Any:
 
 
 def _leave(state: RunState, inside: Value, outside: Value, array: Any) -> Any:
-    """A result as the graph outside takes it."""
+    """A result as the graph outside reads it."""
     plan = state.plan
     if outside not in plan.activity.reached:
         return state.narrow(array, inside)
@@ -140,8 +140,8 @@ def _shard_map(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: Run
     if probes.asked or probes.masks:
         name = next(iter([*probes.asked, *probes.masks])).name
         raise InputError(
-            f"{name!r} stands inside shard_map, where each device has a part of it; layers= and "
-            "condition= reach layers outside only."
+            f"{name!r} is inside shard_map, where each device has a part of it; layers= and "
+            "condition= can only select layers outside."
         )
     free = {v: env[v] for v in control_flow.free_values(eqn)}
 
@@ -162,7 +162,7 @@ _RUNNERS = {"scan": _scan, "cond": _cond, "shard_map": _shard_map}
 
 
 def _typed(array: Any, value: Value) -> Any:
-    """An array, also where the program has a Python number."""
+    """An array, also for a Python number of the program."""
     ready = hasattr(array, "aval") or isinstance(array, evaluate.Counted)
     return array if ready else jnp.asarray(array, value.dtype)
 

@@ -33,13 +33,13 @@ def exact_of(x: Any) -> Any:
 
 
 def on_number(function: Callable[[Any], Any], x: Any) -> Any:
-    """A function whose way back concerns relevance, applied to what carries it."""
+    """Apply a function with a backward pass for relevance to the array that carries relevance."""
     return x._replace(number=function(x.number)) if isinstance(x, Counted) else function(x)
 
 
 @jax.custom_vjp
 def hold(x: Any) -> Any:
-    """x, through which no relevance passes.
+    """The identity of x, through which no relevance passes.
 
     Unlike `stop_gradient` it is constant for one derivative only, the one that carries relevance:
     a derivative of the relevance sees that it depends on the input.
@@ -51,9 +51,9 @@ hold.defvjp(lambda x: (x, None), lambda _, arrived: (None,))
 
 
 def held(eqn: Eqn, values: Sequence[Any], mark: Any) -> list[Any]:
-    """One equation that relevance does not cross.
+    """Evaluate an equation that relevance does not cross.
 
-    As with `hold`, a derivative of what comes out is the true one. The derivative that carries
+    As with `hold`, a derivative of the result is the true one. The derivative that carries
     relevance never looks at the equation, which may have none. `mark` is a number that this
     derivative does look at: without one, the next derivative would be the one that is held.
     """
@@ -81,7 +81,7 @@ def held_value(x: Any, mark: Any) -> Any:
 
 
 def widen(x: Any) -> Any:
-    """An array as it takes part in relevance: float32 at least."""
+    """An array in the precision in which relevance is computed: float32 at least."""
     dtype = getattr(x, "dtype", None)
     return x.astype(jnp.float32) if dtype is not None and is_low(dtype) else x
 
@@ -105,7 +105,7 @@ def read(env: Env, value: Value) -> Any:
 
 
 def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
-    """One equation; with `wide` in float32 where the traced program used fewer bits."""
+    """Evaluate an equation; with `wide` in float32 where the traced program used fewer bits."""
     params = eqn.params
     if wide:
         values = [_widen_operand(v, a) for v, a in zip(values, eqn.inputs, strict=True)]

@@ -1,4 +1,4 @@
-"""Identities on whose way back something happens: a conversion, a probe, a mask, an account."""
+"""Identities with a backward pass of their own: a conversion, a probe, a mask, an account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxlrp.rules.arithmetic import safe_divide, times
 
 @jax.custom_vjp
 def as_relevance(x: Any) -> Any:
-    """`x`; a density that arrives becomes the relevance of x."""
+    """The identity; an arriving density becomes the relevance of x."""
     return x
 
 
@@ -29,7 +29,7 @@ as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
 
 
 def tap(y: Any, probe: Any, arriving: str, known: dict[str, Any]) -> Any:
-    """`y`, with what its probe asks for as the probe's cotangent.
+    """The identity of y; the quantities that its probe asks for become the probe's cotangent.
 
     The probe is a dict of zeros: under `"relevance"` and `"density"` comes what arrives at y, under
     `"value"` y itself, under any other word what `known` has for it.
@@ -63,7 +63,7 @@ def tap(y: Any, probe: Any, arriving: str, known: dict[str, Any]) -> Any:
 
 
 def masked(y: Any, mask: Any) -> Any:
-    """`y`, with what arrives at it multiplied by a mask."""
+    """The identity of y; the arriving quantity is multiplied by a mask."""
 
     @jax.custom_vjp
     def passed(y: Any, mask: Any) -> Any:

@@ -1,6 +1,6 @@
 """Run a plan: the traced function again, as one whose derivative is the modified gradient.
 
-Every layer whose rule is the plain derivative is evaluated as it stands. Every other layer becomes
+Every layer whose rule is the plain derivative is evaluated as it is. Every other layer becomes
 a `jax.custom_vjp` whose backward pass asks its rule. `jax.vjp` of the whole then carries density
 or relevance from the outputs to the explained inputs; JAX adds up where edges meet, keeps what
 must be kept, recomputes where the user said `remat`, and differentiates again if asked to.
@@ -38,7 +38,7 @@ def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[
 
 
 def seeded(plan: Plan, value: Value, array: Any) -> Any:
-    """An output as relevance starts from it: what is a weight there, or a relevance, inside.
+    """The identity of an output, which converts its seed to the quantity that its edge carries.
 
     Where the output's edge carries relevance because something inside reads it too, its weight
     becomes the relevance weight * value.
@@ -50,7 +50,7 @@ def seeded(plan: Plan, value: Value, array: Any) -> Any:
 def before(plan: Plan, env: Env) -> list[Any]:
     """The explained values of a plan, computed from the inputs and constants in `env`.
 
-    Nothing of this is under a rule: relevance stops at the explained values.
+    No rule applies to these equations: relevance stops at the explained values.
     """
     needed = {v for v in plan.explained if v not in env}
     steps = []
@@ -111,7 +111,7 @@ def run_layer(state: RunState, layer: Layer, env: Env) -> None:
 
 
 def _fusable(state: RunState, layer: Layer) -> Layer | None:
-    """The ReLU to run together with a layer, unless something is asked of the edge between."""
+    """The ReLU to run together with a layer, unless the edge between has a probe or a mask."""
     probes = state.probes
     asked = layer in probes.asked or layer in probes.masks or layer in probes.accounts
     if asked or state.plan.low_precision or layer.relu is None:
@@ -126,7 +126,7 @@ def _probed(
     inputs: tuple[Any, ...],
     statics: Env,
 ) -> tuple[Any, ...]:
-    """Outputs with the layer's mask and probe on the way back."""
+    """Outputs with the mask and probe of the layer in their backward pass."""
     if layer in state.probes.masks:
         mask = state.probes.masks[layer]
         outputs = tuple(
@@ -148,7 +148,7 @@ def _probed(
 
 
 def _convert(state: RunState, array: Any, value: Value, layer: Layer) -> Any:
-    """Make what a layer sends back fit the edge: density becomes relevance where asked."""
+    """Convert a density that a layer sends back to relevance, if its edge carries relevance."""
     if state.plan.edges.get(value) == "relevance" and layer.carries == "density":
         return evaluate.on_number(identities.as_relevance, array)
     return array

@@ -117,5 +117,5 @@ def contraction_count(core: Eqn, operand: int, x: Any) -> Any:
 
 
 def weight_position(core: Eqn, operand: int) -> int:
-    """Where a core has its kernel: what else it reads says where elements go."""
+    """Position of the kernel among the operands of a core; the others say where elements go."""
     return next(i for i in carrying(core) if i != operand)

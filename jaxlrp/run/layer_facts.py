@@ -1,4 +1,4 @@
-"""What rules ask of a linear layer besides its maps: its bias, its features, constant inputs."""
+"""Properties of a linear layer besides its maps: its bias, its features, constant inputs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def feature_axes(group: Group) -> tuple[int, ...]:
 
 
 def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
-    """Where an equation leaves axes of its input; None if they are mixed with others."""
+    """The places of an input's axes in the output; None if they are mixed with others."""
     source = next((v for v in eqn.inputs if v.ndim), None)
     if source is None:
         return None
@@ -70,7 +70,7 @@ def constant(group: Group, x: Any, value: Any) -> Any:
     shape = list(x.shape)
     affine = group.affine
     core = affine.core if affine is not None else None
-    # What splits an axis over devices, or moves elements, needs the whole shape.
+    # Equations that split an axis over devices, or move elements, need the whole shape.
     others = {e.name for e in group.eqns if e is not core}
     in_place = "reduce_scatter" not in others and all(name in _IN_PLACE for name in others)
     if affine is not None and core is not None and affine.folds and in_place:
@@ -110,7 +110,7 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
 
 
 def number_of(value: Value) -> Any:
-    """The number, written in the program, that all elements of a value are; else None."""
+    """The written number that all elements of a value are equal to; else None."""
     while not isinstance(value, Literal):
         eqn = value.producer
         if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:

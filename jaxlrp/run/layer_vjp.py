@@ -1,4 +1,4 @@
-"""One layer on arrays: as it stands, or as a function whose backward pass is its rule."""
+"""One layer on arrays: unchanged, or as a function whose backward pass is its rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxlrp.run.view import View
 
 
 def is_plain(layer: Layer) -> bool:
-    """Whether the derivative of a layer as it stands is its rule."""
+    """Whether the rule of a layer is its derivative."""
     if not layer.rule.plain:
         return False
     if layer.arriving == "density":
@@ -27,7 +27,7 @@ def is_plain(layer: Layer) -> bool:
 
 
 def plain(group: Group, inputs: tuple[Any, ...], statics: Env) -> tuple[Any, ...]:
-    """Evaluate a layer as it stands; its derivative is its rule."""
+    """Evaluate a layer whose rule is its derivative."""
     if group.logits is not None and group.logits in group.inputs:
         inputs = tuple(masked_softmax.without_arrivals(x) for x in inputs)
     local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}

@@ -1,9 +1,9 @@
 """The linear part of a layer as a map whose weights can be replaced by functions of them.
 
 The weight of an input in an output is the product of the factors on the one way between them:
-scales before the core, an entry of the kernel, scales behind the core. The layer's own equations
+scales before the core, an entry of the kernel, scales after the core. The layer's own equations
 run with these factors replaced and with static terms left out, so zeros that a pad or a
-concatenation brings are nobody's input. Where every scale varies along the kernel's own axes, the
+concatenation adds do not count as inputs. Where every scale varies along the kernel's own axes, the
 scales fold into the kernel and any combination of W, W+, W- and |W| costs one product. Otherwise
 W+ and W- are told apart on the way (`Split`): each value is a pair, and a negative factor swaps it.
 """
@@ -203,7 +203,7 @@ class LinearLayer:
         return slope if sign == 1 else -slope
 
     def statics_of(self, eqn: Eqn) -> list[Value]:
-        """Operands of an equation that are no link of the layer."""
+        """Operands of an equation that are not links of the layer."""
         return [v for v in eqn.inputs if v not in self.links]
 
     # -- the layer's own equations ----------------------------------------------------------
@@ -241,8 +241,8 @@ class LinearLayer:
         if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
             return how.moved(eqn, env)
         raise RuleError(
-            f"The rule needs the weights of `{name}` ({eqn.source}), which have none that can be "
-            "split by sign; give this layer Epsilon, Gradient, Pass or Stop."
+            f"The rule splits weights by their sign, but the layer of `{name}` ({eqn.source}) has "
+            "no weights that can be split; give this layer Epsilon, Gradient, Pass or Stop."
         )
 
     def _factor(self, eqn: Eqn) -> Callable[[], Any]:
@@ -331,7 +331,7 @@ class _Weighted:
 
 
 class _Ones(_Weighted):
-    """Every factor 1: counts, and spreads evenly."""
+    """Runs with every factor 1: it counts inputs, and its transpose spreads evenly."""
 
     def __init__(self, layer: LinearLayer):
         super().__init__(layer, jnp.ones_like, signs=False)

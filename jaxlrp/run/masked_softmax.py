@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def without_weights(weights: Any, logits: Any) -> Any:
-    """0 where a weight is no number because its logit (and its whole row) is -inf."""
+    """0 where a weight is NaN because its logit (and its whole row) is -inf."""
     return jnp.where(jnp.isnan(weights) & (logits == -jnp.inf), 0.0, weights)
 
 

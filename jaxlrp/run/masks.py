@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxlrp.errors import InputError
 from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.plans import Plan
 
+# The type of a mapping's keys is invariant: dict[str, Array] is not a Mapping[Selector, Array].
+Condition: TypeAlias = Mapping[Any, ArrayLike]
 
-def masks_of(plan: Plan, condition: Mapping[str, Any] | None) -> dict[Layer, Any]:
+
+def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
     """The masks of `condition=`, for the layers that they name."""
     masks: dict[Layer, Any] = {}
     for selector, mask in (condition or {}).items():

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 
-# What `what=` may ask of a layer.
+# The words that `what=` accepts.
 WORDS = ("relevance", "value", "density", "inputs", "bias")
-# Of these, what is known of a layer that runs by itself, not with the ReLU behind it.
+# Those that are only known if a layer runs by itself, not together with the ReLU after it.
 OF_INPUTS = frozenset({"inputs", "bias"})
 # Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
 ACCOUNT = 4
@@ -26,7 +26,7 @@ ACCOUNT = 4
 
 @dataclasses.dataclass(frozen=True)
 class Probes:
-    """Which layers bring out what (a dict by word), and whether every layer keeps an account."""
+    """The quantities of layers to report (a dict by word); or accounts of all layers."""
 
     asked: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
     accounts: Mapping[Layer, Any] = dataclasses.field(default_factory=dict)
@@ -36,12 +36,12 @@ class Probes:
         return self.asked, self.accounts, self.masks
 
     def of(self, layers: Iterable[Layer]) -> Probes:
-        """Those of some layers, in their order."""
+        """The probes of some layers, in their order."""
         layers = list(layers)
         return Probes(*({y: m[y] for y in layers if y in m} for m in self._maps()))
 
     def of_layer(self, layer: Layer) -> tuple[bool, ...]:
-        """Which of its quantities are asked of a layer."""
+        """The words of the quantities that a layer reports."""
         return tuple(layer in m for m in self._maps())
 
     def arrays(self) -> list[list[Any]]:
@@ -55,7 +55,7 @@ class Probes:
 
 
 def probe(plan: Plan, layer: Layer, words: Iterable[str]) -> dict[str, Any]:
-    """The zeros by which a layer is asked for something."""
+    """The zeros whose cotangents report the quantities of a layer."""
 
     def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
         return jnp.zeros((*layer.iterations, *shape), plan.relevance_dtype(dtype))

@@ -1,4 +1,4 @@
-"""Relevance from the outputs of a planned function back to what is explained."""
+"""Relevance from the outputs of a planned function back to the explained values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pull_back(
 
 
 def seed(weight: Any, value: Any) -> Any:
-    """What relevance starts from at an output: a weight of its type."""
+    """The start of relevance at an output: a weight of its type."""
     return compat.typed_like(jnp.asarray(weight, value.dtype), value)
 
 
@@ -63,7 +63,7 @@ def as_traced(array: Any, value: Value) -> Any:
 
 
 def relevances(traced: BoundCall, found: Sequence[Any], primals: Sequence[Any]) -> list[Any]:
-    """What came back to the explained values, as relevance."""
+    """The cotangents of the explained values, as relevance."""
     return [
         r if traced.plan.edges.get(v) == "relevance" else times(x, r)
         for v, x, r in zip(traced.plan.explained, primals, found, strict=True)

@@ -113,7 +113,7 @@ def _alike(
     probes: Probes,
     region: Region,
 ) -> Hashable:
-    """What two calls must have in common for one function to run both."""
+    """The key that two calls must share for one function to run both."""
     number = {v: n for n, v in enumerate(inputs)}
     parts: list[Hashable] = [state.plan.found.calls[region]]
     for step in body:

@@ -13,7 +13,7 @@ from jaxlrp.planning.plans import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One thing to do: a layer, or an equation that relevance does not cross."""
+    """A step: a layer, or an equation that relevance does not cross."""
 
     layer: Layer | None
     eqn: Eqn | None
@@ -23,9 +23,9 @@ class Step:
 
 
 def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
-    """Layers and other equations of a graph (or body) in an order that works.
+    """Layers and other equations of a graph (or body), each after its operands.
 
-    A layer runs where its last equation stood. An equation inside a layer runs by itself too if
+    A layer runs in the place of its last equation. An equation inside a layer runs by itself too if
     something that carries no relevance reads its result.
     """
     last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}

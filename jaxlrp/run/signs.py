@@ -19,7 +19,7 @@ Cell = Callable[[], Any] | None
 
 
 class Parts(NamedTuple):
-    """What positive contributions sum up to, and what negative ones do."""
+    """The sum of positive contributions, and the sum of negative ones."""
 
     positive: Cell
     negative: Cell
@@ -59,7 +59,7 @@ class Split:
         self._layer = layer
 
     def parts(self, u: Any, v: Any) -> Parts:
-        """Both sums, computed when asked for. `v` may be None: there is none."""
+        """Both sums, computed on demand. `v` may be None for a single input."""
         layer = self._layer
         us = listed(u)
         vs = listed(v) if v is not None else (None,) * len(us)
@@ -205,7 +205,7 @@ def zeros_of(group: Group) -> Any:
 
 
 def output_dtype(group: Group) -> Any:
-    """The dtype of what a layer's maps return; what comes back behind a cast may have another."""
+    """The dtype that a layer's maps return; that of relevance after a cast may be another."""
     dtype = group.outputs[0].dtype
     return jnp.float32 if is_low(dtype) else dtype
 

@@ -1,4 +1,4 @@
-"""The state of one run: the plan, what is asked of it, and in which precision values travel."""
+"""The state of one run: the plan, its probes, and the precision in which values travel."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RunState:
         return RunState(self.plan, probes, self.calls, self.mark)
 
     def widen(self, array: Any, value: Value) -> Any:
-        """An array as it takes part in relevance."""
+        """An array in the precision in which relevance is computed."""
         if isinstance(array, Counted):
             return array
         if is_integer(value) and value in self.plan.activity.reached:

@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxlrp import compat
 from jaxlrp.errors import TargetError
+from jaxlrp.types import Target
 
 
-def output_weights(target: Any, out_shapes: list[Any], out_tree: Any) -> list[Any]:
+def output_weights(target: Target, out_shapes: list[Any], out_tree: Any) -> list[Any]:
     """One weight per output element: the seed is weight * output, so a density is the weight.
 
     None: every output counts with its own value. Integers of shape `out.shape[:-1]`, or one

@@ -1,4 +1,4 @@
-"""What a rule sees of a layer at run time: arrays, and the layer's maps made when asked for."""
+"""A layer as a rule sees it at run time: arrays, and maps that are made on demand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class View:
         self._proven = layer.nonnegative
         self.z = output
         self._arrived = arrived
-        self._relu = relu  # z is max(z, 0), and what arrived is the density behind that ReLU
+        self._relu = relu  # z is max(z, 0), and the density after that ReLU arrived
         self.arriving: Carries = layer.arriving
         self.carries: Carries = layer.carries
         self.sign_split = layer.sign_split
@@ -84,7 +84,7 @@ class View:
         return self._linear.map(1.0, 0.0, 0.0, 0.0)(self.x)
 
     def _linear_inside(self) -> Any:
-        """The output of a norm without what it adds, with the detached factors at their values."""
+        """The output of a norm without its shift, with the detached factors at their values."""
         function = self._held()
         return jax.jvp(function, self._inputs, self._inputs)[1]
 
@@ -114,7 +114,7 @@ class View:
 
     @functools.cached_property
     def arrived(self) -> Any:
-        """What came to the output; nothing came where a ReLU is shut."""
+        """The quantity that arrived at the output; 0 where a ReLU is shut."""
         arrived = self._arrived
         return choose(self.z > 0, arrived, 0.0, arrived) if self._relu else arrived
 
@@ -155,7 +155,7 @@ class View:
     def losses(self) -> tuple[Any, Any]:
         """Relevance that biases and stabilisers took in the quotients formed so far.
 
-        Where the denominator is 0 there was nothing to stabilise: the rule drops what arrives.
+        Where the denominator is 0 there is nothing to stabilise: the rule drops what arrives.
         """
         bias = sum((jnp.sum(s * b) for s, b in self.bias_loss), start=jnp.zeros(()))
         stabiliser = sum(
@@ -234,7 +234,7 @@ class View:
         return choose(small, 0.0, density * self.z / choose(small, 1.0, x, x), density)
 
     def _complex_secant(self, density: Any) -> Any:
-        """Of x the density with Re(c x) = R: of modulus R / |x|, turned against x."""
+        """The density c of x with Re(c x) = R: of modulus R / |x|, with the phase of conj(x)."""
         x, relevance = self.x, jnp.real(density * self.z)
         size = jnp.real(x * jnp.conj(x))
         small = size < jnp.finfo(size.dtype).tiny

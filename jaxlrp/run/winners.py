@@ -15,7 +15,7 @@ from jaxlrp.run.evaluate import Env, read
 def route(
     eqn: Eqn, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
 ) -> tuple[Any, ...]:
-    """What arrived at `output`, sent to the active inputs that won."""
+    """The quantity that arrived at `output`, sent to the active inputs that won."""
     name = eqn.name
     if name in SCATTER_WINNERS:
         return _of_scatter(eqn, inputs, statics, output, arrived)

@@ -201,7 +201,7 @@ def test_the_plan_says_where_a_box_is_not_that_of_the_input():
         plan = lrp.plan(function, {"dense": lrp.ZBox(0.0, 1.0)})(X)
         return [layer.why for layer in plan.layers if layer.kind == "dense"]
 
-    said = "; the bounds are for what {!r} gives, not for the input"
+    said = "; the bounds are those of the output of {!r}, not of the input"
     assert why(lambda x: jnp.tanh(x) @ U) == ["rule map: 'dense'" + said.format("activation_0")]
     assert why(lambda x: ((x - MEAN) / STD)[:, ::-1] @ U) == ["rule map: 'dense'"]
     assert why(lambda x: x[:, ::-1] @ U) == ["rule map: 'dense'"]

@@ -1,7 +1,11 @@
 """The README and the documentation tell the truth: their code runs, their links lead somewhere."""
 
+import dataclasses
+import inspect
 import pydoc
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,14 @@ import jaxlrp as lrp
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+RULES = [
+    name
+    for name in lrp.__all__
+    if isinstance(rule := getattr(lrp, name), type) and issubclass(rule, lrp.Rule)
+]
+EQUATIONS = [name for name in RULES if name not in ("Rule", "LinearRule")]
 
 
 def page_id(page):
@@ -59,15 +71,80 @@ def test_every_method_is_in_the_reference():
 
 def test_every_public_rule_is_in_the_reference():
     reference = (ROOT / "docs" / "rules.md").read_text()
-    rules = [
-        name
-        for name in lrp.__all__
-        if isinstance(getattr(lrp, name), type) and issubclass(getattr(lrp, name), lrp.Rule)
-    ]
-    assert len(rules) > 15
-    assert [name for name in rules if f"::: jaxlrp.{name}\n" not in reference] == []
+    assert len(RULES) > 15
+    assert [name for name in RULES if f"::: jaxlrp.{name}\n" not in reference] == []
+
+
+def test_version_is_the_same_in_the_citation():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == lrp.__version__
 
 
 def test_every_composite_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert [name for name in lrp.composites.__all__ if f"`{name}(" not in readme] == []
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The built documentation: the HTML of each page, by its path without a suffix."""
+    site = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    found = {p.parent.relative_to(site).as_posix(): p for p in site.rglob("index.html")}
+    return {name: page.read_text() for name, page in found.items()}
+
+
+@pytest.fixture(scope="module")
+def entries(pages):
+    """The built reference: the HTML of each object, by its full name."""
+    found = {}
+    for page in pages.values():
+        parts = re.split(r'<h\d id="(jaxlrp[\w.]*)"', page)
+        found |= dict(zip(parts[1::2], parts[2::2], strict=True))
+    return found
+
+
+def test_changelog_is_a_page(pages):
+    headings = re.findall(r"^### (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    shown = re.findall(r"<h3 id=[^>]*>([^<]*)<", pages["changelog"])
+    assert shown == headings != []
+
+
+def test_every_public_name_is_in_the_reference(entries):
+    names = set(lrp.__all__) - {"composites", "methods"}  # modules, with tests of their own
+    shown = entries.keys()
+    assert {n for n in names if not {f"jaxlrp.{n}", f"jaxlrp.errors.{n}"} & shown} == set()
+
+
+@pytest.mark.parametrize("name", ["explain", "ledger", "plan", "relevance_vjp"])
+def test_transformation_is_a_function_with_parameters(entries, name):
+    entry = entries[f"jaxlrp.{name}"]
+    assert f'doc-function-name">{name}<' in entry
+    for parameter in inspect.signature(getattr(lrp, name)).parameters:
+        assert re.search(rf"<b><code>\*?{parameter}</code></b>", entry)
+
+
+def assert_explained(entry, parameters):
+    signature = re.search(r'<div class="doc-signature.*?</pre>', entry, re.DOTALL)
+    signature = re.sub("<[^>]+>", "", signature[0]) if signature else ""
+    listed = entry.split("Parameters:")[-1] if parameters else ""
+    assert [name for name in parameters if not re.search(rf"\b{name}\b", signature)] == []
+    assert [name for name in parameters if f"<b><code>{name}</code></b>" not in listed] == []
+    assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in entry
+    assert re.search(r'Source: <a [^>]*href="[^"]*bibliography/#\w+"', entry)
+    assert re.search(r"\bUse\s+it\b.*\bIt\s+is\s+not\b", entry, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_rule_has_parameters_equation_and_source(entries, name):
+    entry = entries[f"jaxlrp.{name}"]
+    assert_explained(entry, [f.name for f in dataclasses.fields(getattr(lrp, name)) if f.init])
+    assert "Shapes: " in entry
+
+
+@pytest.mark.parametrize("name", lrp.composites.__all__)
+def test_composite_has_parameters_equation_and_source(entries, name):
+    entry = entries[f"jaxlrp.composites.{name}"]
+    assert_explained(entry, inspect.signature(getattr(lrp.composites, name)).parameters)

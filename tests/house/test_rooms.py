@@ -14,10 +14,11 @@ ROOT = Path(lrp.__file__).parent
 ARROWS = {
     "errors": set(),
     "compat": {"errors"},
+    "types": set(),
     "graph": {"errors", "compat"},
     "rules": {"errors", "compat"},
     "planning": {"errors", "compat", "graph", "rules"},
-    "run": {"errors", "compat", "graph", "rules", "planning"},
+    "run": {"errors", "compat", "types", "graph", "rules", "planning"},
     "heatmap": {"errors"},
     # What stands beside the engine sees the public surface alone.
     "methods": {"errors", "transforms", "composites", "explained_function", "planning", "rules"},

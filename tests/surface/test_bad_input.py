@@ -141,7 +141,7 @@ def test_an_unknown_bias_policy():
 def test_what_is_no_rule_and_no_rule_map():
     with pytest.raises(lrp.RuleError, match="give an instance"):
         lrp.explain(net, {"dense": lrp.Epsilon})
-    with pytest.raises(lrp.RuleError, match="is no rule map"):
+    with pytest.raises(lrp.RuleError, match="is not a rule map"):
         lrp.explain(net, "epsilon")
 
 
@@ -156,9 +156,9 @@ def test_an_unknown_selector_names_near_misses():
         lrp.plan(named, {"convv": lrp.Epsilon()})(X)
     with pytest.raises(lrp.SelectorError, match="conv_general_dilated"):
         lrp.plan(named, {lax.conv_general_dilated_p: lrp.Epsilon()})(X)
-    with pytest.raises(lrp.SelectorError, match="true of none"):
+    with pytest.raises(lrp.SelectorError, match="is false for all"):
         lrp.plan(named, {lambda layer: layer.shape == (9,): lrp.Epsilon()})(X)
-    with pytest.raises(lrp.SelectorError, match="no selector"):
+    with pytest.raises(lrp.SelectorError, match="is not a selector"):
         lrp.plan(named, {3: lrp.Epsilon()})(X)
     with pytest.raises(lrp.SelectorError, match="'haed' matches no layer"):
         lrp.explain(named, lrp.Epsilon(), layers=["haed"])(X)
@@ -220,7 +220,7 @@ def test_outputs_that_relevance_cannot_start_from():
 
 
 def test_an_empty_batch():
-    with pytest.raises(lrp.InputError, match=r"shape \(0, 4\): there is nothing to explain"):
+    with pytest.raises(lrp.InputError, match=r"shape \(0, 4\) and holds no numbers"):
         lrp.explain(net, lrp.Epsilon())(X[:0])
 
 

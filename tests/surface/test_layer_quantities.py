@@ -154,7 +154,7 @@ class TestAsFunctionOf:
     def test_what_cannot_be_explained(self):
         with pytest.raises(lrp.InputError, match="has dtype int"):
             lrp.as_function_of(network)(jnp.arange(5))
-        with pytest.raises(lrp.InputError, match="asks for argument 1"):
+        with pytest.raises(lrp.InputError, match="selects argument 1"):
             lrp.as_function_of(network, argnums=1)(x)
         _, run = lrp.as_function_of(lambda x: x, has_aux=True)(x)
         with pytest.raises(lrp.InputError, match="expected a pair"):
