@@ -79,14 +79,8 @@ def var_grad(
     explanations.
 
     Args:
-      relevance_fn: as in
+      relevance_fn: this and all other arguments: as in
         [`smooth_grad`][jaxlrp.methods.smooth_grad].
-      argnums: as there.
-      samples: as there.
-      noise: as there.
-      relative: as there.
-      examples: as there.
-      batch: as there.
 
     Returns:
       A function `R(*args, key, **kwargs)`, where R has the structure that `relevance_fn` returns.

@@ -13,7 +13,7 @@ import numpy as np
 from jaxlrp.errors import InputError
 from jaxlrp.methods.batches import total
 from jaxlrp.methods.parts import baseline_of, checked_segments, one_array, rebuilt
-from jaxlrp.methods.task import Task, along, check_count, method, takes_key
+from jaxlrp.methods.task import Task, along, check_count, method
 
 
 def occlusion(
@@ -37,10 +37,7 @@ def occlusion(
     window or segment, no gradient.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       window: the window's size along each axis of the array behind the examples, as (8, 8, 3) for
         a picture HWC.
       stride: by how much it moves along each axis, one number or one for each. The last window
@@ -70,7 +67,8 @@ def occlusion(
     if (window is None) == (segments is None):
         raise InputError("occlusion needs a window or segments, and not both.")
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def occlusion(task: Task) -> Any:
         x = one_array(task, "occlusion")
         n = task.one_or_many(examples)
         x0 = baseline_of(task, baseline)
@@ -94,7 +92,7 @@ def occlusion(
         found, counts = total(each, jnp.asarray(starts), batch, like=task.x)
         return rebuilt(task, found / jnp.maximum(counts, 1))
 
-    return method(fn, argnums, has_aux, wrt, body, "occlusion")
+    return occlusion
 
 
 def rise(
@@ -118,10 +116,7 @@ def rise(
     evaluations, no gradient.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       layout: one letter for each axis of the array; `H` and `W` are the picture. By default
         `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
       cells: of the grid, along H and W.
@@ -149,8 +144,8 @@ def rise(
     for size in grid:
         check_count("cells", size)
 
-    @takes_key
-    def body(task: Task, key: Any) -> Any:
+    @method(fn, argnums, has_aux, wrt, draws=True)
+    def rise(task: Task, key: Any) -> Any:
         x = one_array(task, "rise")
         n = task.one_or_many(examples)
         x0 = baseline_of(task, baseline)
@@ -176,7 +171,7 @@ def rise(
         R = found / jnp.where(seen == 0, 1.0, seen)
         return rebuilt(task, jnp.broadcast_to(R, x.shape))
 
-    return method(fn, argnums, has_aux, wrt, body, "rise")
+    return rise
 
 
 def _windows(window: Any, stride: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -31,11 +31,8 @@ def attention_rollout(
     gradient, as it is written here.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; with integers as input give
-        `wrt="embed"`.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; with integers as
+        input give `wrt="embed"`.
       layers: a selector of the softmax layers, from the first to the last; by default all that have
         square matrices. Those of a scanned layer count once for each iteration.
       heads: the axis of the heads in the softmax's output, or None if there is none.
