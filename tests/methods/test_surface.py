@@ -1,5 +1,7 @@
 """What all methods have in common: jit, vmap, derivatives, argnums, aux, wrt, pytrees, devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,19 +88,115 @@ def test_eager_is_jit(name):
     np.testing.assert_allclose(explained(X[0]), jax.jit(explained)(X[0]), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["gradient", "integrated_gradients", "deep_lift", "kernel_shap"])
-def test_values_inside_the_function(name):
-    def reads(n):
-        return network(TABLE[n])[0]
+PICTURES = jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
+KERNEL = jax.random.normal(jax.random.key(2), (3, 3, 2, 3))
+HEAD = jax.random.normal(jax.random.key(3), (3, 2))
+QUARTERS = (np.arange(4)[:, None] // 2 * 2 + np.arange(4) // 2)[..., None]
+
+
+def attending(x):
+    """A batch of pictures NHWC; convolution, ReLU, attention between its pixels, two classes."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=numbers)
+    h = jax.nn.relu(h + 0.1).reshape(x.shape[0], 16, 3)
+    return (jax.nn.softmax(jnp.einsum("bic,bjc->bij", h, h)) @ h).mean(1) @ HEAD
+
+
+last = lrp.last("activation")
+by_score = {"examples": 1, "batch": 4}
+OF_PICTURES = {
+    "gradient": methods.gradient,
+    "sensitivity": methods.sensitivity,
+    "gradient_x_input": methods.gradient_x_input,
+    "simple_taylor": functools.partial(methods.simple_taylor, steps=4, examples=1),
+    "integrated_gradients": functools.partial(methods.integrated_gradients, steps=3, batch=2),
+    "expected_gradients": lambda f, **k: methods.expected_gradients(
+        f, references=like(k, np.ones((2, 1, 4, 4, 2))), samples=3, batch=2, **k
+    ),
+    "deep_lift": methods.deep_lift,
+    "deep_shap": lambda f, **k: methods.deep_shap(
+        f, references=like(k, np.ones((2, 1, 4, 4, 2))), batch=1, **k
+    ),
+    "guided_backprop": methods.guided_backprop,
+    "deconvnet": methods.deconvnet,
+    "excitation_backprop": methods.excitation_backprop,
+    "grad_cam": lambda f, **k: methods.grad_cam(f, last, **k),
+    "grad_cam_plus_plus": lambda f, **k: methods.grad_cam_plus_plus(f, last, **k),
+    "layer_cam": lambda f, **k: methods.layer_cam(f, last, **k),
+    "guided_grad_cam": lambda f, **k: methods.guided_grad_cam(f, last, **k),
+    "full_grad": methods.full_grad,
+    "occlusion": functools.partial(methods.occlusion, window=(2, 2, 2), stride=2, **by_score),
+    "rise": functools.partial(methods.rise, cells=2, samples=6, **by_score),
+    "kernel_shap": functools.partial(methods.kernel_shap, segments=QUARTERS, **by_score),
+    "lime": functools.partial(methods.lime, segments=QUARTERS, samples=6, **by_score),
+    "attention_rollout": functools.partial(methods.attention_rollout, heads=None),
+}
+DRAW = {"expected_gradients", "rise", "kernel_shap", "lime"}
+# Around any explanation, so that wrt and aux are that explanation's.
+AROUND = {"smooth_grad", "var_grad"}
+
+
+def like(options, references):
+    """References by the name of what is explained, where that has one."""
+    return {"embed_0": references} if options.get("wrt") else references
+
+
+def test_all_methods_are_here():
+    assert {*OF_PICTURES, *AROUND, "Expansion"} == set(methods.__all__)
+
+
+@pytest.mark.parametrize("name", OF_PICTURES)
+def test_every_method_takes_argnums_aux_wrt_and_target(name):
+    method, key = OF_PICTURES[name], {"key": KEY} if name in DRAW else {}
+    target = jnp.array([0, 1])
+
+    def second(scale, x, *, by):
+        return by * attending(x), scale
+
+    def looked_up(scale, n):
+        return attending(jnp.asarray(PICTURES)[n]), scale
+
+    @jax.jit
+    def all_of_them(x, n):
+        plain = method(attending)(x, target=target, **key)
+        of_second = method(second, argnums=1, has_aux=True)
+        inside = method(looked_up, argnums=1, has_aux=True, wrt="embed")
+        by_argument = of_second(2.0, x, by=1.0, target=target, **key)
+        return plain, by_argument, inside(3.0, n, target=target, **key)
+
+    n = jnp.array([2, 0])
+    plain, (R, aux), (by_name, inner_aux) = all_of_them(PICTURES[n], n)
+    assert (aux, inner_aux) == (2.0, 3.0)
+    by_name = by_name if isinstance(by_name, dict) else {"": by_name}  # a map has no name
+    ((_, found),) = by_name.items()
+    for other in (R, found):
+        np.testing.assert_allclose(other, plain, rtol=1e-9, atol=1e-11)
+    assert np.abs(plain).max() > 0.01
+
+
+@pytest.mark.parametrize("around", [methods.smooth_grad, methods.var_grad])
+def test_noise_on_values_inside_the_function(around):
+    """The explanation chooses wrt; noise is put on values that `as_function_of` gives."""
+
+    def looked_up(n):
+        return attending(PICTURES[n]), n
+
+    options = {"samples": 3, "noise": 0.1, "batch": 3}
+    n = jnp.array([2, 0])
+    explained = methods.gradient(looked_up, has_aux=True, wrt="embed")
+    with pytest.raises(lrp.InputError, match="as_function_of"):
+        around(explained, **options)(n, target=1, key=KEY)
 
     @jax.jit
     def both(n):
-        inside = call(name, reads, n, target=1, build={"wrt": "embed"})
-        return inside, call(name, lambda x: network(x)[0], TABLE[n], target=1)
+        x, run = lrp.as_function_of(looked_up, has_aux=True, wrt="embed")(n)
+        inside = around(methods.gradient(run, has_aux=True), **options)
+        plain = around(methods.gradient(attending), **options)
+        return inside(x, target=1, key=KEY), plain(PICTURES[n], target=1, key=KEY)
 
-    inside, expected = both(jnp.array([2]))
-    ((_, R),) = inside.items()
-    np.testing.assert_allclose(R, expected, rtol=1e-7, atol=1e-9)
+    (found, _), expected = both(n)
+    np.testing.assert_allclose(found["embed_0"], expected, rtol=1e-9, atol=1e-11)
+    assert np.abs(expected).max() > 1e-4
 
 
 def test_references_by_name():
