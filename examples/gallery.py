@@ -1,12 +1,11 @@
-"""A gallery: photographs beside composites of LRP and companion methods, and what was measured.
+"""A gallery of photographs, composites of LRP and companion methods, with measurements.
 
 Explains the two highest classes of SqueezeNet 1.1 for six photographs. Draws the highest class, and
 prints a table in Markdown with three numbers for each method:
 
 - the share of positive relevance inside outlines of the objects (examples/outlines.json), the mean
   over the photographs, for the highest class and for the second;
-- the gap: what the relevance of all pixels misses of what it should sum to, in percent, the median
-  over photographs and classes;
+- the gap: the relative error of the sum of relevance, the median over photographs and classes;
 - processor time, in gradients of the same network.
 
     python examples/gallery.py --out out/pictures

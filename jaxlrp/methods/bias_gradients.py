@@ -22,10 +22,10 @@ def full_grad(
     layout: str = "NHWC",
     parts: bool = False,
 ) -> Callable[..., Any]:
-    """R = psi(x g_x) + the sum over layers of psi(b g_z): nothing of the score is left out.
+    """R = psi(x g_x) + the sum over layers of psi(b g_z): the whole score, biases included.
 
-    g are derivatives of the score, b the bias of a layer with output z: f(x) - f'(x) x of any
-    layer, so that activations with a curve have one too. The parts sum to the score exactly. psi
+    g are derivatives of the score; b is the bias of a layer with output z. The bias of any layer is
+    f(x) - f'(x) x, so smooth activations have one too. The parts sum to the score exactly. psi
     takes the magnitude, scales it to [0, 1], resizes it to the picture and sums over channels.
     Cost: one gradient, and one more evaluation of the network.
 

@@ -44,7 +44,7 @@ def grad_cam(
       of `size`.
 
     Raises:
-      InputError: the selector matches several layers, or one whose output is no picture.
+      InputError: the selector matches several layers, or one whose output is not a picture.
 
     Source: Selvaraju et al., Grad-CAM: visual explanations from deep networks via gradient-based
     localization, ICCV 2017.
@@ -200,7 +200,7 @@ class _Picture:
 
 
 def _values_and_gradients(task: Task, layer: Any, layout: str, name: str) -> tuple[Any, Any]:
-    """Of the one layer: its output A, and dscore/dA."""
+    """The output A of the selected layer, and dscore/dA."""
     _, layers = task.explain(composites.gradient(), layers=[layer], what=("value", "relevance"))
     if len(layers) != 1:
         raise InputError(

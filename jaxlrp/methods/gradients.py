@@ -44,7 +44,7 @@ def sensitivity(
 ) -> Callable[..., Any]:
     """R = (df/dx)^2: the decomposition of the gradient's squared norm, to which it sums up.
 
-    Sensitivity analysis: never negative, and says how steep the score is, not what it consists of.
+    Sensitivity analysis: never negative; it says how steep the score is, not how it came about.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.

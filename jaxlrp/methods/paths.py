@@ -123,9 +123,9 @@ def expected_gradients(
 ) -> Callable[..., Any]:
     """R = the mean of (x - x') * df/dx at x' + a (x - x'), with x' and a at random.
 
-    x' is one of the references, a lies between 0 and 1: integrated gradients from many baselines
-    by Monte Carlo. It sums to f(x) - mean f(x') in expectation; the error falls with the root of
-    `samples`. Cost: `samples` gradients.
+    x' is one of the references, a is between 0 and 1: a Monte Carlo estimate of integrated
+    gradients, averaged over many baselines. It sums to f(x) - mean f(x') in expectation; the error
+    falls with the root of `samples`. Cost: `samples` gradients.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.

@@ -1,4 +1,4 @@
-"""What the score loses when a part of the input is replaced: occlusion and RISE."""
+"""Occlusion and RISE: how the score changes when parts of the input are replaced."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ def occlusion(
     """R = f(x) - f(x with a part replaced), on the elements of that part.
 
     With a window, R is the mean over all windows that cover an element; with segments, each is
-    replaced once. It needs nothing of the function but its values. Cost: one evaluation for each
+    replaced once. It evaluates the function and needs no derivative. Cost: one evaluation for each
     window or segment, no gradient.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
-      window: the window's size along each axis of the array behind the examples, as (8, 8, 3) for
-        a picture HWC.
+      window: the window's size along each axis of the array after the examples, such as (8, 8, 3)
+        for a picture HWC.
       stride: by how much it moves along each axis, one number or one for each. The last window
         along an axis may reach over the border, so that all is covered.
       segments: in place of a window; integers from 0 that broadcast to the array.
       n_segments: how many segments there are.
-      baseline: what replaces: a number, an array that broadcasts to the input, or a function of it.
+      baseline: the values that replace a part: a number, an array that broadcasts to the input, or
+        a function of it.
       examples: leading axes that count examples, in x and in the output: each then has a score of
         its own. Must be said where x and the output share a first axis.
       batch: evaluations at a time.
@@ -122,7 +123,7 @@ def rise(
       cells: of the grid, along H and W.
       keep: probability with which a cell is seen.
       samples: how many masks.
-      baseline: what stands where nothing is seen.
+      baseline: the values of masked elements.
       examples: as in [`occlusion`][jaxlrp.methods.occlusion].
       batch: evaluations at a time.
 

@@ -78,7 +78,7 @@ def kernel_shap(
             return rebuilt(task, spread((full - empty)[None], where, x, n))
         z, weights = _coalitions(key, count, samples, full.dtype)
         values = _evaluate(task, z, where, x, x0, n, batch)
-        # That the values sum up is built in: the last is what the others leave of the difference.
+        # The sum is built in: the last value is the difference minus all others.
         last = z[:, -1].reshape(-1, *(1,) * full.ndim)
         left = values - empty - last * (full - empty)
         head = fit(z[:, :-1] - z[:, -1:], left, weights)

@@ -1,4 +1,4 @@
-"""What the methods share: their surface, the explained values, the score of a target."""
+"""Shared by the methods: their surface, the explained values, the score of a target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Applied:
-    """What every method is applied to, as in `explain`."""
+    """The function that a method is applied to, and the arguments of `explain` for it."""
 
     fn: Callable[..., Any]
     argnums: Any
@@ -33,7 +33,7 @@ class Task:
       x: the explained values, a pytree.
       target: as the call was given it.
       output: the shapes of the output.
-      weights: what the target makes of it: the score is the sum of weights * output.
+      weights: one for each output, from the target: the score is the sum of weights * output.
     """
 
     def __init__(self, to: Applied, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]):
@@ -54,7 +54,7 @@ class Task:
         return self._run(self.x)[1]
 
     def explain(self, rules: Any, **options: Any) -> Any:
-        """What `explain` finds for this call, without aux."""
+        """The result of `explain` for this call, without aux."""
         to = self._to
         asked = explain(to.fn, rules, to.argnums, to.has_aux, wrt=to.wrt, **options)
         found = asked(*self._args, target=self.target, **self._kwargs)
@@ -94,7 +94,7 @@ class Task:
         return examples
 
     def one_or_many(self, examples: int | None) -> int:
-        """`examples` as given; where it is not, an error if it is unclear what it should be."""
+        """`examples` as given; if it is not given, 0, or an error where that would be ambiguous."""
         if examples is not None:
             return self.check_examples(examples)
         heads = [y.shape[0] for y in jax.tree.leaves((self.x, self.output)) if y.ndim > 0]

@@ -24,12 +24,12 @@ _SEARCHES = ("ray", "steps")
 
 
 class Expansion(NamedTuple):
-    """What a Taylor decomposition rests on.
+    """The root of a Taylor decomposition, and the error of the first order.
 
     Attributes:
       root: the point of expansion, of the structure and shapes of x.
       value: the score there; 0 if it is a root.
-      remainder: f(x) - f(root) - sum R, what the first order leaves out.
+      remainder: f(x) - f(root) - sum R, the terms of higher order.
     """
 
     root: Any
