@@ -121,6 +121,31 @@ def test_every_method_takes_argnums_aux_wrt_and_target(name):
     assert np.abs(plain).max() > 0.01
 
 
+@pytest.mark.parametrize(
+    "name", ["grad_cam_plus_plus", "guided_grad_cam", "full_grad", "rise", "attention_rollout"]
+)
+def test_methods_of_pictures_map_and_differentiate(name):
+    """As `test_every_method` has it for the others."""
+    method, key = OF_PICTURES[name], {"key": KEY} if name in DRAW else {}
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 2)))
+
+    def total(x):
+        R = method(attending)(x, target=0, **key)
+        return jnp.sum(jnp.cos(jnp.arange(R.size)) * R.ravel())
+
+    @jax.jit
+    def all_of_them(x, step):
+        several = jnp.stack([x, x + step * direction, x - step * direction])
+        return jax.vmap(total)(several), jax.value_and_grad(total)(x)
+
+    step = 1e-6
+    mapped, (value, slope) = all_of_them(PICTURES[:1], step)
+    np.testing.assert_allclose(mapped[0], value, rtol=1e-9)
+    rise = (mapped[1] - mapped[2]) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(slope, direction), rise, rtol=1e-5)
+    assert abs(rise) > 1e-6
+
+
 @pytest.mark.parametrize("around", [methods.smooth_grad, methods.var_grad])
 def test_noise_on_values_inside_the_function(around):
     """The explanation chooses wrt; noise is put on values that `as_function_of` gives."""
