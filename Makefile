@@ -17,13 +17,14 @@ DEMOS := .venv-demos
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-pictures demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
+.PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
 	coverage test-matrix third-party lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
 help:
 	@echo "make demo         train on real digits, explain them, write out/mnist.png"
 	@echo "make demo-pictures  what two ImageNet networks see in photographs, write out/pictures/"
+	@echo "make demo-gallery  the same photographs by a dozen methods, with what they measure"
 	@echo "make demo-vit     the same digits seen by a transformer, write out/vit_mnist.png"
 	@echo "make demo-bytes   why a file looks like Python, write out/magika_bytes.html and .png"
 	@echo "make demo-reviews what makes a film review positive, write out/movie_reviews.html and .png"
@@ -50,6 +51,9 @@ demo: $(VENV)/.examples
 
 demo-pictures: $(DEMOS)/.demo-pictures
 	$(DEMOS)/bin/python examples/pictures.py $(ARGS)
+
+demo-gallery: $(DEMOS)/.demo-pictures
+	$(DEMOS)/bin/python examples/gallery.py $(ARGS)
 
 demo-vit: $(VENV)/.examples
 	$(BIN)/python examples/vit_mnist.py $(ARGS)

@@ -4,6 +4,7 @@ Processor time, of all threads: what other programs do on the machine matters li
 
 python benchmarks/methods.py            # a table in Markdown
 python benchmarks/methods.py --size 64 --rounds 20
+python benchmarks/methods.py --only smooth_grad occlusion
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width of a picture")
     parser.add_argument("--examples", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=[""], help="rows that hold one of these words")
     args = parser.parse_args()
     f, params = network(jax.random.key(0))
     shape = (args.examples, args.size, args.size, 3)
@@ -135,6 +137,8 @@ def main() -> None:
     )
     print("| method | gradients |\n| --- | --- |")
     for name, (method, takes_key) in explanations(f, args.size).items():
+        if not any(word in name for word in args.only):
+            continue
 
         def call(params, x, target, key, method=method, takes_key=takes_key):
             options = {"key": key} if takes_key else {}

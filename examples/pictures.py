@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from imagenet_networks import centre_crop, efficientnet_lite0, squeezenet
 from matplotlib.figure import Figure
-from matplotlib.path import Path as Polygon
+from outlines import outlines, positive_share
 from skimage import data, io
 from sklearn.datasets import load_sample_image
 from weight_files import file_of_package
@@ -66,19 +66,6 @@ def class_names() -> list[str]:
     )
     names = json.loads(path.read_text())
     return [SHORT.get(n, names[n]) for n in range(1000)]
-
-
-def outlines(names: list[str], size: int) -> dict[str, tuple[str, np.ndarray]]:
-    """By photograph: what is outlined, and which pixels are inside."""
-    drawn = json.loads(Path(__file__).with_name("outlines.json").read_text())
-    y, x = np.mgrid[:size, :size]
-    centres = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=-1) / size * 100
-    found = {}
-    for name in names:
-        if name in drawn:
-            inside = Polygon(drawn[name]["corners"]).contains_points(centres)
-            found[name] = (drawn[name]["what"], inside.reshape(size, size))
-    return found
 
 
 def top_two(logits: np.ndarray) -> np.ndarray:
@@ -180,8 +167,7 @@ def report(maps, photos: list[str], drawn, classes, names) -> None:
         what, inside = drawn[photo]
         cells = []
         for R in maps.values():
-            up = np.maximum(R[:, n], 0)
-            share = (up * inside).sum((-2, -1)) / up.sum((-2, -1))
+            share = positive_share(R[:, n], inside)
             cells.append(f"{share[0]:.0%} / {share[1]:.0%}")
         row = "".join(f" {c:>15}" for c in cells)
         print(f"  {photo:<11} {what:<12} {inside.mean():>8.0%}{row}")

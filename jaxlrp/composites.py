@@ -29,6 +29,8 @@ from jaxlrp.rules import (
     Rule,
     SignalTakesAll,
     Stop,
+    Taylor,
+    Tempered,
     WSquare,
     ZBox,
     ZPlus,
@@ -48,8 +50,10 @@ __all__ = [
     "epsilon_plus",
     "epsilon_plus_flat",
     "excitation_backprop",
+    "gim",
     "gradient",
     "guided_backprop",
+    "libra_grad",
     "lrp_zero",
     "lstm_lrp_all",
     "mamba_lrp",
@@ -460,6 +464,37 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
         kind("matmul"): SignalTakesAll(),
     }
     return RuleMap({**_linear(epsilon, bias), **gates}, "cp_lrp")
+
+
+def libra_grad() -> RuleMap:
+    """Input x LibraGrad: a gradient balanced so that input and biases make up the whole output.
+
+    Constants are the attention weights, a norm's divisor and the gate g of an activation x g(x)
+    (GELU, SiLU); the branches of a product share alike. On ReLUs without attention it is gradient
+    x input. It is `cp_lrp` but for gated MLPs, where `cp_lrp` gives all to what is gated. An
+    activation with f(0) != 0 passes relevance on. `what="density"` with `layers=` returns the
+    balanced gradient itself.
+
+    Source: Mehri et al., LibraGrad: balancing gradient flow for universally better vision
+    transformer attributions, CVPR 2025, section 3.5.
+    """
+    gates = {SoftmaxOfProduct(): Stop(), kind("matmul"): SignalTakesAll()}
+    return RuleMap({**_linear(0.0, "absorb"), **gates}, "libra_grad")
+
+
+def gim(*, temperature: float = 2.0) -> RuleMap:
+    """Input x GIM: gradient interaction modifications for transformers. It does not conserve.
+
+    The gradient with three changes: the softmax of attention takes its derivative at a
+    temperature (`Tempered`), each factor of a product gets its share of 1/n (so queries and keys
+    a quarter, values half), and a norm's divisor is constant. Activations take their derivative.
+    The differences d from a baseline x0 are explained as the input of a shifted function:
+    `explain(lambda d: fn(x0 + d), gim())(x - x0)`.
+
+    Source: Edin et al., GIM: improved interpretability for large language models, 2025.
+    """
+    modified = {kind("activation"): Taylor(), SoftmaxOfProduct(): Tempered(temperature)}
+    return RuleMap({**_linear(0.0, "absorb"), **modified}, "gim")
 
 
 def lstm_lrp_all(

@@ -730,6 +730,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "methods/test_deep_lift.py::test_it_conserves_the_difference",
     ),
     Mutant(
+        "rules/tempered.py",
+        "x / self.temperature",
+        "x",
+        "methods/test_transformers.py::TestTempered",
+    ),
+    Mutant(
+        "methods/noise.py",
+        "if not _floats(args, argnums):",
+        "if False:",
+        "methods/test_surface.py::test_noise_on_values_inside_the_function",
+    ),
+    Mutant(
         "methods/batches.py",
         "jnp.where(kept, y, jnp.zeros_like(y))",
         "y",

@@ -53,6 +53,16 @@ class Canvas:
         self.text(x - 0.1, middle, "against", size=9, ha="right")
         self.text(x + width + 0.1, middle, "for", size=9, ha="left")
 
+    def upright_bar(self, x: float, y: float, height: float, ends: tuple[str, str]) -> None:
+        """The palette from -scale below to +scale above, with `ends` beside its two ends."""
+        bar = self.axes(x, y, 0.1, height)
+        bar.imshow(paint(np.linspace(1, -1, 401)[:, None], np.array(1.0)), aspect="auto")
+        bar.set_xticks([])
+        bar.set_yticks([0, 200, 400], [ends[1], "0", ends[0]])
+        bar.yaxis.tick_right()
+        bar.tick_params(labelsize=8, length=2, color="0.6", labelcolor="0.35")
+        frame(bar)
+
 
 def plus_minus(scale: float) -> str:
     return f"±{short_number(scale)}"

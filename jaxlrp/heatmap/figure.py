@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp.heatmap.canvas import Canvas, frame, plus_minus
+from jaxlrp.heatmap.canvas import Canvas, frame, plus_minus, short_number
 from jaxlrp.heatmap.palette import Per, channel_sum, given_scale, paint, scales_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def grid(
     per: Per = "row",
     scale: Any = None,
     percentile: float = 99.5,
+    row_bars: bool = False,
     title: str | None = None,
     cell: float = 0.8,
 ) -> Figure:
@@ -51,6 +52,8 @@ def grid(
             [`scales`][jaxlrp.heatmap.scales].
         scale: fixes the scale, as in [`colours`][jaxlrp.heatmap.colours].
         percentile: as in `scales`.
+        row_bars: whether each row ends with a colour bar of its own, with numbers, in place of one
+            bar below all rows. All maps of a row must then share their scale.
         title: a line above everything.
         cell: width of one map in inches; the height follows from its shape.
 
@@ -75,6 +78,11 @@ def grid(
             else np.broadcast_to(given_scale(scale, (rows, columns)), (rows, columns))
         )
         painted[heading] = paint(block, bounds[heading])
+        if row_bars and not (bounds[heading] == bounds[heading][:, :1]).all():
+            raise ValueError(
+                'row_bars wants one scale for each row: give per="row" or "shared", or a scale '
+                "that is the same for all maps of a row"
+            )
     pictures = None if images is None else _pictures(images, columns, (height, width))
 
     page = _Page(
@@ -84,6 +92,7 @@ def grid(
         lines=(pictures is not None, *(rows for _ in maps)),
         headings=list(maps),
         title=title,
+        row_bars=row_bars,
     )
     top = page.top
     if pictures is not None:
@@ -103,10 +112,13 @@ def grid(
                 if outline and pictures is not None:
                     _trace(axes, pictures[column])
             line = bounds[heading][row]
-            if np.all(line == line[0]):
+            if row_bars:
+                page.row_bar(top, line[0])
+            elif np.all(line == line[0]):
                 page.scale_label(top, plus_minus(line[0]))
             top += page.pitch
-    page.bar(top, "the picture's" if per == "image" and scale is None else "the row's")
+    if not row_bars:
+        page.bar(top, "the picture's" if per == "image" and scale is None else "the row's")
     return page.figure
 
 
@@ -177,18 +189,19 @@ class _Page(Canvas):
     column_label_height = 0.24
     bar_height = 0.62
 
-    def __init__(self, *, columns, cell, row_labels, lines, headings, title):
+    def __init__(self, *, columns, cell, row_labels, lines, headings, title, row_bars):
         self.cell = cell
         self.pitch = cell[1] + self.gap
         self.heading_height = 0.42 if any(headings) else 0.0
         # Text of 10 points is about 0.075 inches a letter.
         longest = max(len(line) for label in row_labels for line in label.split("\n"))
         self.left = self.margin + 0.078 * longest + 0.12
-        self.right = 0.8
+        self.right = 1.0 if row_bars else 0.8
         width = self.left + columns * (cell[0] + self.gap) - self.gap + self.right
         self.top = self.margin + (0.4 if title else 0.0)
         blocks = len(headings) * (self.heading_height + self.column_label_height)
-        height = self.top + sum(lines) * self.pitch + blocks + self.bar_height
+        bar = self.margin if row_bars else self.bar_height
+        height = self.top + sum(lines) * self.pitch + blocks + bar
         super().__init__(width, height)
         if title:
             self.text(self.margin, self.margin + 0.14, title, size=13, weight="bold", ha="left")
@@ -210,6 +223,13 @@ class _Page(Canvas):
     def scale_label(self, y, label):
         x = self.width - self.right + 0.1
         self.text(x, y + self.cell[1] / 2, label, size=9, color="0.35", ha="left")
+
+    def row_bar(self, y, scale):
+        if scale > 0:
+            ends = (f"−{short_number(scale)}", f"+{short_number(scale)}")
+            inset = 0.08 * self.cell[1]  # so that numbers of two rows stay apart
+            x = self.width - self.right + 0.08
+            self.upright_bar(x, y + inset, self.cell[1] - 2 * inset, ends)
 
     def column_label(self, y, column, label):
         x = self._x(column) + self.cell[0] / 2

@@ -28,7 +28,7 @@ _STYLE = """\
 
 
 class TextPage(str):
-    """A page of HTML: a `str`, which a notebook shows as what it describes."""
+    """A page of HTML: a `str` that a notebook renders."""
 
     def _repr_html_(self) -> str:
         return str(self)
@@ -52,7 +52,7 @@ def text_html(
             mapping of relevance.
         R: relevance, one number per token; or a mapping from a heading to such an array, drawn
             below one another: the same text explained in several ways, or several texts.
-        separator: what stands between two tokens. By default nothing for `str` and `bytes`, a
+        separator: the text between two tokens. By default nothing for `str` and `bytes`, a
             space for a sequence of tokens; `""` for tokens that bring their own spaces. Text
             without a separator is set in letters of one width.
         per: `"text"` for one scale a text, `"shared"` for one in all.
@@ -66,7 +66,7 @@ def text_html(
         →, other letters without a picture as escapes (`\\x00`), an empty token as ∅.
 
     Raises:
-        TypeError: tokens are no text, or relevance is not floating.
+        TypeError: tokens are not text, or relevance is not floating.
         ValueError: not one finite number per token, or headings that disagree.
 
     Examples:

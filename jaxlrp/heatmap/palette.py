@@ -130,7 +130,7 @@ def ranked(R: Any, layout: str | None = None, *, per: Per = "image") -> np.ndarr
     Args:
         R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
         layout: as there.
-        per: what is ranked together, as in [`scales`][jaxlrp.heatmap.scales].
+        per: which values are ranked together, as in [`scales`][jaxlrp.heatmap.scales].
 
     Returns:
         A float array of shape `(..., H, W)` between -1 and 1. 0 stays 0 and has no rank; equal

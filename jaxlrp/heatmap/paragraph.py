@@ -147,7 +147,7 @@ def _ruler(family: str | list[str], size: float, weight: str = "normal") -> Call
     def ink(letters: str) -> float:
         return text_to_path.get_text_width_height_descent(letters, properties, False)[0]
 
-    # Ink ends where the last letter does: a bar behind them makes spaces at the end count.
+    # Ink ends with the last letter; a bar after it makes spaces at the end count.
     bar = ink("|")
     return lambda letters: (ink(letters + "|") - bar) * _POINT
 

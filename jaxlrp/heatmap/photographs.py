@@ -25,9 +25,9 @@ def overlay(
 ) -> np.ndarray:
     """Relevance in colour over the photograph in pale grey.
 
-    The photograph loses its colours, so that red and blue are relevance alone, and the more
-    relevance a pixel has the less of the photograph shows: where there is none it shows in full,
-    at full strength the colour stands alone.
+    The photograph loses its colours, so that red and blue mean relevance only. The more relevance
+    a pixel has, the less of the photograph shows: without relevance it shows in full, at full
+    strength not at all.
 
     Args:
         R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
@@ -46,7 +46,7 @@ def overlay(
         A `uint8` array of shape `(..., H, W, 3)`.
 
     Raises:
-        ValueError: shapes do not fit, images hold NaN or numbers that are no brightness.
+        ValueError: shapes do not fit, images hold NaN or numbers outside 0 to 255.
 
     Examples:
         >>> import numpy as np
@@ -85,7 +85,7 @@ def contour(
     """The photograph in grey, with a line around where positive relevance is.
 
     The line in the palette's red encloses the pixels with the largest positive relevance, smoothed,
-    that together hold `share` of it. What is against the class is left out.
+    that together hold `share` of it. Relevance against the class is left out.
 
     Args:
         R: as in [`overlay`][jaxlrp.heatmap.overlay].

@@ -19,7 +19,7 @@ EMPTY = "∅"
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One text, ready to be set: what is seen of each token, and in which colours."""
+    """One text, ready to be set: how each token is shown, and in which colours."""
 
     heading: str
     tokens: tuple[str | bytes, ...]
@@ -133,7 +133,7 @@ def read_texts(
 
 
 def visible(token: str | bytes) -> str:
-    """What is shown of a token: a line ends behind its mark, and nothing acts or hides.
+    """How a token is shown: a line ends after its mark, and nothing acts or hides.
 
     >>> visible(b"a\\tb\\n"), visible("\\u202e"), visible(b"\\xff"), visible("")
     ('a→   b↵\\n', '\\\\u202e', '\\\\xff', '∅')
@@ -226,7 +226,7 @@ def _text(
         visible=tuple(visible(token) for token in tokens),
         R=R,
         background=background,
-        white_ink=_luminance(background) < 0.179,  # where black and white contrast alike
+        white_ink=_luminance(background) < 0.179,  # where black and white have the same contrast
         scale=float(scale),
         separator=separator,
     )

@@ -1,4 +1,4 @@
-"""Companion methods: what one compares Layer-wise Relevance Propagation with.
+"""Companion methods, to compare with Layer-wise Relevance Propagation.
 
 Each is a transformation with the `argnums`, `has_aux`, `wrt` and `target` of
 [`explain`][jaxlrp.explain], and returns a function that can be jitted, vmapped and differentiated.

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxlrp import composites
 from jaxlrp.errors import InputError
 from jaxlrp.methods.task import Task, method, times, wide
-from jaxlrp.transforms import explain
 
 
 def full_grad(
@@ -23,19 +22,16 @@ def full_grad(
     layout: str = "NHWC",
     parts: bool = False,
 ) -> Callable[..., Any]:
-    """R = psi(x g_x) + the sum over layers of psi(b g_z): nothing of the score is left out.
+    """R = psi(x g_x) + the sum over layers of psi(b g_z): the whole score, biases included.
 
-    g are derivatives of the score, b the bias of a layer with output z: f(x) - f'(x) x of any
-    layer, so that activations with a curve have one too. The parts sum to the score exactly. psi
+    g are derivatives of the score; b is the bias of a layer with output z. The bias of any layer is
+    f(x) - f'(x) x, so smooth activations have one too. The parts sum to the score exactly. psi
     takes the magnitude, scales it to [0, 1], resizes it to the picture and sums over channels.
     Cost: one gradient, and one more evaluation of the network.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; one picture is explained, unless
-        `parts` are asked for.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one picture is
+        explained, unless `parts` are asked for.
       layout: one letter for each axis of the picture: `H`, `W` and `C`; others count examples. The
         map shows the layers whose output has these axes too.
       parts: return `(x g_x, {layer: b g_z})` in place of the map: the terms themselves.
@@ -59,19 +55,12 @@ def full_grad(
     """
     if len(set(layout)) != len(layout) or not {"H", "W", "C"} <= set(layout):
         raise InputError(f"layout={layout!r}: expected one letter for each axis, with H, W and C.")
-    asked = explain(
-        fn,
-        composites.gradient(),
-        argnums,
-        has_aux,
-        wrt=wrt,
-        layers=[_brings_bias],
-        what=("bias", "relevance"),
-    )
 
-    def body(task: Task) -> Any:
-        found = asked(*task.args, target=task.target, **task.kwargs)
-        gradient, layers = found[0] if has_aux else found
+    @method(fn, argnums, has_aux, wrt)
+    def full_grad(task: Task) -> Any:
+        gradient, layers = task.explain(
+            composites.gradient(), layers=[_brings_bias], what=("bias", "relevance")
+        )
         of_input = times(task.x, gradient)
         of_layers = {
             name: wide(asked["bias"]) * wide(asked["relevance"]) for name, asked in layers.items()
@@ -90,7 +79,7 @@ def full_grad(
         maps += [_shown(b, layout, size) for b in of_layers.values() if b.ndim == len(layout)]
         return sum(maps[1:], maps[0])
 
-    return method(fn, argnums, has_aux, wrt, body, "full_grad")
+    return full_grad
 
 
 def _brings_bias(layer: Any) -> bool:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlrp import composites
 from jaxlrp.errors import InputError
+from jaxlrp.methods.parts import one_array, rebuilt
 from jaxlrp.methods.task import Task, method, wide
-from jaxlrp.transforms import explain
-
-Weigh = Callable[[Any, Any, tuple[int, ...]], Any]
 
 
 def grad_cam(
@@ -33,15 +31,12 @@ def grad_cam(
     Where a layer with values A saw the class, as coarse as its pixels. Cost: one gradient.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       layer: a selector of one layer, whose output is A; usually the last activation before the
         pooling: `layer=jaxlrp.last("activation")`.
       layout: one letter for each axis of A: `H` and `W` are the picture, `C` the channels; the
         others are kept, in front.
-      relu: keep what speaks for the class alone.
+      relu: keep only what speaks for the class.
       size: height and width to which R is resized, bilinearly.
 
     Returns:
@@ -49,16 +44,19 @@ def grad_cam(
       of `size`.
 
     Raises:
-      InputError: the selector matches several layers, or one whose output is no picture.
+      InputError: the selector matches several layers, or one whose output is not a picture.
 
     Source: Selvaraju et al., Grad-CAM: visual explanations from deep networks via gradient-based
     localization, ICCV 2017.
     """
+    picture = _Picture(layout, relu, size)
 
-    def weigh(A: Any, g: Any, picture: tuple[int, ...]) -> Any:
-        return jnp.mean(g, axis=picture, keepdims=True) * A
+    @method(fn, argnums, has_aux, wrt)
+    def grad_cam(task: Task) -> Any:
+        A, g = _values_and_gradients(task, layer, layout, "grad_cam")
+        return picture.of(jnp.mean(g, axis=picture.axes, keepdims=True) * A)
 
-    return _cam(fn, layer, argnums, has_aux, wrt, layout, relu, size, weigh, "grad_cam")
+    return grad_cam
 
 
 def grad_cam_plus_plus(
@@ -74,34 +72,23 @@ def grad_cam_plus_plus(
 ) -> Callable[..., Any]:
     """Grad-CAM with w_k = sum over the picture of a relu(g), a = g^2 / (2 g^2 + g^3 sum A).
 
-    g = dscore/dA. Several objects of the class count alike, however large they are. Cost: one
-    gradient.
-
-    Args:
-      fn: as in
-        [`grad_cam`][jaxlrp.methods.grad_cam].
-      layer: as there.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
-      layout: as there.
-      relu: as there.
-      size: as there.
-
-    Returns:
-      As [`grad_cam`][jaxlrp.methods.grad_cam].
+    g = dscore/dA. Several objects of the class count alike, however large they are. Arguments and
+    result are those of [`grad_cam`][jaxlrp.methods.grad_cam]. Cost: one gradient.
 
     Source: Chattopadhay et al., Grad-CAM++: generalized gradient-based visual explanations, 2018,
     equation 19.
     """
+    picture = _Picture(layout, relu, size)
 
-    def weigh(A: Any, g: Any, picture: tuple[int, ...]) -> Any:
-        below = 2 * g**2 + g**3 * jnp.sum(A, axis=picture, keepdims=True)
+    @method(fn, argnums, has_aux, wrt)
+    def grad_cam_plus_plus(task: Task) -> Any:
+        A, g = _values_and_gradients(task, layer, layout, "grad_cam_plus_plus")
+        below = 2 * g**2 + g**3 * jnp.sum(A, axis=picture.axes, keepdims=True)
         zero = below == 0
         a = jnp.where(zero, 0.0, g**2 / jnp.where(zero, 1.0, below))
-        return jnp.sum(a * jax.nn.relu(g), axis=picture, keepdims=True) * A
+        return picture.of(jnp.sum(a * jax.nn.relu(g), axis=picture.axes, keepdims=True) * A)
 
-    return _cam(fn, layer, argnums, has_aux, wrt, layout, relu, size, weigh, "grad_cam_plus_plus")
+    return grad_cam_plus_plus
 
 
 def layer_cam(
@@ -117,30 +104,20 @@ def layer_cam(
 ) -> Callable[..., Any]:
     """R = relu(sum over channels of relu(g) A), g = dscore/dA: each pixel has its own weight.
 
-    Finer than Grad-CAM, and useful in early layers too. Cost: one gradient.
-
-    Args:
-      fn: as in
-        [`grad_cam`][jaxlrp.methods.grad_cam].
-      layer: as there.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
-      layout: as there.
-      relu: as there.
-      size: as there.
-
-    Returns:
-      As [`grad_cam`][jaxlrp.methods.grad_cam].
+    Finer than Grad-CAM, and useful in early layers too. Arguments and result are those of
+    [`grad_cam`][jaxlrp.methods.grad_cam]. Cost: one gradient.
 
     Source: Jiang et al., LayerCAM: exploring hierarchical class activation maps for localization,
     2021.
     """
+    picture = _Picture(layout, relu, size)
 
-    def weigh(A: Any, g: Any, picture: tuple[int, ...]) -> Any:
-        return jax.nn.relu(g) * A
+    @method(fn, argnums, has_aux, wrt)
+    def layer_cam(task: Task) -> Any:
+        A, g = _values_and_gradients(task, layer, layout, "layer_cam")
+        return picture.of(jax.nn.relu(g) * A)
 
-    return _cam(fn, layer, argnums, has_aux, wrt, layout, relu, size, weigh, "layer_cam")
+    return layer_cam
 
 
 def guided_grad_cam(
@@ -149,6 +126,7 @@ def guided_grad_cam(
     argnums: Any = 0,
     has_aux: bool = False,
     *,
+    wrt: Any = None,
     layout: str = "NHWC",
 ) -> Callable[..., Any]:
     """R = guided backprop times Grad-CAM, resized to the picture.
@@ -156,87 +134,77 @@ def guided_grad_cam(
     The edges of guided backprop, where Grad-CAM saw the class. Cost: two gradients.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; the explained argument is one array.
-      argnums: as there.
-      has_aux: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       layer: as in [`grad_cam`][jaxlrp.methods.grad_cam].
-      layout: one letter for each axis of the layer and of the picture alike.
+      layout: one letter for each axis of the layer and of the explained picture alike.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
+    Raises:
+      InputError: as `grad_cam`, or the layout does not name the axes of what is explained.
+
     Source: Selvaraju et al. 2017, section 3.2.
     """
+    _check_layout(layout)
 
-    def body(task: Task) -> Any:
-        x = task.x
-        if not hasattr(x, "shape") or x.ndim != len(layout):
+    @method(fn, argnums, has_aux, wrt)
+    def guided_grad_cam(task: Task) -> Any:
+        x = one_array(task, "guided_grad_cam")
+        if x.ndim != len(layout):
             raise InputError(
                 f"guided_grad_cam: layout={layout!r} must name the axes of the explained picture "
-                f"too, which is {getattr(x, 'shape', jax.tree.structure(x))}."
+                f"too, which has the shape {x.shape}."
             )
         size = (x.shape[layout.index("H")], x.shape[layout.index("W")])
-        cam = grad_cam(task.run, layer, layout=layout, size=size)(x, target=task.target)
-        guided = explain(task.run, composites.guided_backprop())(x, target=task.target)
-        kept = [a for a, letter in enumerate(layout) if letter not in "HWC"]
-        order = [*kept, layout.index("H"), layout.index("W")]
-        missing = [a for a in range(x.ndim) if a not in order]
-        cam = jnp.expand_dims(cam, tuple(range(cam.ndim, x.ndim)))
-        return guided * jnp.transpose(cam, np.argsort([*order, *missing]).tolist())
+        picture = _Picture(layout, relu=True, size=size)
+        A, g = _values_and_gradients(task, layer, layout, "guided_grad_cam")
+        cam = picture.of(jnp.mean(g, axis=picture.axes, keepdims=True) * A)
+        (guided,) = jax.tree.leaves(task.explain(composites.guided_backprop()))
+        return rebuilt(task, guided * picture.spread(cam))
 
-    _check_layout(layout)
-    return method(fn, argnums, has_aux, None, body, "guided_grad_cam")
+    return guided_grad_cam
 
 
-def _cam(
-    fn: Any,
-    layer: Any,
-    argnums: Any,
-    has_aux: bool,
-    wrt: Any,
-    layout: str,
-    relu: bool,
-    size: tuple[int, int] | None,
-    weigh: Weigh,
-    name: str,
-) -> Callable[..., Any]:
-    _check_layout(layout)
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise InputError(f"size={size!r}: expected a height and a width, or None.")
-    asked = explain(
-        fn,
-        composites.gradient(),
-        argnums,
-        has_aux,
-        wrt=wrt,
-        layers=[layer],
-        what=("value", "relevance"),
-    )
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """How the weighted values of a layer become a map."""
 
-    def transformed(*args: Any, target: Any = None, **kwargs: Any) -> Any:
-        found = asked(*args, target=target, **kwargs)
-        (_, layers), aux = found if has_aux else (found, None)
-        A, g = _one_picture(layers, layer, layout, name)
-        picture = (layout.index("H"), layout.index("W"))
-        weighted = weigh(A, g, picture)
-        weighted = jnp.moveaxis(weighted, picture, (-2, -1))
-        left = [letter for letter in layout if letter not in "HW"]
+    layout: str
+    relu: bool
+    size: tuple[int, int] | None
+
+    def __post_init__(self) -> None:
+        _check_layout(self.layout)
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise InputError(f"size={self.size!r}: expected a height and a width, or None.")
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        return self.layout.index("H"), self.layout.index("W")
+
+    def of(self, weighted: Any) -> Any:
+        """The sum over channels, of shape (..., H, W)."""
+        weighted = jnp.moveaxis(weighted, self.axes, (-2, -1))
+        left = [letter for letter in self.layout if letter not in "HW"]
         R = jnp.sum(weighted, axis=left.index("C"))
-        R = jax.nn.relu(R) if relu else R
-        if size is not None:
-            R = jax.image.resize(R, (*R.shape[:-2], *size), "bilinear")
-        return (R, aux) if has_aux else R
+        R = jax.nn.relu(R) if self.relu else R
+        if self.size is None:
+            return R
+        return jax.image.resize(R, (*R.shape[:-2], *self.size), "bilinear")
 
-    transformed.__name__ = f"{name}_{getattr(fn, '__name__', type(fn).__name__)}"
-    return transformed
+    def spread(self, R: Any) -> Any:
+        """A map with its axes in the order of the layout, of size 1 along the channels."""
+        order = [letter for letter in self.layout if letter not in "HWC"] + ["H", "W", "C"]
+        return jnp.transpose(R[..., None], [order.index(letter) for letter in self.layout])
 
 
-def _one_picture(
-    layers: dict[str, dict[str, Any]], selector: Any, layout: str, name: str
-) -> tuple[Any, Any]:
+def _values_and_gradients(task: Task, layer: Any, layout: str, name: str) -> tuple[Any, Any]:
+    """The output A of the selected layer, and dscore/dA."""
+    _, layers = task.explain(composites.gradient(), layers=[layer], what=("value", "relevance"))
     if len(layers) != 1:
         raise InputError(
-            f"{name}: layer={selector!r} matches {len(layers)} layers ({', '.join(layers)}); give "
+            f"{name}: layer={layer!r} matches {len(layers)} layers ({', '.join(layers)}); give "
             "a selector of one, such as a name of these or jaxlrp.last(...)."
         )
     ((found, asked),) = layers.items()

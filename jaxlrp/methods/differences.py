@@ -52,10 +52,7 @@ def deep_lift(
     Cost: about three gradients, more where there are softmax layers or norms.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
       rule: `"rescale"`, or `"reveal_cancel"`: in layers with weights that only a ReLU reads,
         positive and negative contributions have multipliers of their own; rescale elsewhere.
@@ -80,7 +77,8 @@ def deep_lift(
     """
     _check_rule(rule)
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def deep_lift(task: Task) -> Any:
         x0 = filled("baseline", baseline, task.x)
         R = _contributions(task, x0, rule)
         if not gap:
@@ -88,7 +86,7 @@ def deep_lift(
         n = task.check_examples(examples)
         return R, task.scores(task.x, n) - task.scores(x0, n) - sums(R, n)
 
-    return method(fn, argnums, has_aux, wrt, body, "deep_lift")
+    return deep_lift
 
 
 def deep_shap(
@@ -106,10 +104,7 @@ def deep_shap(
     It sums to f(x) - mean f(x'). Cost: one DeepLIFT for each reference.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       references: values like x, counted by a first axis; a batch is broadcast over.
       rule: as in [`deep_lift`][jaxlrp.methods.deep_lift].
       batch: references at a time.
@@ -128,14 +123,15 @@ def deep_shap(
     _check_rule(rule)
     check_count("batch", batch)
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def deep_shap(task: Task) -> Any:
         starts, count = set_of("references", references, task.x)
         found = total(
             lambda x0: _contributions(task, x0, rule), starts, batch, like=(task.x, starts)
         )
         return jax.tree.map(lambda r: r / count, found)
 
-    return method(fn, argnums, has_aux, wrt, body, "deep_shap")
+    return deep_shap
 
 
 def _check_rule(rule: str) -> None:

@@ -19,10 +19,7 @@ def gradient(
     Units: score per input. It answers "what would change the output", not "what made it".
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
@@ -35,10 +32,11 @@ def gradient(
     [2. 6.]
     """
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def gradient(task: Task) -> Any:
         return task.gradient(task.x)
 
-    return method(fn, argnums, has_aux, wrt, body, "gradient")
+    return gradient
 
 
 def sensitivity(
@@ -46,13 +44,10 @@ def sensitivity(
 ) -> Callable[..., Any]:
     """R = (df/dx)^2: the decomposition of the gradient's squared norm, to which it sums up.
 
-    Sensitivity analysis: never negative, and says how steep the score is, not what it consists of.
+    Sensitivity analysis: never negative; it says how steep the score is, not how it came about.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
@@ -66,10 +61,11 @@ def sensitivity(
     [ 4. 36.]
     """
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def sensitivity(task: Task) -> Any:
         return jax.tree.map(jnp.square, task.gradient(task.x))
 
-    return method(fn, argnums, has_aux, wrt, body, "sensitivity")
+    return sensitivity
 
 
 def gradient_x_input(
@@ -81,10 +77,7 @@ def gradient_x_input(
     ReLUs and maxima without biases), where it is LRP-0 and integrated gradients from zero as well.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
@@ -97,7 +90,8 @@ def gradient_x_input(
     [ 2. 18.]
     """
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def gradient_x_input(task: Task) -> Any:
         return times(task.x, task.gradient(task.x))
 
-    return method(fn, argnums, has_aux, wrt, body, "gradient_x_input")
+    return gradient_x_input

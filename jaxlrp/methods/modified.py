@@ -1,4 +1,4 @@
-"""Backward passes with other rules at ReLUs: thin layers over the composites of the same name."""
+"""Backward passes with other rules at ReLUs: `explain` with the composites of the same name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jaxlrp.transforms import explain
 def guided_backprop(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
 ) -> Callable[..., Any]:
-    """The gradient, of which ReLUs pass on what is positive alone: 1[z > 0] max(R, 0).
+    """The gradient, with ReLUs that pass on positive values only: 1[z > 0] max(R, 0).
 
-    Sharp pictures of edges; nearly the same for every class (Adebayo et al. 2018), so no evidence.
+    Sharp pictures of edges, but nearly the same for every class (Adebayo et al. 2018).
     `explain` with [`composites.guided_backprop`][jaxlrp.composites.guided_backprop]; takes
     `layers`, `what` and `check_finite` as well. Cost: one gradient.
 

@@ -30,7 +30,8 @@ def smooth_grad(
 
     Args:
       relevance_fn: a function `(*args, target=..., ...)` that returns arrays: an explanation.
-      argnums: the argument(s) that get the noise; integer leaves get none.
+      argnums: the argument(s) that get the noise; integer leaves get none. Noise on embeddings:
+        `x, run = as_function_of(fn, wrt="embed")(*args)`, then explain `run` at x.
       samples: how many noisy inputs.
       noise: standard deviation; with `relative` as a share of the input's range, max - min of
         each array (of each example with `examples`), else in the input's own units.
@@ -41,7 +42,7 @@ def smooth_grad(
       A function `R(*args, key, **kwargs)`, where R has the structure that `relevance_fn` returns.
 
     Raises:
-      InputError: no key, or a parameter out of range.
+      InputError: no key, a parameter out of range, or nothing floating that could get noise.
 
     Source: Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
 
@@ -79,14 +80,8 @@ def var_grad(
     explanations.
 
     Args:
-      relevance_fn: as in
+      relevance_fn: this and all other arguments: as in
         [`smooth_grad`][jaxlrp.methods.smooth_grad].
-      argnums: as there.
-      samples: as there.
-      noise: as there.
-      relative: as there.
-      examples: as there.
-      batch: as there.
 
     Returns:
       A function `R(*args, key, **kwargs)`, where R has the structure that `relevance_fn` returns.
@@ -135,6 +130,11 @@ def _noisy(
                     f"argnums={argnums} asks for argument {number}, but {len(args)} positional "
                     "arguments were given."
                 )
+        if not _floats(args, argnums):
+            raise InputError(
+                f"argnums={argnums}: no number there is floating, so nothing would get noise. For "
+                "noise on values inside a function (wrt=) take them from jaxlrp.as_function_of."
+            )
 
         def each(key: Any) -> Any:
             given = list(args)

@@ -19,7 +19,6 @@ from jaxlrp.methods.task import (
     minus,
     set_of,
     sums,
-    takes_key,
     times,
 )
 
@@ -46,10 +45,7 @@ def integrated_gradients(
     [`expected_gradients`][jaxlrp.methods.expected_gradients]. Cost: `steps` gradients.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
       baselines: several in place of one, counted by a first axis; R is the mean.
       path: `path(x, x0, a)` with values x0 at a = 0 and x at a = 1; by default the straight line.
@@ -84,7 +80,8 @@ def integrated_gradients(
         raise InputError("Both baseline and baselines were given; give one of them.")
     curve = straight if path is None else path
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def integrated_gradients(task: Task) -> Any:
         if baselines is None:
             x0 = filled("baseline", baseline, task.x)
             starts, count = jax.tree.map(lambda b: b[None], x0), 1
@@ -111,7 +108,7 @@ def integrated_gradients(
         at_starts = total(lambda x0: task.scores(x0, n), starts, batch, like=task.x) / count
         return R, task.scores(task.x, n) - at_starts - sums(R, n)
 
-    return method(fn, argnums, has_aux, wrt, body, "integrated_gradients")
+    return integrated_gradients
 
 
 def expected_gradients(
@@ -126,15 +123,12 @@ def expected_gradients(
 ) -> Callable[..., Any]:
     """R = the mean of (x - x') * df/dx at x' + a (x - x'), with x' and a at random.
 
-    x' is one of the references, a lies between 0 and 1: integrated gradients from many baselines
-    by Monte Carlo. It sums to f(x) - mean f(x') in expectation; the error falls with the root of
-    `samples`. Cost: `samples` gradients.
+    x' is one of the references, a is between 0 and 1: a Monte Carlo estimate of integrated
+    gradients, averaged over many baselines. It sums to f(x) - mean f(x') in expectation; the error
+    falls with the root of `samples`. Cost: `samples` gradients.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       references: values like x, counted by a first axis; a batch is broadcast over.
       samples: pairs of a reference and a position that are drawn. Every reference is used equally
         often, up to one, and positions are stratified.
@@ -158,8 +152,8 @@ def expected_gradients(
     check_count("samples", samples)
     check_count("batch", batch)
 
-    @takes_key
-    def body(task: Task, key: Any) -> Any:
+    @method(fn, argnums, has_aux, wrt, draws=True)
+    def expected_gradients(task: Task, key: Any) -> Any:
         starts, count = set_of("references", references, task.x)
         order_key, place_key, jitter_key = jax.random.split(key, 3)
         rounds = -(-samples // count)
@@ -178,7 +172,7 @@ def expected_gradients(
         found = total(each, (which, places), batch, like=(task.x, starts))
         return jax.tree.map(lambda r: r / samples, found)
 
-    return method(fn, argnums, has_aux, wrt, body, "expected_gradients")
+    return expected_gradients
 
 
 def straight(x: Any, x0: Any, a: Any) -> Any:

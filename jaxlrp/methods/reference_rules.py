@@ -1,4 +1,4 @@
-"""Rules that know a reference: what a layer's inputs are for another input of the network.
+"""Rules that know a reference: the inputs of a layer for another input of the network.
 
 They carry multipliers, as `Gradient` carries derivatives: a contribution is a multiplier times a
 difference from the reference.
@@ -20,7 +20,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 @dataclasses.dataclass(frozen=True)
 class _WithReference(Rule):
-    reference: Any = dataclasses.field(repr=False)  # a tuple: of each input of the layer
+    reference: Any = dataclasses.field(repr=False)  # a tuple, one for each input of the layer
 
     carries: ClassVar[Any] = "relevance"
     from_weight: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What the score loses when a part of the input is replaced: occlusion and RISE."""
+"""Occlusion and RISE: how the score changes when parts of the input are replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxlrp.errors import InputError
 from jaxlrp.methods.batches import total
 from jaxlrp.methods.parts import baseline_of, checked_segments, one_array, rebuilt
-from jaxlrp.methods.task import Task, along, check_count, method, takes_key
+from jaxlrp.methods.task import Task, along, check_count, method
 
 
 def occlusion(
@@ -33,21 +33,19 @@ def occlusion(
     """R = f(x) - f(x with a part replaced), on the elements of that part.
 
     With a window, R is the mean over all windows that cover an element; with segments, each is
-    replaced once. It needs nothing of the function but its values. Cost: one evaluation for each
+    replaced once. It evaluates the function and needs no derivative. Cost: one evaluation for each
     window or segment, no gradient.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
-      window: the window's size along each axis of the array behind the examples, as (8, 8, 3) for
-        a picture HWC.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
+      window: the window's size along each axis of the array after the examples, such as (8, 8, 3)
+        for a picture HWC.
       stride: by how much it moves along each axis, one number or one for each. The last window
         along an axis may reach over the border, so that all is covered.
       segments: in place of a window; integers from 0 that broadcast to the array.
       n_segments: how many segments there are.
-      baseline: what replaces: a number, an array that broadcasts to the input, or a function of it.
+      baseline: the values that replace a part: a number, an array that broadcasts to the input, or
+        a function of it.
       examples: leading axes that count examples, in x and in the output: each then has a score of
         its own. Must be said where x and the output share a first axis.
       batch: evaluations at a time.
@@ -70,7 +68,8 @@ def occlusion(
     if (window is None) == (segments is None):
         raise InputError("occlusion needs a window or segments, and not both.")
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def occlusion(task: Task) -> Any:
         x = one_array(task, "occlusion")
         n = task.one_or_many(examples)
         x0 = baseline_of(task, baseline)
@@ -94,7 +93,7 @@ def occlusion(
         found, counts = total(each, jnp.asarray(starts), batch, like=task.x)
         return rebuilt(task, found / jnp.maximum(counts, 1))
 
-    return method(fn, argnums, has_aux, wrt, body, "occlusion")
+    return occlusion
 
 
 def rise(
@@ -118,16 +117,13 @@ def rise(
     evaluations, no gradient.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       layout: one letter for each axis of the array; `H` and `W` are the picture. By default
         `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
       cells: of the grid, along H and W.
       keep: probability with which a cell is seen.
       samples: how many masks.
-      baseline: what stands where nothing is seen.
+      baseline: the values of masked elements.
       examples: as in [`occlusion`][jaxlrp.methods.occlusion].
       batch: evaluations at a time.
 
@@ -149,8 +145,8 @@ def rise(
     for size in grid:
         check_count("cells", size)
 
-    @takes_key
-    def body(task: Task, key: Any) -> Any:
+    @method(fn, argnums, has_aux, wrt, draws=True)
+    def rise(task: Task, key: Any) -> Any:
         x = one_array(task, "rise")
         n = task.one_or_many(examples)
         x0 = baseline_of(task, baseline)
@@ -176,7 +172,7 @@ def rise(
         R = found / jnp.where(seen == 0, 1.0, seen)
         return rebuilt(task, jnp.broadcast_to(R, x.shape))
 
-    return method(fn, argnums, has_aux, wrt, body, "rise")
+    return rise
 
 
 def _windows(window: Any, stride: Any, shape: tuple[int, ...]) -> np.ndarray:

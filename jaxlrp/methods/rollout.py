@@ -1,4 +1,4 @@
-"""Attention rollout: what attention alone would carry from token to token."""
+"""Attention rollout: how attention would carry information from token to token by itself."""
 
 from __future__ import annotations
 
@@ -31,11 +31,8 @@ def attention_rollout(
     gradient, as it is written here.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; with integers as input give
-        `wrt="embed"`.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; with integers as
+        input give `wrt="embed"`.
       layers: a selector of the softmax layers, from the first to the last; by default all that have
         square matrices. Those of a scanned layer count once for each iteration.
       heads: the axis of the heads in the softmax's output, or None if there is none.
@@ -109,7 +106,7 @@ def _mixed(A: Any, heads: int | None, residual: Any, name: str) -> Any:
         A = jnp.mean(A, axis=heads)
     if not _is_square(A.shape):
         raise InputError(
-            f"attention_rollout: the attention of {name!r} has the shape {A.shape}, and is no "
-            "square matrix of tokens by tokens."
+            f"attention_rollout: the attention of {name!r} has the shape {A.shape}, and is not "
+            "a square matrix of tokens by tokens."
         )
     return residual * jnp.eye(A.shape[-1], dtype=A.dtype) + (1 - residual) * A

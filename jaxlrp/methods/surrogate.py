@@ -14,7 +14,7 @@ from jaxlrp.errors import InputError
 from jaxlrp.methods.batches import each_of
 from jaxlrp.methods.least_squares import fit
 from jaxlrp.methods.parts import baseline_of, checked_segments, one_array, rebuilt, spread
-from jaxlrp.methods.task import Task, check_count, method, takes_key, wide
+from jaxlrp.methods.task import Task, check_count, method, wide
 
 _MOST_ENUMERATED = 16
 
@@ -40,10 +40,7 @@ def kernel_shap(
     evaluations, no gradient.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain]; one array is explained.
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       segments: integers from 0 that broadcast to the array: which segment each element is in.
       n_segments: how many there are; needed where `segments` are traced.
       baseline: a number, an array that broadcasts to the input, or a function of it.
@@ -70,8 +67,8 @@ def kernel_shap(
     check_count("samples", samples, 2)
     check_count("batch", batch)
 
-    @takes_key
-    def body(task: Task, key: Any) -> Any:
+    @method(fn, argnums, has_aux, wrt, draws=True)
+    def kernel_shap(task: Task, key: Any) -> Any:
         x = one_array(task, "kernel_shap")
         n = task.one_or_many(examples)
         where, count = checked_segments(segments, n_segments, x)
@@ -81,14 +78,14 @@ def kernel_shap(
             return rebuilt(task, spread((full - empty)[None], where, x, n))
         z, weights = _coalitions(key, count, samples, full.dtype)
         values = _evaluate(task, z, where, x, x0, n, batch)
-        # That the values sum up is built in: the last is what the others leave of the difference.
+        # The sum is built in: the last value is the difference minus all others.
         last = z[:, -1].reshape(-1, *(1,) * full.ndim)
         left = values - empty - last * (full - empty)
         head = fit(z[:, :-1] - z[:, -1:], left, weights)
         tail = full - empty - jnp.sum(head, axis=0)
         return rebuilt(task, spread(jnp.concatenate([head, tail[None]]), where, x, n))
 
-    return method(fn, argnums, has_aux, wrt, body, "kernel_shap")
+    return kernel_shap
 
 
 def lime(
@@ -114,17 +111,8 @@ def lime(
     evaluations, no gradient.
 
     Args:
-      fn: as in
+      segments: this and all arguments that are not listed here: as in
         [`kernel_shap`][jaxlrp.methods.kernel_shap].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
-      segments: as there.
-      n_segments: how many segments there are.
-      baseline: as there.
-      samples: as there.
-      examples: as there.
-      batch: as there.
       width: of the kernel.
       ridge: penalty on the squared coefficients (not on the intercept).
 
@@ -151,8 +139,8 @@ def lime(
                 f"{name}={value!r}: expected a number {'above' if open_ else 'of at least'} 0."
             )
 
-    @takes_key
-    def body(task: Task, key: Any) -> Any:
+    @method(fn, argnums, has_aux, wrt, draws=True)
+    def lime(task: Task, key: Any) -> Any:
         x = one_array(task, "lime")
         n = task.one_or_many(examples)
         where, count = checked_segments(segments, n_segments, x)
@@ -162,7 +150,7 @@ def lime(
         values = _evaluate(task, z, where, x, x0, n, batch)
         return rebuilt(task, spread(local_model(z, values, width, ridge), where, x, n))
 
-    return method(fn, argnums, has_aux, wrt, body, "lime")
+    return lime
 
 
 def local_model(z: Any, values: Any, width: float, ridge: float) -> Any:

@@ -1,4 +1,4 @@
-"""What the methods share: the explained values, the function of them, and the score of a target."""
+"""Shared by the methods: their surface, the explained values, the score of a target."""
 
 from __future__ import annotations
 
@@ -11,29 +11,54 @@ import jax.numpy as jnp
 
 from jaxlrp.errors import InputError
 from jaxlrp.explained_function import as_function_of, output_weights
+from jaxlrp.transforms import explain
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
+class Applied:
+    """The function that a method is applied to, and the arguments of `explain` for it."""
+
+    fn: Callable[..., Any]
+    argnums: Any
+    has_aux: bool
+    wrt: Any
+
+
 class Task:
     """One call of a method.
 
     Attributes:
       x: the explained values, a pytree.
-      run: the function of x, without aux.
-      target: what the call was given.
-      weights: what the target makes of it: the score is the sum of weights * output.
-      args, kwargs: of the call.
+      target: as the call was given it.
+      output: the shapes of the output.
+      weights: one for each output, from the target: the score is the sum of weights * output.
     """
 
-    x: Any
-    run: Callable[[Any], Any]
-    target: Any
-    weights: Any
-    output: Any  # its shapes
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    def __init__(self, to: Applied, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        at = as_function_of(to.fn, to.argnums, to.has_aux, wrt=to.wrt)
+        self._to, self._args, self._kwargs = to, args, kwargs
+        self.x, self._run = at(*args, **kwargs)
+        self.target = target
+        self.output = jax.eval_shape(self.run, self.x)
+        self.weights = output_weights(target, self.output)
+
+    def run(self, x: Any) -> Any:
+        """The explained function at x, without aux."""
+        result = self._run(x)
+        return result[0] if self._to.has_aux else result
+
+    @property
+    def aux(self) -> Any:
+        return self._run(self.x)[1]
+
+    def explain(self, rules: Any, **options: Any) -> Any:
+        """The result of `explain` for this call, without aux."""
+        to = self._to
+        asked = explain(to.fn, rules, to.argnums, to.has_aux, wrt=to.wrt, **options)
+        found = asked(*self._args, target=self.target, **self._kwargs)
+        return found[0] if to.has_aux else found
 
     def scores(self, x: Any, examples: int = 0) -> Array:
         """The score at x, one for each place along the first `examples` axes."""
@@ -69,7 +94,7 @@ class Task:
         return examples
 
     def one_or_many(self, examples: int | None) -> int:
-        """`examples` as given; where it is not, an error if it is unclear what it should be."""
+        """`examples` as given; if it is not given, 0, or an error where that would be ambiguous."""
         if examples is not None:
             return self.check_examples(examples)
         heads = [y.shape[0] for y in jax.tree.leaves((self.x, self.output)) if y.ndim > 0]
@@ -84,42 +109,28 @@ class Task:
 
 
 def method(
-    fn: Callable[..., Any],
-    argnums: Any,
-    has_aux: bool,
-    wrt: Any,
-    body: Callable[..., Any],
-    name: str,
-) -> Callable[..., Any]:
-    """A transformed `fn`: `body(task, **options)` under the surface of `explain`.
+    fn: Callable[..., Any], argnums: Any, has_aux: bool, wrt: Any, *, draws: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes of `body(task)` a transformed `fn`, with `target` and aux as `explain` has them.
 
-    `body` takes a `key=` if the method draws random numbers.
+    With `draws` it takes a `key` at the call and hands it to the body.
     """
-    at = as_function_of(fn, argnums, has_aux, wrt=wrt)
-    takes_key = getattr(body, "takes_key", False)
+    to = Applied(fn, argnums, has_aux, wrt)
 
-    def transformed(*args: Any, target: Any = None, **kwargs: Any) -> Any:
-        options = {"key": checked_key(kwargs.pop("key", None), name)} if takes_key else {}
-        x, whole = at(*args, **kwargs)
+    def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
+        name, of = body.__name__, getattr(fn, "__name__", type(fn).__name__)
 
-        def run(x: Any) -> Any:
-            return whole(x)[0] if has_aux else whole(x)
+        def transformed(*args: Any, target: Any = None, **kwargs: Any) -> Any:
+            drawn = {"key": checked_key(kwargs.pop("key", None), name)} if draws else {}
+            task = Task(to, target, args, kwargs)
+            found = body(task, **drawn)
+            return (found, task.aux) if has_aux else found
 
-        output = jax.eval_shape(run, x)
-        weights = output_weights(target, output)
-        found = body(Task(x, run, target, weights, output, args, kwargs), **options)
-        return (found, whole(x)[1]) if has_aux else found
+        transformed.__name__ = transformed.__qualname__ = f"{name}_{of}"
+        transformed.__doc__ = f"{name} of {of}."
+        return transformed
 
-    transformed.__name__ = f"{name}_{getattr(fn, '__name__', type(fn).__name__)}"
-    transformed.__qualname__ = transformed.__name__
-    transformed.__doc__ = f"{name} of {getattr(fn, '__name__', type(fn).__name__)}."
-    return transformed
-
-
-def takes_key(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a body that draws random numbers."""
-    body.takes_key = True  # type: ignore[attr-defined]  (a mark on a function)
-    return body
+    return decorate
 
 
 def checked_key(key: Any, name: str) -> Any:

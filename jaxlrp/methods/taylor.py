@@ -24,12 +24,12 @@ _SEARCHES = ("ray", "steps")
 
 
 class Expansion(NamedTuple):
-    """What a Taylor decomposition rests on.
+    """The root of a Taylor decomposition, and the error of the first order.
 
     Attributes:
       root: the point of expansion, of the structure and shapes of x.
       value: the score there; 0 if it is a root.
-      remainder: f(x) - f(root) - sum R, what the first order leaves out.
+      remainder: f(x) - f(root) - sum R, the terms of higher order.
     """
 
     root: Any
@@ -53,10 +53,7 @@ def simple_taylor(
     """R = (x - x0) * df/dx at x0, a root of f: f(x) = f(x0) + sum R + remainder.
 
     Args:
-      fn: as in [`explain`][jaxlrp.explain].
-      argnums: as there.
-      has_aux: as there.
-      wrt: as there.
+      fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       root: x0, if it is known: a number, arrays that broadcast to the explained values, or a
         function of these. Otherwise it is searched.
       search: `"ray"`: the root nearest to x on the line from x to `towards`, by `steps` even
@@ -91,7 +88,8 @@ def simple_taylor(
         raise InputError(f"search={search!r}: expected {' or '.join(map(repr, _SEARCHES))}.")
     check_count("steps", steps)
 
-    def body(task: Task) -> Any:
+    @method(fn, argnums, has_aux, wrt)
+    def simple_taylor(task: Task) -> Any:
         n = task.check_examples(examples)
         if root is not None:
             point = filled("root", root, task.x)
@@ -105,7 +103,7 @@ def simple_taylor(
         value = task.scores(point, n)
         return R, Expansion(point, value, task.scores(task.x, n) - value - sums(R, n))
 
-    return method(fn, argnums, has_aux, wrt, body, "simple_taylor")
+    return simple_taylor
 
 
 def _between(x: Any, end: Any, t: Any) -> Any:

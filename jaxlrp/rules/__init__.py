@@ -8,6 +8,7 @@ from jaxlrp.rules.epsilon import Epsilon
 from jaxlrp.rules.first_layer import Flat, WSquare, ZBox
 from jaxlrp.rules.layer_view import Contributions, LayerView, LinearMap, SplitMap
 from jaxlrp.rules.positive import AlphaBeta, Gamma, ZPlus
+from jaxlrp.rules.tempered import Tempered
 
 __all__ = [
     "AlphaBeta",
@@ -31,6 +32,7 @@ __all__ = [
     "SplitMap",
     "Stop",
     "Taylor",
+    "Tempered",
     "Uniform",
     "WSquare",
     "WinnerTakesAll",

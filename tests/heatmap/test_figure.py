@@ -209,16 +209,21 @@ class TestGrid:
         assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
         assert ("matplotlib.pyplot" in sys.modules) == loaded
 
-    def test_nothing_overlaps_or_leaves_the_page(self):
+    @pytest.mark.parametrize("row_bars", [False, True])
+    def test_nothing_overlaps_or_leaves_the_page(self, row_bars):
         figure = heatmap.grid(
-            {"first": self.R, "second": self.R},
+            {"first": 2345 * self.R, "second": self.R / 2345},
             **self.labels,
             images=np.ones((3, 8, 6, 1)),
             title="why",
+            row_bars=row_bars,
         )
         figure.draw_without_rendering()
         boxes = [axes.get_window_extent() for axes in figure.axes]
         boxes += [text.get_window_extent() for text in figure.texts]
+        if row_bars:
+            bars = [axes for axes in figure.axes if len(axes.get_yticks()) == 3]
+            boxes += [t.get_window_extent() for bar in bars for t in bar.get_yticklabels()]
         for i, box in enumerate(boxes):
             assert min(box.x0, box.y0) >= 0
             assert box.x1 <= figure.bbox.x1
@@ -249,6 +254,39 @@ class TestGrid:
         arguments = {"R": self.R, **self.labels, **change}
         with pytest.raises(ValueError, match=message):
             heatmap.grid(arguments.pop("R"), **arguments)
+
+    def test_row_bars_show_each_rows_scale(self):
+        """The scale survives an outlier, and the bar's colours are those of the maps."""
+        R = np.stack([np.full((3, 40, 30), 0.4), np.full((3, 40, 30), -12.3)])
+        R[0, 1, 3, 3] = 1e6
+        figure = heatmap.grid(R, **self.labels, row_bars=True)
+        bars = [axes for axes in figure.axes if len(axes.get_yticks()) == 3]
+        assert [[t.get_text() for t in bar.get_yticklabels()] for bar in bars] == [
+            ["+0.40", "0", "−0.40"],
+            ["+12", "0", "−12"],
+        ]
+        first, second = (np.asarray(bar.images[0].get_array())[:, 0] for bar in bars)
+        np.testing.assert_array_equal(first, second)
+        ends = heatmap.colours(np.array([[1.0], [0.0], [-1.0]]), scale=1.0)[:, 0]
+        np.testing.assert_array_equal(first[[0, 200, 400]], ends)
+        shown = [np.asarray(a.images[0].get_array()) for a in figure.axes if a not in bars]
+        assert len(shown) == 6  # no bar below
+        # Every 0.4 has the colour of the bar's upper end, beside the outlier too.
+        np.testing.assert_array_equal(shown[1], np.broadcast_to(ends[0], (40, 30, 3)))
+        np.testing.assert_array_equal(shown[3], np.broadcast_to(ends[2], (40, 30, 3)))
+
+    def test_a_row_of_zeros_has_no_bar(self):
+        R = np.stack([np.zeros((3, 8, 6)), np.ones((3, 8, 6))])
+        figure = heatmap.grid(R, **self.labels, row_bars=True)
+        assert sum(len(axes.get_yticks()) == 3 for axes in figure.axes) == 1
+
+    def test_row_bars_want_one_scale_for_a_row(self):
+        options = {**self.labels, "row_bars": True}
+        heatmap.grid(self.R, **options, per="shared")
+        heatmap.grid(self.R, **options, scale=np.array([[1.0], [2.0]]))
+        for wrong in ({"per": "image"}, {"scale": np.arange(1.0, 7.0).reshape(2, 3)}):
+            with pytest.raises(ValueError, match="row_bars wants one scale"):
+                heatmap.grid(self.R, **options, **wrong)
 
     def test_without_matplotlib_the_message_names_the_extra(self, monkeypatch):
         for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:

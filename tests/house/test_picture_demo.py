@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 imagenet_networks = pytest.importorskip("imagenet_networks")
+import outlines  # noqa: E402
 import weight_files  # noqa: E402
 
 
@@ -65,3 +66,19 @@ def test_a_crop_is_the_middle_of_the_photograph():
     small = imagenet_networks.centre_crop(image, 32, share=0.7)
     assert small.shape == (32, 32, 3)
     np.testing.assert_allclose(small, 200, atol=1)
+
+
+class TestOutlines:
+    def test_what_is_inside(self):
+        found = outlines.outlines(["astronaut", "unknown"], 50)
+        assert list(found) == ["astronaut"]
+        what, inside = found["astronaut"]
+        assert what == "the helmet"
+        assert inside.shape == (50, 50)
+        assert inside[40, 40]  # x = y = 81 %
+        assert not inside[:33].any()
+
+    def test_the_share_of_what_is_positive(self):
+        inside = np.array([[True, False], [True, False]])
+        R = np.array([[[3.0, 1.0], [-5.0, 0.0]], [[-1.0, -1.0], [0.0, 0.0]]])
+        np.testing.assert_array_equal(outlines.positive_share(R, inside), [0.75, np.nan])

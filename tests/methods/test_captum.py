@@ -3,6 +3,8 @@
 Where the definitions agree, so do the numbers. Where they do not, the test says how they differ.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,58 @@ REFERENCES = STORED["mlp.references"]
 SEGMENTS = np.array([0, 0, 1, 2, 3, 3])
 
 
-def at(method, **options):
-    """A method of pictures, compiled in one piece."""
-    return jax.jit(method)(PICTURES, target=CLASSES, **options)
+@functools.cache
+def of_mlp(activation):
+    """What all methods find for an MLP, in one program."""
+    f = mlp(activation)
+    parts = {"segments": SEGMENTS, "baseline": BASELINE, "examples": 1}
+
+    @jax.jit
+    def found(x, target):
+        called = {
+            "gradient": methods.gradient(f),
+            "gradient_x_input": methods.gradient_x_input(f),
+            "deep_lift": methods.deep_lift(f, baseline=BASELINE),
+            "deep_shap": methods.deep_shap(f, references=REFERENCES, batch=2),
+            "guided_backprop": methods.guided_backprop(f),
+            "deconvnet": methods.deconvnet(f),
+            "ablation": methods.occlusion(f, **parts),
+        }
+        R = {name: method(x, target=target) for name, method in called.items()}
+        shapley = methods.kernel_shap(f, **parts, samples=14)
+        return R | {"shapley": shapley(x, target=target, key=jax.random.key(0))}
+
+    return found(X, TARGET)
+
+
+@functools.cache
+def of_pictures():
+    """What all methods find for the CNN, in one program."""
+
+    def averaging(x):
+        return cnn(x, averaging=True)
+
+    last = lrp.last("activation")
+    occlusion = {"window": (2, 3, 3), "stride": 2, "baseline": BLANK, "examples": 1, "batch": 5}
+
+    @jax.jit
+    def found(x, target):
+        called = {
+            "gradient": methods.gradient(cnn),
+            "guided_backprop": methods.guided_backprop(cnn),
+            "deconvnet": methods.deconvnet(cnn),
+            "averaging.deep_lift": methods.deep_lift(averaging, baseline=BLANK),
+            "deep_lift": methods.deep_lift(cnn, baseline=BLANK),
+            "grad_cam": methods.grad_cam(cnn, last, layout="NCHW"),
+            "guided_grad_cam": methods.guided_grad_cam(cnn, last, layout="NCHW"),
+            "occlusion": methods.occlusion(cnn, **occlusion),
+        }
+        R = {name: method(x, target=target) for name, method in called.items()}
+        rules, layers = lrp.composites.gradient(), [last]
+        _, values = lrp.explain(cnn, rules, layers=layers, what="value")(x, target=target)
+        return R | {"layer_values": values}
+
+    return found(PICTURES, CLASSES)
 
 
 def close(actual, name, tolerance=1e-6):
@@ -33,40 +84,25 @@ def _size(array):
     return np.abs(array).max()
 
 
+# On other activations than ReLU guided backprop and deconvnet take the gradient, here and there.
+# The Shapley values are those of Captum's ShapleyValues, which goes through all orders; its
+# KernelShap only samples.
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-class TestMLP:
-    @pytest.mark.parametrize("name", ["gradient", "gradient_x_input"])
-    def test_gradients(self, activation, name):
-        R = getattr(methods, name)(mlp(activation))(X, target=TARGET)
-        close(R, f"mlp.{activation}.{name}")
-
-    def test_deep_lift(self, activation):
-        R = methods.deep_lift(mlp(activation), baseline=BASELINE)(X, target=TARGET)
-        close(R, f"mlp.{activation}.deep_lift")
-
-    def test_deep_shap(self, activation):
-        R = methods.deep_shap(mlp(activation), references=REFERENCES, batch=2)
-        close(R(X, target=TARGET), f"mlp.{activation}.deep_shap")
-
-    @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
-    def test_modified_gradients(self, activation, name):
-        # On other activations than ReLU both take the gradient, here and there.
-        R = getattr(methods, name)(mlp(activation))(X, target=TARGET)
-        close(R, f"mlp.{activation}.{name}")
-
-    def test_occlusion_of_segments(self, activation):
-        method = methods.occlusion(
-            mlp(activation), segments=SEGMENTS, baseline=BASELINE, examples=1
-        )
-        close(method(X, target=TARGET), f"mlp.{activation}.ablation")
-
-    def test_kernel_shap_of_all_coalitions_is_the_shapley_value(self, activation):
-        # Captum's ShapleyValues, which goes through all orders; its KernelShap only samples.
-        method = methods.kernel_shap(
-            mlp(activation), segments=SEGMENTS, baseline=BASELINE, examples=1, samples=14
-        )
-        R = method(X, target=TARGET, key=jax.random.key(0))
-        close(R, f"mlp.{activation}.shapley")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gradient",
+        "gradient_x_input",
+        "deep_lift",
+        "deep_shap",
+        "guided_backprop",
+        "deconvnet",
+        "ablation",
+        "shapley",
+    ],
+)
+def test_mlp(activation, name):
+    close(of_mlp(activation)[name], f"mlp.{activation}.{name}")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +117,7 @@ def test_integrated_gradients(activation, rule):
     method = methods.integrated_gradients(
         mlp(activation), baseline=BASELINE, steps=20, rule=rule, gap=True, examples=1
     )
-    R, gap = method(X, target=TARGET)
+    R, gap = jax.jit(method)(X, target=TARGET)
     stored, delta = (STORED[f"mlp.{activation}.ig.{rule}{end}"] for end in ("", ".delta"))
     if rule == "riemann_trapezoid":
         # Captum's weights sum to 19/20 for 20 nodes, ours to 1.
@@ -93,48 +129,35 @@ def test_integrated_gradients(activation, rule):
 
 
 class TestCNN:
-    def test_gradient(self):
-        close(at(methods.gradient(cnn)), "cnn.gradient")
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "gradient",
+            "guided_backprop",
+            "deconvnet",
+            "averaging.deep_lift",
+            "guided_grad_cam",
+            "occlusion",
+        ],
+    )
+    def test_pictures(self, name):
+        close(of_pictures()[name], f"cnn.{name}")
 
-    def test_guided_backprop_and_deconvnet(self):
-        close(at(methods.guided_backprop(cnn)), "cnn.guided_backprop")
-        close(at(methods.deconvnet(cnn)), "cnn.deconvnet")
-
-    def test_deep_lift(self):
-        def averaging(x):
-            return cnn(x, averaging=True)
-
-        R = at(methods.deep_lift(averaging, baseline=BLANK))
-        close(R, "cnn.averaging.deep_lift")
+    def test_grad_cam(self):
+        close(of_pictures()["grad_cam"][:, None], "cnn.grad_cam")
 
     def test_deep_lift_with_a_maximum_conserves_where_captum_does_not(self):
         """The sums of Captum's attributions miss the difference by 0.013 and 0.036."""
-        R = at(methods.deep_lift(cnn, baseline=BLANK))
-        difference = (cnn(PICTURES) - cnn(BLANK))[np.arange(2), CLASSES]
+        R = of_pictures()["deep_lift"]
+        difference = np.asarray(jax.jit(lambda x: cnn(x) - cnn(BLANK))(PICTURES))
+        difference = difference[np.arange(2), CLASSES]
         np.testing.assert_allclose(R.sum((1, 2, 3)), difference, rtol=1e-12)
         stored = STORED["cnn.deep_lift"].sum((1, 2, 3))
         assert np.all(np.abs(stored - difference) > 0.01)
 
     def test_layer_value_is_the_activation(self):
-        _, found = lrp.explain(
-            cnn, lrp.composites.gradient(), layers=[lrp.last("activation")], what="value"
-        )(PICTURES)
-        (value,) = found.values()
+        (value,) = of_pictures()["layer_values"].values()
         close(value, "cnn.layer_values")
-
-    def test_grad_cam(self):
-        R = methods.grad_cam(cnn, lrp.last("activation"), layout="NCHW")
-        close(at(R)[:, None], "cnn.grad_cam")
-
-    def test_guided_grad_cam(self):
-        R = methods.guided_grad_cam(cnn, lrp.last("activation"), layout="NCHW")
-        close(at(R), "cnn.guided_grad_cam")
-
-    def test_occlusion_windows(self):
-        method = methods.occlusion(
-            cnn, window=(2, 3, 3), stride=2, baseline=BLANK, examples=1, batch=5
-        )
-        close(at(method), "cnn.occlusion")
 
 
 def test_lime_of_the_same_samples():
@@ -142,4 +165,4 @@ def test_lime_of_the_same_samples():
     z = jnp.asarray(STORED["lime.z"])
     x, x0 = X[:1], BASELINE
     values = mlp("relu")(jnp.where(z > 0, x, x0))[:, 1]
-    close(local_model(z, values, 0.25, 0.0)[None], "lime.coefficients")
+    close(jax.jit(local_model)(z, values, 0.25, 0.0)[None], "lime.coefficients")
