@@ -266,7 +266,7 @@ MOVED = {
     "gathered": lambda h: (h @ W[:, [2, 0, 1]])[:, np.array([1, 2, 0])],
     "transposed": lambda h: (W.T @ h.T).T,
     "in parts": lambda h: jnp.concatenate([h @ W[:, :1], h @ W[:, 1:]], -1),
-    "parts, turned": lambda h: jnp.concatenate([h @ W[:, 1:], h @ W[:, :1]], -1)[:, np.array([2, 0, 1])],
+    "parts, turned": lambda h: jnp.roll(jnp.concatenate([h @ W[:, 1:], h @ W[:, :1]], -1), 1, -1),
     "padded and cropped": lambda h: jnp.pad(h @ W, [(0, 0), (1, 1)])[:, 1:-1],
 }
 
