@@ -163,11 +163,11 @@ def _idle(eqn: Eqn) -> Value | None:
     """The operand that an equation returns unchanged."""
     if eqn.name in ("add", "sub"):
         return _beside(eqn, 0, "add")
+    if eqn.name in ("mul", "div"):
+        return _beside(eqn, 1, "mul")
     first = eqn.inputs[0] if eqn.inputs else None
     if first is None or isinstance(first, Literal) or len(eqn.outputs) != 1:
         return None
-    if eqn.name in ("mul", "div"):
-        return _beside(eqn, 1, "mul")
     if eqn.name == "select_n":
         cases = eqn.inputs[1:]
         alike = all(_uncopied(c) is _uncopied(cases[0]) for c in cases)

@@ -13,6 +13,7 @@ from jaxlrp.graph import trees
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, is_view
+from jaxlrp.graph.sources import is_learned
 from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.trees import Operands, Tree
 
@@ -21,6 +22,8 @@ def find_products(bench: Workbench) -> None:
     done: set[Eqn] = set()
     for eqn in reversed(bench.eqns):
         if eqn.name not in ("mul", "div", "neg", "tie") or eqn in done or not bench.is_open(eqn):
+            continue
+        if _normalises(bench, eqn):
             continue
         tree = tree_at(bench, eqn, trees.factors)
         done.update(tree.eqns)
@@ -31,6 +34,18 @@ def find_products(bench: Workbench) -> None:
             powers = _active(bench, tree.powers())
         if len(powers) > 1:
             _claim(bench, "product", tree, list(powers)).powers = tuple(powers.values())
+
+
+def _normalises(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation scales what a learned shift follows: both are one layer of their own."""
+    while eqn.name in ("mul", "div") and is_learned(bench, eqn):
+        reader = bench.sole_use(eqn.out)
+        if reader is None or not bench.is_open(reader):
+            return False
+        if reader.name in ADDITIONS:
+            return is_learned(bench, reader)
+        eqn = reader
+    return False
 
 
 def find_sums(bench: Workbench) -> None:

@@ -59,7 +59,7 @@ def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
         )
         bench = Workbench(one, facts, seeded)
         chains = [c for eqn in one.eqns if (c := _chain(bench, eqn)) is not None]
-        mover = _Mover(one)
+        mover = _Mover(bench)
         moved = [mover.move(chain) for chain in chains]
         if any(moved):
             found = True
@@ -165,7 +165,7 @@ def _alone(bench: Workbench, value: Value, moves: list[Eqn], leaves: list[Value]
         made = {leaf: None}  # the leaf, and all that moves alone make of it
         stack, steps = [leaf], set()
         while stack:
-            for eqn in bench.graph.uses(stack.pop()):
+            for eqn in bench.reached_uses(stack.pop()):
                 if eqn not in steps and (eqn in inside or (carries and _is_part(eqn))):
                     steps.add(eqn)
                     made.update(dict.fromkeys(eqn.outputs))
@@ -173,7 +173,9 @@ def _alone(bench: Workbench, value: Value, moves: list[Eqn], leaves: list[Value]
         order = sorted(steps, key=lambda e: -e.order)
         others: dict[Value, int] = {}
         for v in made if carries else ():
-            others[v] = sum(e not in steps for e in bench.graph.uses(v))
+            # What relevance does not reach reads the leaf as it was.
+            uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
+            others[v] = sum(e not in steps for e in uses)
             others[v] += bench.graph.is_output(v)
         others.pop(value, None)
         own = _readings(order, leaf, {value: 1})
@@ -233,9 +235,10 @@ def _turns(chain: _Chain, eqn: Eqn) -> bool:
 class _Mover:
     """One graph while scales and shifts in it change places."""
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.eqns = list(graph.eqns)
+    def __init__(self, bench: Workbench):
+        self.graph = bench.graph
+        self.eqns = list(bench.graph.eqns)
+        self._reached = {e for e in self.eqns if bench.activity.is_reached(e)}
         self._scaled: dict[Value, Value] = {}  # what leaves have become so far
 
     def move(self, chain: _Chain) -> bool:
@@ -249,6 +252,8 @@ class _Mover:
             new = eqns[-1].out
             readers = self.graph.uses(old) if old in chain.active else chain.moves
             for reader in readers:
+                if old in chain.active and reader not in self._reached:
+                    continue
                 reader.inputs = [new if v is leaf else v for v in reader.inputs]
             if old in chain.active:
                 self._scaled[old] = new

@@ -44,6 +44,8 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     total = None
     for value, sign in sorted(active, key=lambda term: term[1] < 0):
         if value is takes:
+            # The sum that is in the program reads the joined parts too, without the biases.
+            value = made.copied(value, lambda eqn: _is_around(bench, eqn))
             value = _with(made, value, [(v, s * sign) for v, s in static])
         if total is None and sign < 0:
             value, sign = made.apply("neg", value), 1
@@ -78,30 +80,49 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     return is_learned(bench, eqn) and _core(bench, active[0]) is None
 
 
-def _core(bench: Workbench, value: Value, most: int = _MOST) -> Eqn | None:
+def _core(bench: Workbench, value: Value) -> Eqn | None:
     """The core of the linear layer that ends at a value and would take a bias after it.
 
-    Of several that are joined, the first one: each would take its part.
+    Of several whose outputs are joined, the first one: each would take its part.
     """
-    eqn = value.producer
-    if eqn is None or not bench.is_open(eqn) or value in bench.activity.explained or most == 0:
-        return None
     if bench.sole_use(value) is None:
         return None
-    if eqn.name == "reduce_sum":  # a product may be written as one
-        return eqn if weighted(bench, eqn) is not None else None
-    if eqn.name in LINEAR_CORES:
-        position = core_operand(bench, eqn)
-        weights = (v for i, v in enumerate(eqn.inputs) if i != position)
-        learned = position is not None and any(map(bench.statics.parameters, weights))
-        return eqn if learned else None
+    inside: set[Eqn] = set()
+    cores: set[Eqn] = set()
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        eqn = v.producer
+        if eqn is None or not bench.is_open(eqn) or v in bench.activity.explained:
+            return None
+        if _is_core(bench, eqn):
+            cores.add(eqn)
+        elif not _is_around(bench, eqn) or len(inside) > _MOST:
+            return None
+        elif eqn not in inside:
+            inside.add(eqn)
+            stack.extend(bench.activity.active_inputs(eqn))
+    for v in (v for e in inside | cores for v in e.outputs if v is not value):
+        if v in bench.outputs or not inside.issuperset(bench.reached_uses(v)):
+            return None
+    return min(cores, key=lambda e: e.order)
+
+
+def _is_core(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation is a product with learned weights, which may be written as a sum."""
+    if eqn.name == "reduce_sum":
+        return weighted(bench, eqn) is not None
+    position = core_operand(bench, eqn) if eqn.name in LINEAR_CORES else None
+    weights = (v for i, v in enumerate(eqn.inputs) if i != position)
+    return position is not None and any(map(bench.statics.parameters, weights))
+
+
+def _is_around(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation after a core may be part of its layer."""
+    if not bench.activity.is_reached(eqn) or eqn.name in LINEAR_CORES:
+        return False
     scales = affine_operand(bench, eqn) is not None and not is_literal_shift(bench, eqn)
-    if not scales and not _moves(bench, eqn):
-        return None
-    active = bench.activity.active_inputs(eqn)
-    cores = [_core(bench, v, (most - 1) // len(active)) for v in active]
-    found = [core for core in cores if core is not None]
-    return min(found, key=lambda e: e.order) if found and len(found) == len(cores) else None
+    return scales or _moves(bench, eqn)
 
 
 def _moves(bench: Workbench, eqn: Eqn) -> bool:

@@ -7,6 +7,7 @@ other one alone, in which the order is the one that recognition looks for.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -80,6 +81,21 @@ class Ordered:
         if acc is None:
             return value
         return self.apply(names[0] if sign > 0 else names[1], acc, value)
+
+    def copied(self, value: Value, belongs: Callable[[Eqn], bool]) -> Value:
+        """A value by equations of its own, as far back as equations belong."""
+        copies: dict[Value, Value] = {}
+
+        def copy(value: Value) -> Value:
+            eqn = value.producer
+            if eqn is None or len(eqn.outputs) != 1 or not belongs(eqn):
+                return value
+            if value not in copies:
+                copies[value] = Value(value.aval)
+                self._add(eqn.prim, eqn.params, [copy(v) for v in eqn.inputs], copies[value])
+            return copies[value]
+
+        return copy(value)
 
     def tied(self, value: Value) -> list[Eqn]:
         """All equations: the last one ties the value to the result of `own`, in its place."""

@@ -37,8 +37,21 @@ UNDONE = {
     "tiled and cut": lambda x: jnp.broadcast_to(x[None], (3, 2, 4)).reshape(6, 4)[2:4],
 }
 
+NEUTRAL = {
+    "1 * x": lambda x: 1.0 * x,
+    "x * 1": lambda x: x * 1.0,
+    "x / 1": lambda x: x / 1.0,
+    "0 + x": lambda x: 0.0 + x,
+    "x + 0": lambda x: x + 0.0,
+    "x - 0": lambda x: x - 0.0,
+    "Python's sum": lambda x: sum([x]),
+    "twice": lambda x: 1.0 * (0.0 + 1.0 * x),
+}
+
 LEFT = {
     "flipped": lambda x: x[:, ::-1],
+    "1 / x": lambda x: 1.0 / x,
+    "0 - x": lambda x: 0.0 - x,
     "once around": lambda x: jnp.roll(x, 1, -1),
     "masks that overlap": lambda x: jnp.where(EVENS, x, 0.0) + x,
     "a mask with a hole": lambda x: jnp.where(EVENS, x, 0.0),
@@ -59,6 +72,12 @@ def graph_of(fn):
 @pytest.mark.parametrize("name", UNDONE)
 def test_moves_that_come_to_nothing_are_gone(name):
     graph = graph_of(UNDONE[name])
+    assert graph.outputs == graph.inputs
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_numbers_that_change_nothing_are_gone(name):
+    graph = graph_of(NEUTRAL[name])
     assert graph.outputs == graph.inputs
 
 
