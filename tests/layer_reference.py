@@ -188,6 +188,7 @@ def _back(
             back[keep] = x[keep] * (jacobian @ c[keep])
         return [back]
     if layer.kind == "product":
+        r = np.where(out == 0, 0.0, r)  # a product that is zero has no shares
         if name == "signal" and layer.gate is not None:
             return [np.zeros_like(r) if i == layer.gate else r for i in (0, 1)]
         return [r / 2, r / 2]

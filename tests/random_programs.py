@@ -11,7 +11,7 @@ import numpy as np
 
 import jaxlrp as lrp
 from tests.programs import Node, Program
-from tests.rewrites import CHANGES_KIND, KNOWN, SPELLINGS, SPLITS_FEATURES
+from tests.rewrites import CHANGES_KIND, KNOWN, LOOPS, SPELLINGS, SPLITS_FEATURES
 
 _FIRST = "lrp.first(lrp.kind('conv'), lrp.kind('dense'))"
 
@@ -73,6 +73,9 @@ def fits(rewrite: str, rules: str) -> bool:
         return "'add'" not in rules and (
             "composites" not in rules or any(p in rules for p in plain)
         )
+    if rewrite in LOOPS or rewrite == "recur: hoisted":
+        # What is scanned is one layer: the first of a network, or a summand, in all steps or none.
+        return not any(r in rules for r in ("first(", "_flat", "box", "bounded", "taylor", "lstm"))
     return not (rewrite in SPLITS_FEATURES and "relative" in rules)
 
 

@@ -302,6 +302,11 @@ class Edit:
             return None
         return self.program.by_name.get(self.args[position])
 
+    def is_padded(self) -> bool:
+        """Whether a line pads what this one makes, and adds a bias there."""
+        readers = (n for n in self.program.nodes if self.node.name in n.args)
+        return any("jnp.pad(" in n.text for n in readers)
+
     def is_active(self, position: int = 0) -> bool:
         return position < len(self.args) and self.args[position] in self.program.active
 
@@ -352,8 +357,21 @@ def rewrite(name: str) -> Callable[[Callable[[Edit], bool]], Callable[[Edit], bo
     return add
 
 
-def _spelling(op: str, text: str) -> Callable[[Edit], bool]:
+# Layers end where loops begin, and a number beside a product is the product's.
+LOOPS = {"tower: loop", "tower: scan", "tower: fori", "recur: loop", "recur: scan"}
+_NOT_AFTER = {name: {"scale", "bias", "batch_norm"} for name in LOOPS}
+_NOT_AFTER["mean: scaled before"] = {"mul"}
+
+
+def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
+    unless = _NOT_AFTER.get(f"{op}: {name}", set())
+
     def fn(e: Edit) -> bool:
+        inner = e.producer()
+        while inner is not None and inner.op in VIEWS:
+            inner = e.program.by_name.get(inner.args[0])
+        if inner is not None and inner.op in unless:
+            return False
         return e.op == op and e.node.text != text and e.keep(text=text)
 
     return fn
@@ -361,7 +379,7 @@ def _spelling(op: str, text: str) -> Callable[[Edit], bool]:
 
 for _op, _texts in SPELLINGS.items():
     for _name, _text in _texts.items():
-        REWRITES[f"{_op}: {_name}"] = _spelling(_op, _text)
+        REWRITES[f"{_op}: {_name}"] = _spelling(_op, _name, _text)
 
 
 # Sums.
@@ -738,7 +756,7 @@ def _(e: Edit) -> bool:
 
 @rewrite("split the outputs of a dense layer")
 def _(e: Edit) -> bool:
-    if e.op != "dense" or e.shape[-1] < 2:
+    if e.op != "dense" or e.shape[-1] < 2 or e.is_padded():
         return False
     return e.to("jnp.concatenate([{0} @ {1}[:, :1], {0} @ {1}[:, 1:]], -1)", *e.args)
 
@@ -746,7 +764,7 @@ def _(e: Edit) -> bool:
 @rewrite("dense fused with another")
 def _(e: Edit) -> bool:
     w = e.array(1) if e.op == "dense" else None
-    if w is None:
+    if w is None or e.is_padded():
         return False
     other = e.learned(w[:, ::-1])
     text = "({0} @ jnp.concatenate([{1}, {2}], 1))[..., : {1}.shape[1]]"
@@ -900,7 +918,7 @@ def _(e: Edit) -> bool:
 
 @rewrite("split the channels of a convolution")
 def _(e: Edit) -> bool:
-    if e.op != "conv" or e.shape[-1] < 2:
+    if e.op != "conv" or e.shape[-1] < 2 or e.is_padded():
         return False
     first, rest = e.let("{0}[..., :1]", e.args[1]), e.let("{0}[..., 1:]", e.args[1])
     one, two = e.let(e.node.text, e.args[0], first), e.let(e.node.text, e.args[0], rest)
