@@ -183,7 +183,7 @@ def in_float32(case: Case) -> Outcome:
     if isinstance(a, str) or isinstance(b, str):
         kinds = [r.split(":")[0] if isinstance(r, str) else "" for r in (a, b)]
         return Outcome("refused" if kinds[0] == kinds[1] else "float32: error", one, detail=str(b))
-    if draws.ties(one) or not is_steady(a[1]):
+    if draws.ties(one) or draws.cancels(one) or not is_steady(a[1]):
         return Outcome("redrawn: sensitive", one)
     gap = distance(a[1], b[1].astype(np.float64))
     if gap <= SINGLE:

@@ -325,6 +325,16 @@ def ties(one: Program) -> bool:
     return False
 
 
+def cancels(one: Program) -> bool:
+    """Whether the terms of a sum cancel, as those of x + |x| do: their shares do not fit float32."""
+    values = one.values()
+    for node in (n for n in one.nodes if n.op == "add"):
+        a, b = (np.asarray(values[arg]) for arg in node.args)
+        if (np.abs(a + b) < 1e-6 * (np.abs(a) + np.abs(b))).any():
+            return True
+    return False
+
+
 def without(one: Program, name: str, instead: str) -> Program:
     """A program in which `instead` is read in the place of the node `name`."""
     nodes = tuple(n.renamed({name: instead}) for n in one.nodes if n.name != name)

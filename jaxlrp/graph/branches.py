@@ -56,7 +56,12 @@ def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
         eqns = bench.slice_back(end, {source}, lambda eqn: eqn.name in ELEMENTWISE)
         if eqns and is_complete(bench, eqns, source, end):
             return []
-    return [e for e in tree.eqns if e.name in ADDITIONS]
+    # Additions without the source among their terms may be an activation: a softplus is one.
+    holding: dict[Eqn, None] = {}
+    for eqn in reversed(tree.eqns):
+        if any(source in (v, terms.get(v)) or v.producer in holding for v in eqn.inputs):
+            holding[eqn] = None
+    return [e for e in holding if e.name in ADDITIONS]
 
 
 def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:

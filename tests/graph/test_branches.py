@@ -47,6 +47,7 @@ FUNCTIONS = {
     "approximate gelu": jax.nn.gelu,
     "leaky relu": lambda h: jax.nn.leaky_relu(h, 0.1),
     "tanh": jnp.tanh,
+    "softplus by its parts": lambda h: jnp.maximum(h, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(h))),
 }
 # What joins h and f(h), h being `before` of a dense layer, and what stands behind the sum.
 JOINED = {
