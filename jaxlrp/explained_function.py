@@ -1,5 +1,8 @@
 """A function seen from the values that are explained: where other explanation methods start."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
 from collections.abc import Callable
