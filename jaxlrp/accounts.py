@@ -123,7 +123,7 @@ def make_ledger(
     accounts: Mapping[Layer, Any], layers: Sequence[Layer], seeded: Any, arrived: Any
 ) -> Ledger:
     """A ledger from the sums that the probes of the layers brought out."""
-    entries = []
+    entries: list[Entry] = []
     for layer in layers:
         out, in_, bias, stabiliser = (float(n) for n in np.asarray(accounts[layer]))
         entries.append(Entry(layer.name, layer.kind, str(layer.rule), out, in_, bias, stabiliser))

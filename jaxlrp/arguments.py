@@ -59,95 +59,99 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
 
 
-def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
-    """Trace and plan `fn` for these arguments."""
-    if request.wrt is None:
-        chosen, args = explained(request.argnums, args)
-    else:
-        chosen = _chosen(request.argnums, args, strict=False)
-    fn_leaves, fn_tree = jax.tree_util.tree_flatten_with_path(request.fn)
-    # A plain function is its own leaf: it has no parameters that we could see.
-    module = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
-    leaves, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
-    everything = [*module, *leaves]
-    is_array = [_is_array(leaf) for _, leaf in everything]
-    arrays = [leaf for (_, leaf), ok in zip(everything, is_array, strict=True) if ok]
-    paths = [
-        compat.path_names(path) if i < len(module) else compat.path_names(path[2:])
-        for i, ((path, _), ok) in enumerate(zip(everything, is_array, strict=True))
-        if ok
-    ]
-    n_module = sum(is_array[: len(module)])
-    trees: dict[str, Any] = {}
+class _FlatFunction:
+    """A function of arrays alone, made of `fn` and the arguments of one call.
 
-    def flat(*flat_arrays: Any) -> Any:
-        given = iter(flat_arrays)
-        filled = [
-            next(given) if ok else leaf for (_, leaf), ok in zip(everything, is_array, strict=True)
-        ]
-        fn = request.fn
-        if module:
-            fn = jax.tree.unflatten(fn_tree, filled[: len(module)])
-        inner_args, inner_kwargs = jax.tree.unflatten(tree, filled[len(module) :])
-        result = fn(*inner_args, **inner_kwargs)
-        if request.has_aux:
-            if not isinstance(result, tuple) or len(result) != 2:
-                raise InputError(
-                    f"has_aux=True, but fn returned {type(result).__name__}; expected a pair "
-                    "(output, aux)."
-                )
-            out, aux = result
-        else:
-            out, aux = result, ()
-        outs, trees["out"] = jax.tree.flatten(out)
-        auxs, trees["aux"] = jax.tree.flatten(aux)
+    The arrays are the leaves of `fn`, if it is a pytree that holds some, and then those of its
+    arguments. A plain function is its own leaf: it has no parameters that we could see.
+    """
+
+    def __init__(self, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        self._fn, self._has_aux = request.fn, request.has_aux
+        fn_leaves, self._fn_tree = jax.tree_util.tree_flatten_with_path(request.fn)
+        self._own = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
+        self._given, self._tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
+        self._leaves = [*self._own, *self._given]
+        self._is_array = [_is_array(leaf) for _, leaf in self._leaves]
+        self.arrays = [leaf for (_, leaf), ok in zip(self._leaves, self._is_array) if ok]
+        self.n_own = sum(self._is_array[: len(self._own)])
+        self.out_tree: Any = None  # both are known when the function was traced
+        self.aux_tree: Any = None
+
+    def __call__(self, *arrays: Any) -> tuple[list[Any], list[Any]]:
+        """The leaves of the output and of aux."""
+        given = iter(arrays)
+        pairs = zip(self._leaves, self._is_array)
+        filled = [next(given) if ok else leaf for (_, leaf), ok in pairs]
+        n, fn = len(self._own), self._fn
+        if n:
+            fn = jax.tree.unflatten(self._fn_tree, filled[:n])
+        args, kwargs = jax.tree.unflatten(self._tree, filled[n:])
+        out, aux = fn(*args, **kwargs), ()
+        if self._has_aux:
+            out, aux = with_aux(out)
+        outs, self.out_tree = jax.tree.flatten(out)
+        auxs, self.aux_tree = jax.tree.flatten(aux)
         return outs, auxs
 
-    marks = [
-        i for i, (path, leaf) in enumerate(leaves) if path[0].idx == 0 and path[1].idx in chosen
-    ]
-    position = {
-        leaf_index: n for n, leaf_index in enumerate(i for i, ok in enumerate(is_array) if ok)
-    }
-    places = [
-        len(module) + i for i in sorted(marks, key=lambda i: chosen.index(_number(leaves[i])))
-    ]
-    varying = [position[i] for i in places if i in position]
-    inner = request.wrt is not None  # then any input may lead to what is explained
+    def paths(self) -> list[tuple[str, ...]]:
+        """The name of each array: its path in `fn`, or in the argument that it belongs to."""
+        n = len(self._own)
+        named = [path if i < n else path[2:] for i, (path, _) in enumerate(self._leaves)]
+        return [compat.path_names(path) for path, ok in zip(named, self._is_array) if ok]
+
+    def positions(self, chosen: list[int]) -> list[int]:
+        """Which arrays belong to some positional arguments, in the order of these."""
+        arrays = (i for i, ok in enumerate(self._is_array) if ok)
+        position = {leaf: n for n, leaf in enumerate(arrays)}
+        belongs = [
+            (chosen.index(path[1].idx), len(self._own) + i)
+            for i, (path, _) in enumerate(self._given)
+            if path[0].idx == 0 and path[1].idx in chosen
+        ]
+        return [position[leaf] for _, leaf in sorted(belongs) if leaf in position]
+
+
+def with_aux(result: Any) -> tuple[Any, Any]:
+    """The pair that `fn` returned, or an error."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise InputError(
+            f"has_aux=True, but fn returned {type(result).__name__}; expected a pair (output, aux)."
+        )
+    return result
+
+
+def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
+    """Trace and plan `fn` for these arguments."""
+    inside = request.wrt is not None  # any input may then lead to an explained value
+    if inside:
+        chosen = _chosen(request.argnums, args, strict=False)
+    else:
+        chosen, args = explained(request.argnums, args)
+    flat = _FlatFunction(request, args, kwargs)
+    varying = flat.positions(chosen)
     graph, consts, (out_shapes, _) = trace(
-        flat, arrays, paths, n_module, varying=None if inner else varying
+        flat, flat.arrays, flat.paths(), flat.n_own, varying=None if inside else varying
     )
     n_outputs = len(out_shapes)
     check_outputs(graph.outputs[:n_outputs])
     starts = [graph.inputs[n] for n in varying]
     entries: list[Group] = []
-    if request.wrt is None:
-        picked: Any = tuple(args[i] for i in chosen)
-        picked = picked if isinstance(request.argnums, tuple) else picked[0]
-    else:
-        graph, entries = choose_inner(
-            graph, request.wrt, n_outputs, [v for v in starts if is_inexact(v)]
-        )
+    structure = None
+    if request.wrt is not None:
+        numbers = [v for v in starts if is_inexact(v)]
+        graph, entries = choose_inner(graph, request.wrt, n_outputs, numbers)
         starts = [group.inputs[0] for group in entries]
-        picked = None
+    else:
+        picked = tuple(args[i] for i in chosen)
+        structure = jax.tree.structure(picked if isinstance(request.argnums, tuple) else picked[0])
     outputs = graph.outputs[:n_outputs]
     plan = make_plan(graph, starts, outputs, request.rules, request.seed, entries)
     _check_dependence(plan, outputs)
+    aux = graph.outputs[n_outputs:]
     return BoundCall(
-        plan,
-        outputs,
-        graph.outputs[n_outputs:],
-        arrays,
-        consts,
-        None if request.wrt is not None else jax.tree.structure(picked),
-        trees["out"],
-        trees["aux"],
+        plan, outputs, aux, flat.arrays, consts, structure, flat.out_tree, flat.aux_tree
     )
-
-
-def _number(leaf: tuple[Any, Any]) -> int:
-    """The argument that a leaf of `(args, kwargs)` belongs to."""
-    return leaf[0][1].idx
 
 
 def explained(

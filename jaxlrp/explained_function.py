@@ -1,5 +1,8 @@
 """A function seen from the values that are explained: where other explanation methods start."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,8 +18,8 @@ from jaxlrp.arguments import (
     explained,
     normal_argnums,
     prepare,
+    with_aux,
 )
-from jaxlrp.errors import InputError
 from jaxlrp.planning.selectors import Selector
 from jaxlrp.run import targets
 from jaxlrp.run.bound_call import BoundCall
@@ -108,12 +111,7 @@ def _of_arguments(
         for number, value in zip(chosen, x if isinstance(numbers, tuple) else (x,), strict=True):
             given[number] = value
         result = fn(*given, **kwargs)
-        if has_aux and not (isinstance(result, tuple) and len(result) == 2):
-            raise InputError(
-                f"has_aux=True, but fn returned {type(result).__name__}; expected a pair "
-                "(output, aux)."
-            )
-        check_outputs(jax.tree.leaves(result[0] if has_aux else result))
+        check_outputs(jax.tree.leaves(with_aux(result)[0] if has_aux else result))
         return result
 
     x = tuple(args[i] for i in chosen)

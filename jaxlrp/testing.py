@@ -1,5 +1,7 @@
 """Checks for rules of your own, and for functions whose explanations should be the same."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import functools
@@ -51,7 +53,7 @@ def check_rule(rule: Rule, dense: Dense | None = None, *, seed: int = 0) -> None
       ...     return (contributions / (z + 1e-6 * (2 * (z >= 0) - 1)) * r).sum(1)
       >>> check_rule(lrp.Epsilon(1e-6), dense=definition)
     """
-    if not isinstance(rule, Rule):
+    if not isinstance(rule, Rule):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"check_rule needs an instance of a rule; {rule!r} was given.")
     if rule.fits is not None and not rule.fits & {"dense", "conv"}:
         fits = ", ".join(sorted(rule.fits))
@@ -143,7 +145,7 @@ def _check_layer(rule: Rule, kind: str, fn: Callable[[Any], Any], x: Any) -> Non
     _assert_close(arrived, eager.sum(), _EXACT, f"{where}: the ledger and the sum", scale)
     lift = 1.0 + jnp.abs(fn(x)).max()  # every unit of the ReLU is open
     high = functools.partial(_lifted, fn, lift)
-    after = jax.jit(explain(lambda x: jax.nn.relu(high(x)), rules))(x)
+    after: Any = jax.jit(explain(functools.partial(_rectified, high), rules))(x)
     _assert_close(after, explain(high, rules)(x), _EXACT, f"{where}: with and without a ReLU")
 
 
@@ -151,9 +153,17 @@ def _lifted(fn: Callable[[Any], Any], lift: Any, x: Any) -> Any:
     return fn(x) + lift
 
 
+def _rectified(fn: Callable[[Any], Any], x: Any) -> Any:
+    return jax.nn.relu(fn(x))
+
+
 def _check_definition(rule: Rule, dense: Dense, rng: Any) -> None:
     w, b, x, r = (_draw(rng, s, np.float64) for s in ((6, 5), (5,), (4, 6), (4, 5)))
-    _, back = relevance_vjp(lambda x: x @ w + b, as_rule_map({"dense": rule}), x)
+
+    def fn(x: Any) -> Any:
+        return x @ w + b
+
+    _, back = relevance_vjp(fn, as_rule_map({"dense": rule}), x)
     (ours,) = back(r)
     xs, weights, biases, rs = (np.asarray(a) for a in (x, w, b, r))
     theirs = np.stack([dense(xs[i], weights, biases, rs[i]) for i in range(len(xs))])

@@ -1,5 +1,8 @@
 """The transformations that a user calls."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
 import dataclasses

@@ -345,24 +345,24 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", KERNEL),
     Mutant(
         "graph/region.py",
-        "if ways.single(eqns, source, core, operand) else",
+        "if has_unique_paths(eqns, source, core, operand) else",
         "if True else",
         "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
     ),
     Mutant(
-        "graph/ways.py",
+        "graph/unique_paths.py",
         "& (rows[:, 1:] != 0)",
         "",
         "rules/test_linear_rules.py::test_padding_before_a_convolution[flat]",
     ),
     Mutant(
-        "graph/ways.py",
+        "graph/unique_paths.py",
         'if eqn.name in ("gather", "tile"',
         'if eqn.name in ("tile"',
         "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
     ),
     Mutant(
-        "graph/ways.py",
+        "graph/unique_paths.py",
         'contracted = tuple(core.params["axes"])',
         "contracted = (0,)",
         "graph/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
@@ -375,7 +375,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",
     ),
     Mutant(
-        "graph/norm.py", "return eqns if thin.size < scaled.size else None", "return eqns", NO_NORM
+        "graph/norm.py", "if _thinnest(bench, value).size >= scaled.size:", "if False:", NO_NORM
     ),
     Mutant(
         "graph/norm.py", "if learned and bench.statics.varying_axes(factor):", "if False:", NO_NORM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,86 +18,101 @@ from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 
 def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
     """The graph of a closed jaxpr."""
+    builder = _Builder(repeated_calls(closed.jaxpr))
+    inputs = [Value(var.aval) for var in closed.jaxpr.invars]
+    for value, path in zip(inputs, paths, strict=True):
+        value.path = path
     eqns: list[Eqn] = []
-    consts: list[tuple[Value, Any]] = []
-    seen: dict[Hashable, Value] = {}
-    called: dict[int, Any] = {}  # one for each equation, so that repeated calls stay alike
-    repeated = repeated_calls(closed.jaxpr)
+    outputs = builder.inline(closed.jaxpr, closed.consts, inputs, _TOP, eqns)
+    return Graph(inputs, builder.consts, eqns, outputs)
 
-    def constant(array: Any, aval: Any) -> Value:
-        # Tied weights captured by a closure arrive once per call: keep one value for one array.
-        key = _identity(array)
-        if key not in seen:
-            seen[key] = Value(aval)
-            consts.append((seen[key], array))
-        return seen[key]
 
-    def body(closed: Any, scope: tuple[str, ...], caller: Any) -> Graph:
-        inner: list[Eqn] = []
-        inputs = [Value(var.aval) for var in closed.jaxpr.invars]
-        env: dict[Any, Value] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
-        for var, array in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-            env[var] = constant(array, var.aval)
-        outputs = inline(closed.jaxpr, env, scope, None, caller, inner)
-        return Graph(inputs, [], inner, outputs)
+class _Place(NamedTuple):
+    """Where equations stand: their names, the region around them, and the call at the top."""
+
+    scope: tuple[str, ...]
+    region: Region | None
+    caller: Any  # source information
+
+
+_TOP = _Place((), None, None)
+
+
+class _Builder:
+    def __init__(self, repeated: frozenset[int]):
+        self.consts: list[tuple[Value, Any]] = []
+        self._repeated = repeated
+        self._seen: dict[Hashable, Value] = {}
+        # One entry for each equation, so that repeated calls stay alike.
+        self._called: dict[int, tuple[Any, compat.Params, Any, tuple[str, ...]]] = {}
 
     def inline(
+        self,
         jaxpr: Any,
-        env: dict[Any, Value],
-        scope: tuple[str, ...],
-        region: Region | None,
-        caller: Any,
+        consts: Sequence[Any],
+        inputs: Sequence[Value],
+        place: _Place,
         eqns: list[Eqn],
     ) -> list[Value]:
+        """Append the equations of a jaxpr with those of its calls, and return its outputs."""
+        env: dict[Any, Value] = {
+            var: self._constant(array, var.aval)
+            for var, array in zip(jaxpr.constvars, consts, strict=True)
+        }
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+
         def read(atom: Any) -> Value:
             if isinstance(atom, compat.Literal):
                 return Literal(atom.aval, atom.val)
             return env[atom]
 
         for eqn in jaxpr.eqns:
-            inputs = [read(atom) for atom in eqn.invars]
-            if id(eqn) not in called:
-                call = compat.called_jaxpr(eqn) or spelled_out(eqn)
-                params = compat.Params(eqn.primitive.name, eqn.params)
-                called[id(eqn)] = call, params, compat.remat_settings(eqn), compat.scope_names(eqn)
-            call, params, settings, names = called[id(eqn)]
-            inner_scope = scope + names if names else scope
-            if call is not None:
-                inner, inner_consts = call
-                inner_env = {
-                    var: constant(array, var.aval)
-                    for var, array in zip(inner.constvars, inner_consts, strict=True)
-                }
-                inner_env.update(zip(inner.invars, inputs, strict=True))
-                of = inner if id(inner) in repeated else None
-                stands_out = settings is not None or of is not None
-                inner_region = Region(settings, region, of) if stands_out else region
-                outputs = inline(
-                    inner, inner_env, inner_scope, inner_region, caller or eqn.source_info, eqns
-                )
-            else:
-                outputs = [Value(var.aval) for var in eqn.outvars]
-                source = (caller, eqn.source_info)
-                node = Eqn(eqn.primitive, params, inputs, outputs, inner_scope, source, region)
-                for index, value in enumerate(outputs):
-                    value.producer, value.index = node, index
-                if bodies := compat.bodies(eqn):
-                    whole = caller or eqn.source_info
-                    node.bodies = tuple(body(closed, inner_scope, whole) for closed in bodies)
-                    control_flow.bind_operands(node)
-                eqns.append(node)
+            outputs = self._equation(eqn, [read(atom) for atom in eqn.invars], place, eqns)
             env.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    jaxpr = closed.jaxpr
-    inputs = [Value(var.aval) for var in jaxpr.invars]
-    for value, path in zip(inputs, paths, strict=True):
-        value.path = path
-    env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
-    for var, array in zip(jaxpr.constvars, closed.consts, strict=True):
-        env[var] = constant(array, var.aval)
-    outputs = inline(jaxpr, env, (), None, None, eqns)
-    return Graph(inputs, consts, eqns, outputs)
+    def _equation(
+        self, eqn: Any, inputs: list[Value], place: _Place, eqns: list[Eqn]
+    ) -> list[Value]:
+        if id(eqn) not in self._called:
+            call = compat.called_jaxpr(eqn) or spelled_out(eqn)
+            params = compat.Params(eqn.primitive.name, eqn.params)
+            settings, names = compat.remat_settings(eqn), compat.scope_names(eqn)
+            self._called[id(eqn)] = call, params, settings, names
+        call, params, settings, names = self._called[id(eqn)]
+        scope = place.scope + names if names else place.scope
+        if call is not None:
+            inner, consts = call
+            of = inner if id(inner) in self._repeated else None
+            stands_out = settings is not None or of is not None
+            region = Region(settings, place.region, of) if stands_out else place.region
+            caller = place.caller or eqn.source_info
+            return self.inline(inner, consts, inputs, _Place(scope, region, caller), eqns)
+        outputs = [Value(var.aval) for var in eqn.outvars]
+        source = (place.caller, eqn.source_info)
+        node = Eqn(eqn.primitive, params, inputs, outputs, scope, source, place.region)
+        for index, value in enumerate(outputs):
+            value.producer, value.index = node, index
+        if bodies := compat.bodies(eqn):
+            within = _Place(scope, None, place.caller or eqn.source_info)
+            node.bodies = tuple(self._body(closed, within) for closed in bodies)
+            control_flow.bind_operands(node)
+        eqns.append(node)
+        return outputs
+
+    def _body(self, closed: Any, place: _Place) -> Graph:
+        eqns: list[Eqn] = []
+        inputs = [Value(var.aval) for var in closed.jaxpr.invars]
+        outputs = self.inline(closed.jaxpr, closed.consts, inputs, place, eqns)
+        return Graph(inputs, [], eqns, outputs)
+
+    def _constant(self, array: Any, aval: Any) -> Value:
+        # Tied weights captured by a closure arrive once per call: keep one value for one array.
+        key = _identity(array)
+        if key not in self._seen:
+            self._seen[key] = Value(aval)
+            self.consts.append((self._seen[key], array))
+        return self._seen[key]
 
 
 def equations(

@@ -8,11 +8,8 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.kinds import is_product, kinds_that
+from jaxlrp.graph.kinds import is_product, keeps_shares
 from jaxlrp.graph.primitives import COPIES, is_view, rounds
-
-# These make of a share of a whole a value that still states how much of the other factor counts.
-_KEEPS_SHARES = kinds_that("keeps_shares")
 
 
 def find(bench: Workbench) -> None:
@@ -137,13 +134,10 @@ def _maker(bench: Workbench, value: Value) -> Group | None:
 
 def _is_share(bench: Workbench, value: Value) -> bool:
     """Whether a value is made of a softmax's output by layers with one active input each."""
-    clipped = False
-    while (group := _maker(bench, value)) is not None:
-        if group.kind == "softmax":
-            return True
-        mixed_before = clipped and group.kind == "dense"
-        if group.kind not in _KEEPS_SHARES or len(group.inputs) != 1 or mixed_before:
+    after: tuple[str, ...] = ()
+    while (group := _maker(bench, value)) is not None and group.kind != "softmax":
+        after = (group.kind, *after)
+        if not keeps_shares(*after) or len(group.inputs) != 1:
             return False
-        clipped = clipped or group.kind == "activation"
         value = group.inputs[0]
-    return False
+    return group is not None

@@ -49,6 +49,16 @@ def kinds_that(trait: str) -> frozenset[str]:
     return frozenset(kind for kind, traits in TRAITS.items() if getattr(traits, trait))
 
 
+def keeps_shares(*kinds: str) -> bool:
+    """Whether layers of these kinds, one after the other, leave a share one.
+
+    What an activation clips after a mix, which may be negative, says no longer how much counts.
+    """
+    if not all(kind in TRAITS and TRAITS[kind].keeps_shares for kind in kinds):
+        return False
+    return "dense" not in kinds or "activation" not in kinds[kinds.index("dense") :]
+
+
 def is_product(kind: str) -> bool:
     """Whether layers of a kind multiply active factors."""
     return kind in TRAITS and TRAITS[kind].multiplies

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from jaxlrp.graph import branches, ways
+from jaxlrp.graph import branches
 from jaxlrp.graph.affine import affine_operand, brings_zeros, is_literal_scale, is_move
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
+from jaxlrp.graph.unique_paths import has_unique_paths
 from jaxlrp.graph.written import factor_of
 
 
@@ -105,7 +106,7 @@ def before(
                 best, pending = (only, len(inside)), False
     source, n = best
     eqns = sorted(inside[:n], key=lambda e: e.order)
-    return (source, eqns) if ways.single(eqns, source, core, operand) else (start, [])
+    return (source, eqns) if has_unique_paths(eqns, source, core, operand) else (start, [])
 
 
 def worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxlrp.graph.borders import is_crossed
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.layer_boundaries import is_crossed
 
 
 @dataclasses.dataclass

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxlrp.graph.kinds import is_product, kinds_that
+from jaxlrp.graph.kinds import is_product, keeps_shares
 from jaxlrp.planning.selectors import LayerGraph, LayerSelector
-
-_KEEPS_SHARES = kinds_that("keeps_shares")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +51,19 @@ class SoftmaxOfProduct(LayerSelector):
         for index, layer in enumerate(layers.layers):
             if layer.kind != "softmax":
                 continue
-            stack, seen = [(reader, False) for reader in layers.feeds[index]], set()
+            # Of the kinds that were passed dense is remembered, the one that tells.
+            stack = [(reader, "structural") for reader in layers.feeds[index]]
+            seen = set(stack)
             while stack:
-                reader, mixed = stack.pop()
-                if (reader, mixed) in seen:
-                    continue
-                seen.add((reader, mixed))
+                reader, before = stack.pop()
                 kind = layers.layers[reader].kind
                 if is_product(kind):
                     found.add(index)
-                elif kind in _KEEPS_SHARES and not (kind == "activation" and mixed):
-                    after = mixed or kind == "dense"
-                    stack.extend((further, after) for further in layers.feeds[reader])
+                elif keeps_shares(before, kind):
+                    now = "dense" if "dense" in (before, kind) else before
+                    further = {(next_, now) for next_ in layers.feeds[reader]} - seen
+                    seen |= further
+                    stack.extend(further)
         return frozenset(found)
 
     def __repr__(self) -> str:

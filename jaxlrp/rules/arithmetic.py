@@ -1,8 +1,10 @@
 """Division, products and choices for rules: right at zero, and where no relevance arrives."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,30 @@ def times(x: Any, density: Any) -> Any:
 
     An input of -inf (a mask) that carries nothing has no relevance, not NaN.
     """
-    return jax.tree.map(lambda a, c: choose(c == 0, 0.0, a * c, c), x, density)
+
+    def one(a: Any, c: Any) -> Any:
+        return choose(c == 0, 0.0, a * c, c)
+
+    return jax.tree.map(one, x, density)
+
+
+def is_zero(number: Any) -> bool:
+    """Whether a parameter of a rule is written as 0; one that is traced is not."""
+    return isinstance(number, (int, float)) and number == 0
+
+
+def as_tuple(x: Any) -> tuple[Any, ...]:
+    """The arrays of an array or a tuple of arrays."""
+    return cast("tuple[Any, ...]", x) if isinstance(x, tuple) else (x,)
+
+
+def shaped_like(x: Any, array: Any) -> Any:
+    """An array in the shape of x; of several arrays, in the shape of each."""
+
+    def shaped(one: Any) -> Any:
+        return array.reshape(one.shape)
+
+    return jax.tree.map(shaped, x)
 
 
 def choose(where: Any, a: Any, b: Any, like: Any) -> Any:

@@ -8,8 +8,10 @@ from collections.abc import Container
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxlrp.errors import RuleError
+from jaxlrp.rules.arithmetic import as_tuple
 from jaxlrp.rules.base import Rule, check_number
 from jaxlrp.rules.layer_view import Inputs, LayerView
 
@@ -45,10 +47,11 @@ def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None)
     if not isinstance(back, tuple):
         return back
     # The density of a factor a^n is n times that of a; n < 0 turns the sign of a divisor's share.
-    powers = layer.powers or (1,) * len(back)
-    pairs = enumerate(zip(back, powers, strict=True))
+    parts = as_tuple(back)
+    powers = layer.powers or (1,) * len(parts)
+    pairs = enumerate(zip(parts, powers, strict=True))
     return tuple(
-        (c if n == 1 else c / n) if signals is None or i in signals else jnp.zeros_like(c)
+        (c if n == 1 else c / n) if signals is None or i in signals else lax.full_like(c, 0)
         for i, (c, n) in pairs
     )
 
@@ -91,13 +94,15 @@ class SignalTakesAll(Rule):
             )
 
     def propagate(self, layer: LayerView) -> Inputs:
-        if not isinstance(layer.x, tuple):
+        square = not isinstance(layer.x, tuple)
+        if square:
             return Uniform().propagate(layer)
-        signals = [i for i in range(len(layer.x)) if i not in layer.gates]
+        count = len(as_tuple(layer.x))
+        signals = [i for i in range(count) if i not in layer.gates]
         if self.signal is not None:
-            if self.signal >= len(layer.x):
+            if self.signal >= count:
                 raise RuleError(
-                    f"{self} was given to a product of {len(layer.x)} factors; signal must be less "
+                    f"{self} was given to a product of {count} factors; signal must be less "
                     "than their number."
                 )
             signals = [self.signal]
@@ -136,7 +141,7 @@ class Proportional(Rule):
         check_number(self, "epsilon", self.epsilon)
 
     def propagate(self, layer: LayerView) -> Inputs:
-        inputs = layer.x if isinstance(layer.x, tuple) else (layer.x,)
+        inputs = as_tuple(layer.x)
         powers = layer.powers or (1,) * len(inputs)
         shares = [
             jnp.sign(x) * jnp.abs(x) ** (n - 1) if self.absolute else x ** (n - 1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
+from jax import lax
 
 from jaxlrp.errors import RuleError
-from jaxlrp.rules.arithmetic import choose
+from jaxlrp.rules.arithmetic import choose, shaped_like
 from jaxlrp.rules.base import Rule
 from jaxlrp.rules.layer_view import Carries, Inputs, LayerView, PlannedLayer
 
@@ -44,7 +44,7 @@ class Pass(Rule):
     def propagate(self, layer: LayerView) -> Inputs:
         if layer.carries == "density":
             return layer.secant(layer.density)
-        return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
+        return shaped_like(layer.x, layer.relevance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Follow(Rule):
 
     def propagate(self, layer: LayerView) -> Inputs:
         if layer.arriving == "relevance" and layer.transport == "scale":
-            return jax.tree.map(lambda x: jnp.reshape(layer.relevance, x.shape), layer.x)
+            return shaped_like(layer.x, layer.relevance)
         return layer.vjp(layer.arrived)
 
 
@@ -94,7 +94,10 @@ class Stop(Rule):
     carries: ClassVar[Carries] = "density"
 
     def propagate(self, layer: LayerView) -> Inputs:
-        return jax.tree.map(jnp.zeros_like, layer.x)
+        def zeros(x: Any) -> Any:
+            return lax.full_like(x, 0)
+
+        return jax.tree.map(zeros, layer.x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxlrp.rules.arithmetic import is_zero
 from jaxlrp.rules.base import LinearRule
 from jaxlrp.rules.layer_view import Inputs, LayerView
 
@@ -38,8 +39,7 @@ class Epsilon(LinearRule):
 
     @property
     def plain(self) -> bool:
-        zero = isinstance(self.epsilon, (int, float)) and self.epsilon == 0
-        return zero and self.bias == "absorb"
+        return is_zero(self.epsilon) and self.bias == "absorb"
 
     @property
     def takes_relu(self) -> bool:

@@ -10,22 +10,26 @@ import jax.numpy as jnp
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
-from jaxlrp.rules.arithmetic import choose
+from jaxlrp.rules.arithmetic import choose, is_zero
 from jaxlrp.rules.base import LinearRule, check_number
 from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 def positive_part(b: Any) -> Any:
-    return b if isinstance(b, float) and b == 0 else jnp.maximum(b, 0.0)
+    return b if is_zero(b) else jnp.maximum(b, 0.0)
 
 
 def negative_part(b: Any) -> Any:
-    return b if isinstance(b, float) and b == 0 else jnp.minimum(b, 0.0)
+    return b if is_zero(b) else jnp.minimum(b, 0.0)
 
 
 def combine(x: Any, along: Any, across: Any) -> Any:
     """The density of x * along + |x| * across."""
-    return jax.tree.map(lambda v, a, b: a + choose(v < 0, -b, b, b), x, along, across)
+
+    def combined(v: Any, a: Any, b: Any) -> Any:
+        return a + choose(v < 0, -b, b, b)
+
+    return jax.tree.map(combined, x, along, across)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +85,7 @@ class AlphaBeta(LinearRule):
         bias = 0.0 if self.bias == "ignore" else layer.bias
         p, bias_p = found.positive, positive_part(bias)
         sp = layer.over(p + bias_p, bias=bias_p, share=self.alpha, epsilon=self.epsilon)
-        if isinstance(self.beta, (int, float)) and self.beta == 0:
+        if is_zero(self.beta):
             return self.settle(layer, found.T(sp), sp * p)
         q, bias_q = found.negative, negative_part(bias)
         sq = layer.over(q + bias_q, bias=bias_q, share=-self.beta, epsilon=self.epsilon)

@@ -1,5 +1,7 @@
 """A softmax whose derivative is taken at another temperature than its value."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import dataclasses
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.errors import RuleError
+from jaxlrp.rules.arithmetic import as_tuple, is_zero
 from jaxlrp.rules.base import Rule, check_number
 from jaxlrp.rules.layer_view import LayerView
 
@@ -33,12 +36,12 @@ class Tempered(Rule):
 
     def __post_init__(self) -> None:
         check_number(self, "temperature", self.temperature)
-        if isinstance(self.temperature, (int, float)) and self.temperature == 0:
+        if is_zero(self.temperature):
             raise RuleError("Tempered: temperature=0 was given; expected a number above 0.")
 
     def propagate(self, layer: LayerView) -> Any:
-        softer = jax.tree.map(lambda x: x / self.temperature, layer.x)
-        inputs = softer if isinstance(softer, tuple) else (softer,)
-        z, back = jax.vjp(layer.function, *inputs)
-        found = back(jnp.asarray(layer.over(layer.z), z.dtype))
-        return found if isinstance(softer, tuple) else found[0]
+        several = isinstance(layer.x, tuple)
+        softer = [x / self.temperature for x in as_tuple(layer.x)]
+        z, back = jax.vjp(layer.function, *softer)
+        found = as_tuple(back(jnp.asarray(layer.over(layer.z), z.dtype)))
+        return found if several else found[0]

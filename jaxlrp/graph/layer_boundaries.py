@@ -1,4 +1,4 @@
-"""Borders that no layer crosses: where equations on both sides can never be one layer."""
+"""Boundaries that no layer crosses: where equations on both sides can never be one layer."""
 
 from __future__ import annotations
 

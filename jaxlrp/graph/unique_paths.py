@@ -1,4 +1,4 @@
-"""Whether each input element of a linear region reaches each of its outputs along one way at most.
+"""Whether each input element of a linear region reaches each of its outputs along one path at most.
 
 Moves that repeat nothing keep it so. Otherwise the elements are numbered, the numbers moved, and
 looked for twice among those that the core adds up.
@@ -19,7 +19,7 @@ _MOST = 4_000_000
 _Numbers = dict[Value, "np.ndarray | None"]
 
 
-def single(eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int) -> bool:
+def has_unique_paths(eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int) -> bool:
     """Whether equations from `source` to a core's operand lead each element to an output once."""
     links = {source} | {v for e in eqns for v in e.outputs}
     if not any(_repeats(e, links) for e in eqns):
