@@ -326,7 +326,7 @@ def ties(one: Program) -> bool:
 
 
 def cancels(one: Program) -> bool:
-    """Whether the terms of a sum cancel, as those of x + |x| do: their shares do not fit float32."""
+    """Whether the terms of a sum cancel, as those of x + |x| do: shares too large for float32."""
     values = one.values()
     for node in (n for n in one.nodes if n.op == "add"):
         a, b = (np.asarray(values[arg]) for arg in node.args)
