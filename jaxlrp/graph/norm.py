@@ -1,21 +1,17 @@
 """Layers that divide by a statistic of their own input: LayerNorm, RMSNorm, GroupNorm, L2, ...
 
-The statistic (the factor that divides) is recognised by meaning: every way from the source to it
-crosses a reduction, it has fewer elements than what it scales, and it is a reciprocal root, a
-reciprocal or a bare divisor, with no weights between.
+The statistic (`statistic.py`) is the factor that divides: a reciprocal root, a reciprocal or a bare
+divisor.
 """
 
 from __future__ import annotations
 
-from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import absorb_affine_after
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, ELEMENTWISE, MOVES
-from jaxlrp.graph.tie import is_tied
-
-_REDUCERS = frozenset("reduce_sum reduce_max reduce_window_sum".split())
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, MOVES
+from jaxlrp.graph.statistic import KEEPS_FORM, has_form, is_allowed, made_from, statistic_of
 
 
 def find(bench: Workbench) -> None:
@@ -48,141 +44,13 @@ def _divides(bench: Workbench, factor: Value) -> bool:
             return bench.intervals[eqn.inputs[1]][1] < 0 or not _is_number(bench, eqn.inputs[1])
         if eqn.name == "div" and eqn.inputs[0] not in bench.activity.depends:
             return True
-        if eqn.name not in MOVES | COPIES | _KEEPS_FORM or len(dependent) != 1:
+        if eqn.name not in MOVES | COPIES | KEEPS_FORM or len(dependent) != 1:
             return False
         factor = dependent[0]
 
 
-# Equations after which a divisor is still one.
-_KEEPS_FORM = frozenset(
-    "mul div neg min max stop_gradient sqrt cbrt square abs integer_pow".split()
-)
-
-
-# Further equations between a statistic's sum and the division: roots, powers, guards.
-_BESIDE = frozenset("rsqrt pow select_n clamp".split())
-
-
 def _is_number(bench: Workbench, value: Value) -> bool:
     return bench.intervals.constant(value) is not None
-
-
-_ALLOWED = ELEMENTWISE | MOVES | _REDUCERS | {"stop_gradient", "dot_general", "tie"}
-
-
-def _allowed(eqn: Eqn) -> bool:
-    return eqn.name in _ALLOWED
-
-
-def _is_reduction(bench: Workbench, eqn: Eqn) -> bool:
-    if eqn.name == "dot_general":  # a sum of squares written as a contraction
-        return all(v in bench.activity.depends for v in eqn.inputs)
-    return eqn.name in _REDUCERS
-
-
-def _made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn] | None:
-    """The equations from some values to one that depends on nothing else.
-
-    Another layer may hold some of them too: a statistic is read, and relevance does not cross it.
-    """
-    found: set[Eqn] = set()
-    first = min(-1 if v.producer is None else v.producer.order for v in sources)
-    stack = [value]
-    while stack:
-        v = stack.pop()
-        if v in sources or v not in bench.activity.depends:
-            continue
-        eqn = v.producer
-        # What was computed before the sources was made from something else.
-        if eqn is None or eqn.order <= first or not _allowed(eqn):
-            return None
-        if bench.kind_of(eqn) not in (None, "norm"):
-            return None
-        if eqn not in found:
-            found.add(eqn)
-            stack.extend(eqn.inputs)
-    return sorted(found, key=lambda e: e.order)
-
-
-def _is_statistic(bench: Workbench, value: Value, source: Value, scaled: Value) -> list[Eqn] | None:
-    """The equations from `source` to a statistic of it that is constant along some axes."""
-    if not _has_form(bench, value, scaled):
-        return None
-    eqns = _made_from(bench, value, {source})
-    if not eqns or not any(_is_reduction(bench, e) for e in eqns):
-        return None
-    products = [e for e in eqns if e.name == "dot_general" and not is_tied(bench.graph, e)]
-    if not all(_is_reduction(bench, e) for e in products):
-        return None  # weights between: a statistic of another layer's output
-    if _weighs_before_a_sum(bench, value, source):
-        return None
-    # Without crossing a reduction the source must not be seen at all.
-    return None if source in _before_reductions(bench, value) else eqns
-
-
-def _before_reductions(bench: Workbench, value: Value) -> dict[Value, None]:
-    """Dependent values between the reductions that a value is made of and the value."""
-    stack, seen = [value], {}
-    while stack:
-        v = stack.pop()
-        eqn = v.producer
-        if v in seen or v not in bench.activity.depends:
-            continue
-        seen[v] = None
-        if eqn is not None and eqn.name == "tie":
-            stack.append(eqn.inputs[0])
-        elif eqn is not None and not _is_reduction(bench, eqn):
-            stack.extend(eqn.inputs)
-    return seen
-
-
-def _has_form(bench: Workbench, value: Value, scaled: Value) -> bool:
-    """Whether a value is a root or power of reductions, and has fewer elements than another.
-
-    A gate is another function of a statistic.
-    """
-    if _thinnest(bench, value).size >= scaled.size:
-        return False
-    reduced = False
-    for v in _before_reductions(bench, value):
-        eqn = v.producer
-        if eqn is None or eqn.name == "tie":
-            continue
-        if _is_reduction(bench, eqn):
-            reduced = True
-        elif eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:
-            return False
-    return reduced
-
-
-def _thinnest(bench: Workbench, value: Value) -> Value:
-    """The value before it was broadcast."""
-    while (eqn := value.producer) is not None and eqn.name in MOVES | ELEMENTWISE | {"tie"}:
-        read = eqn.inputs[:1] if eqn.name == "tie" else dict.fromkeys(eqn.inputs)
-        dependent = [v for v in read if v in bench.activity.depends]
-        if len(dependent) != 1:
-            break
-        (value,) = dependent
-    return value
-
-
-def _weighs_before_a_sum(bench: Workbench, value: Value, source: Value) -> bool:
-    """Whether learned factors are multiplied in before a reduction: a layer, however written."""
-    stack, seen = [(value, False)], set()
-    while stack:
-        v, reduced = stack.pop()
-        eqn = v.producer
-        if (v, reduced) in seen or v is source or eqn is None or v not in bench.activity.depends:
-            continue
-        seen.add((v, reduced))
-        if reduced and eqn.name in ("mul", "div"):
-            static = [w for w in eqn.inputs if w not in bench.activity.depends]
-            for factor in static:
-                learned = any(map(is_inexact, bench.statics.parameters(factor)))
-                if learned and bench.statics.varying_axes(factor):
-                    return True
-        stack.extend((w, reduced or _is_reduction(bench, eqn)) for w in eqn.inputs)
-    return False
 
 
 def _sources(bench: Workbench, scaled: Value) -> list[Value]:
@@ -220,7 +88,7 @@ def _before_centring(bench: Workbench, eqn: Eqn, scaled: Value) -> list[Value]:
             continue
         views = _views_before(bench, value)
         if mean in bench.activity.depends:
-            found = [v for v in views if _is_statistic(bench, mean, v, scaled)]
+            found = [v for v in views if statistic_of(bench, mean, v, scaled)]
         else:  # a mean that is not subtracted
             found = views if bench.intervals.constant(mean) == 0.0 else []
         if found:
@@ -241,13 +109,13 @@ def _views_before(bench: Workbench, value: Value) -> list[Value]:
 
 def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
     factor, scaled = eqn.inputs[position], eqn.inputs[1 - position]
-    if scaled not in bench.activity.active or not _has_form(bench, factor, scaled):
+    if scaled not in bench.activity.active or not has_form(bench, factor, scaled):
         return False
     for source in _sources(bench, scaled):
-        statistic = _is_statistic(bench, factor, source, scaled)
+        statistic = statistic_of(bench, factor, source, scaled)
         if statistic is None or aligned(scaled, source, factor, source) is False:
             continue
-        path = bench.slice_back(scaled, {source}, _allowed)
+        path = bench.slice_back(scaled, {source}, is_allowed)
         held = ((eqn, position),)
         alone = not bench.shared(statistic, {*(path or ()), eqn})
         if not alone and _claim_centred_last(bench, eqn, factor, source):
@@ -258,7 +126,7 @@ def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
             and _is_linear(bench, whole, eqn.out, source, held)
         ):
             # Other layers read what stands between, or a gate stands there: only the division.
-            statistic = _made_from(bench, factor, {source, scaled}) or []
+            statistic = made_from(bench, factor, {source, scaled}) or []
             whole, source = [eqn], scaled
         _finish(bench, statistic, whole, source, held)
         return True
@@ -293,7 +161,7 @@ def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value
     output = eqn.out
     while (use := bench.sole_use(output)) is not None and use.name in ADDITIONS:
         output = use.out
-        eqns = bench.slice_back(output, {source}, _allowed)
+        eqns = bench.slice_back(output, {source}, is_allowed)
         if not eqns or not bench.closed(eqns, [output]):
             continue
         detached = tuple(
@@ -372,7 +240,7 @@ def _base(bench: Workbench, value: Value) -> Value:
     """The value of which a factor is a moved, scaled, shifted or reciprocal form, root or power."""
     while (eqn := value.producer) is not None:
         dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-        keeps = eqn.name in MOVES | COPIES | _KEEPS_FORM | ADDITIONS | {"rsqrt", "pow"}
+        keeps = eqn.name in MOVES | COPIES | KEEPS_FORM | ADDITIONS | {"rsqrt", "pow"}
         if not keeps or len(dependent) != 1 or eqn.name == "abs":
             break
         value = dependent[0]

@@ -9,7 +9,8 @@ from jaxlrp.graph import trees
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.sources import is_statistic, sources
+from jaxlrp.graph.sources import sources
+from jaxlrp.graph.statistic import is_reduced_from
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
@@ -27,7 +28,7 @@ def factors_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn])
     several = [c for c in clusters if len(c.factors) > 1]
     if len(clusters) < 2 or not several or _meet(bench, tree, several) or _squares(tree):
         return None
-    if any(is_statistic(bench, v, c.sources) for v, _ in active for c in several):
+    if any(is_reduced_from(bench, v, c.sources) for v, _ in active for c in several):
         return None  # norms are looked for in the order of the program
     factors = [_product(made, cluster.factors) for cluster in clusters]
     factors += [(v, n) for v, n in tree.leaves if v not in bench.activity.active]

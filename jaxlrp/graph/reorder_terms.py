@@ -9,7 +9,8 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view, rounds
-from jaxlrp.graph.sources import is_learned, is_statistic
+from jaxlrp.graph.sources import is_learned
+from jaxlrp.graph.statistic import is_reduced_from
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
@@ -39,7 +40,7 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     if takes is None and _is_in_order(tree, static, stopped):
         return None
     joined = {v for v, _ in active}
-    if any(is_statistic(bench, v, joined) for v in joined):
+    if any(is_reduced_from(bench, v, joined) for v in joined):
         return None  # norms and softmaxes are looked for in the order of the program
     total = None
     for value, sign in sorted(active, key=lambda term: term[1] < 0):
@@ -75,7 +76,7 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
         return True
     (other,) = (v for v in eqn.inputs if v not in bench.activity.active)
     if other in bench.activity.depends:
-        shift = is_statistic(bench, other, active)
+        shift = is_reduced_from(bench, other, active)
         return not shift and bench.intervals.constant(other) != 0.0
     return is_learned(bench, eqn) and _core(bench, active[0]) is None
 

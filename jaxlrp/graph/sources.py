@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from jaxlrp.graph.affine import affine_operand, is_literal
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import ELEMENTWISE, MOVES, REDUCTIONS
+from jaxlrp.graph.primitives import ELEMENTWISE
 
 # So many equations of an activation are looked at, so that planning stays near-linear.
 _MOST = 40
-_MOST_BEHIND = 100
-_THROUGH = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
 
 
 def sources(bench: Workbench, value: Value) -> list[Value]:
@@ -39,23 +37,6 @@ def common(lists: Iterable[list[Value]]) -> Value | None:
     """The nearest value that is in all lists."""
     first, *others = lists
     return next((v for v in first if all(v in other for other in others)), None)
-
-
-def is_statistic(bench: Workbench, value: Value, of: Collection[Value]) -> bool:
-    """Whether a value is made of sums or maxima of one of some others."""
-    stack, seen = [(value, False)], set()
-    while stack:
-        one, reduced = stack.pop()
-        if (one, reduced) in seen or len(seen) > _MOST_BEHIND:
-            continue
-        seen.add((one, reduced))
-        if reduced and one in of:
-            return True
-        eqn = one.producer
-        if eqn is not None and one in bench.activity.depends and eqn.name in _THROUGH:
-            reduced = reduced or eqn.name in REDUCTIONS
-            stack += [(v, reduced) for v in eqn.inputs]
-    return False
 
 
 def _may_be_inside(bench: Workbench, eqn: Eqn) -> bool:
