@@ -467,31 +467,53 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
 
 
 def libra_grad() -> RuleMap:
-    """Input x LibraGrad: a gradient balanced so that input and biases make up the whole output.
+    r"""Input × LibraGrad: the gradient with factors held such that it has the whole output.
 
-    Constants are the attention weights, a norm's divisor and the gate g of an activation x g(x)
-    (GELU, SiLU); the branches of a product share alike. On ReLUs without attention it is gradient
-    x input. It is `cp_lrp` but for gated MLPs, where `cp_lrp` gives all to what is gated. An
-    activation with f(0) != 0 passes relevance on. `what="density"` with `layers=` returns the
-    balanced gradient itself.
+    $$\text{attention } y_j = \sum_i p_{ji} v_i: \; R_i = \sum_j \frac{p_{ji} v_i}{y_j} R_j, \qquad
+      \text{product } a b: R_a = R_b = \tfrac{1}{2} R$$
 
-    Source: Mehri et al., LibraGrad: balancing gradient flow for universally better vision
-    transformer attributions, CVPR 2025, section 3.5.
+    Constants are the attention weights, the divisor of a norm, and the gate g of an activation x
+    g(x) such as GELU and SiLU, which therefore passes relevance on; so does an activation with f(0)
+    != 0. It differs from `cp_lrp` in gated MLPs, where that gives everything to the gated factor.
+    The balanced gradient itself is `what="density"` with `layers=`.
+
+    Use it for transformers and MLP mixers, if relevance should sum to the output: it conserves
+    where there are no biases. It is not for questions about queries and keys, which get nothing.
+
+    Source: [Mehri et al. 2025][mehri2025], section 3.5.
+
+    Returns:
+      A rule map.
     """
     gates = {SoftmaxOfProduct(): Stop(), kind("matmul"): SignalTakesAll()}
     return RuleMap({**_linear(0.0, "absorb"), **gates}, "libra_grad")
 
 
 def gim(*, temperature: float = 2.0) -> RuleMap:
-    """Input x GIM: gradient interaction modifications for transformers. It does not conserve.
+    r"""Input × GIM: the gradient with a softer softmax in attention, and shares of products.
 
-    The gradient with three changes: the softmax of attention takes its derivative at a
-    temperature (`Tempered`), each factor of a product gets its share of 1/n (so queries and keys
-    a quarter, values half), and a norm's divisor is constant. Activations take their derivative.
-    The differences d from a baseline x0 are explained as the input of a shifted function:
-    `explain(lambda d: fn(x0 + d), gim())(x - x0)`.
+    $$\text{softmax of attention, with } p = \text{softmax}(x / T): \;
+      R_i = x_i \sum_j p_j (\delta_{ij} - p_i) \frac{R_j}{z_j}, \qquad
+      \text{product } a b: R_a = R_b = \tfrac{1}{2} R$$
 
-    Source: Edin et al., GIM: improved interpretability for large language models, 2025.
+    The softmax of attention has [`Tempered(T)`][jaxlrp.Tempered]; queries and keys get a quarter
+    each, and values a half. Activations take their derivative ([`Taylor`][jaxlrp.Taylor]), and the
+    divisor of a norm is a constant. Differences from a baseline x0 are explained as the input of a
+    shifted function: `explain(lambda d: fn(x0 + d), gim())(x - x0)`.
+
+    Use it for transformers whose attention is nearly one-hot, where the derivative of the softmax
+    vanishes although its scores matter. It is not for accounts that balance: it does not conserve.
+
+    Source: [Edin et al. 2025][edin2025].
+
+    Args:
+      temperature: T, above 0; 1 is the derivative of the softmax itself.
+
+    Returns:
+      A rule map.
+
+    Raises:
+      RuleError: `temperature` is not above 0.
     """
     modified = {kind("activation"): Taylor(), SoftmaxOfProduct(): Tempered(temperature)}
     return RuleMap({**_linear(0.0, "absorb"), **modified}, "gim")

@@ -18,16 +18,26 @@ from jaxlrp.rules.layer_view import LayerView
 
 @dataclasses.dataclass(frozen=True)
 class Tempered(Rule):
-    """R_i = x_i sum_j p_j (1[i = j] - p_i) R_j / z_j with p = softmax(x / temperature).
+    r"""A softmax with the derivative that it has at another temperature.
 
-    The `Taylor` rule of a softmax z = softmax(x) with the derivative of a softer one. Where one
-    score is far above the others z is flat and hides how much that score matters; p is not. Like
-    `Taylor` it does not conserve; `temperature=1` is `Taylor`.
+    $$R_i = x_i \sum_j p_j (\delta_{ij} - p_i) \frac{R_j}{z_j}, \qquad
+      p = \text{softmax}(x / T), \; z = \text{softmax}(x)$$
+
+    It is [`Taylor`][jaxlrp.Taylor] with the derivative of a softer function: `temperature=1` is
+    `Taylor`, and neither conserves.
+
+    Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
+
+    Use it in attention that is nearly one-hot: there z is flat and hides how much the largest score
+    matters, and p is not. It is not for a softmax at the output, whose probabilities are explained.
+
+    Source: [Edin et al. 2025][edin2025].
 
     Args:
-      temperature: above 0; more than 1 is softer.
+      temperature: T, above 0; more than 1 is softer.
 
-    Source: Edin et al., GIM: improved interpretability for large language models, 2025.
+    Raises:
+      RuleError: `temperature` is not above 0, or the layer is not a softmax.
     """
 
     temperature: float = 2.0
