@@ -22,12 +22,22 @@ def full_grad(
     layout: str = "NHWC",
     parts: bool = False,
 ) -> Callable[..., Any]:
-    """R = psi(x g_x) + the sum over layers of psi(b g_z): the whole score, biases included.
+    r"""FullGrad: the input's share of the score, and that of the bias of each layer.
 
-    g are derivatives of the score; b is the bias of a layer with output z. The bias of any layer is
-    f(x) - f'(x) x, so smooth activations have one too. The parts sum to the score exactly. psi
-    takes the magnitude, scales it to [0, 1], resizes it to the picture and sums over channels.
-    Cost: one gradient, and one more evaluation of the network.
+    $$R = \psi \left( x \frac{\partial f}{\partial x} \right)
+      + \sum_l \psi \left( b_l \frac{\partial f}{\partial z_l} \right), \qquad
+      f(x) = \sum_i x_i \frac{\partial f}{\partial x_i}
+      + \sum_l \sum_j b_{lj} \frac{\partial f}{\partial z_{lj}}$$
+
+    where $b_l$ is the bias of a layer with output $z_l$. The bias of any layer is g(x) - g'(x) x,
+    so smooth activations have one too, and the parts sum to the score exactly. $\psi$ takes the
+    magnitude, scales it to [0, 1], resizes it to the picture and sums over channels. Cost: one
+    gradient, and one more evaluation of the network.
+
+    Use it for networks whose biases carry much of the score. It is not signed: the map adds
+    magnitudes; `parts` returns the terms themselves.
+
+    Source: [Srinivas and Fleuret 2019][srinivas2019].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one picture is
@@ -43,15 +53,13 @@ def full_grad(
     Raises:
       InputError: the layout does not fit.
 
-    Source: Srinivas and Fleuret, Full-gradient representation for neural network visualization,
-    NeurIPS 2019.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> f = lambda x: jax.nn.relu(2 * x + 1)
-    >>> R, layers = methods.full_grad(f, parts=True)(jnp.array([3.0]))
-    >>> print(R, sum(jnp.sum(b) for b in layers.values()))
-    [6.] 1.0
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> f = lambda x: jax.nn.relu(2 * x + 1)
+      >>> R, layers = methods.full_grad(f, parts=True)(jnp.array([3.0]))
+      >>> print(R, sum(jnp.sum(b) for b in layers.values()))
+      [6.] 1.0
     """
     if len(set(layout)) != len(layout) or not {"H", "W", "C"} <= set(layout):
         raise InputError(f"layout={layout!r}: expected one letter for each axis, with H, W and C.")

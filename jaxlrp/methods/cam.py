@@ -26,9 +26,17 @@ def grad_cam(
     relu: bool = True,
     size: tuple[int, int] | None = None,
 ) -> Callable[..., Any]:
-    """R = relu(sum over channels k of w_k A_k), w_k the mean of dscore/dA_k over the picture.
+    r"""Grad-CAM: where a layer with values A saw the class, as coarse as its pixels.
 
-    Where a layer with values A saw the class, as coarse as its pixels. Cost: one gradient.
+    $$R = \text{relu} \left( \sum_k w_k A_k \right), \qquad
+      w_k = \frac{1}{|p|} \sum_p \frac{\partial f}{\partial A_{kp}}$$
+
+    where k counts channels and p the pixels of the layer. Cost: one gradient.
+
+    Use it for convolutional networks, to see roughly where a class was found. It is not for detail,
+    nor for layers whose pixels have no place in the picture.
+
+    Source: [Selvaraju et al. 2017][selvaraju2017].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -45,9 +53,6 @@ def grad_cam(
 
     Raises:
       InputError: the selector matches several layers, or one whose output is not a picture.
-
-    Source: Selvaraju et al., Grad-CAM: visual explanations from deep networks via gradient-based
-    localization, ICCV 2017.
     """
     picture = _Picture(layout, relu, size)
 
@@ -70,13 +75,18 @@ def grad_cam_plus_plus(
     relu: bool = True,
     size: tuple[int, int] | None = None,
 ) -> Callable[..., Any]:
-    """Grad-CAM with w_k = sum over the picture of a relu(g), a = g^2 / (2 g^2 + g^3 sum A).
+    r"""Grad-CAM with weights in which several objects of a class count alike, however large.
 
-    g = dscore/dA. Several objects of the class count alike, however large they are. Arguments and
-    result are those of [`grad_cam`][jaxlrp.methods.grad_cam]. Cost: one gradient.
+    $$R = \text{relu} \left( \sum_k w_k A_k \right), \qquad
+      w_k = \sum_p a_{kp} \, \text{relu}(g_{kp}), \qquad
+      a_{kp} = \frac{g_{kp}^2}{2 g_{kp}^2 + g_{kp}^3 \sum_q A_{kq}}$$
 
-    Source: Chattopadhay et al., Grad-CAM++: generalized gradient-based visual explanations, 2018,
-    equation 19.
+    where $g = \partial f / \partial A$, k counts channels, and p and q the pixels of the layer.
+    Arguments and result are those of [`grad_cam`][jaxlrp.methods.grad_cam]. Cost: one gradient.
+
+    Use it as `grad_cam`, where a picture may show a class several times. It is not for detail.
+
+    Source: [Chattopadhay et al. 2018][chattopadhay2018], equation 19.
     """
     picture = _Picture(layout, relu, size)
 
@@ -102,13 +112,18 @@ def layer_cam(
     relu: bool = True,
     size: tuple[int, int] | None = None,
 ) -> Callable[..., Any]:
-    """R = relu(sum over channels of relu(g) A), g = dscore/dA: each pixel has its own weight.
+    r"""LayerCAM: each pixel of a layer has its own weight.
 
-    Finer than Grad-CAM, and useful in early layers too. Arguments and result are those of
+    $$R_p = \text{relu} \left( \sum_k \text{relu}(g_{kp}) A_{kp} \right), \qquad
+      g = \frac{\partial f}{\partial A}$$
+
+    where k counts channels and p the pixels of the layer. Arguments and result are those of
     [`grad_cam`][jaxlrp.methods.grad_cam]. Cost: one gradient.
 
-    Source: Jiang et al., LayerCAM: exploring hierarchical class activation maps for localization,
-    2021.
+    Use it for finer maps than those of Grad-CAM, also in early layers. It is not for evidence
+    against a class.
+
+    Source: [Jiang et al. 2021][jiang2021].
     """
     picture = _Picture(layout, relu, size)
 
@@ -129,9 +144,16 @@ def guided_grad_cam(
     wrt: Any = None,
     layout: str = "NHWC",
 ) -> Callable[..., Any]:
-    """R = guided backprop times Grad-CAM, resized to the picture.
+    r"""Guided Grad-CAM: guided backprop where Grad-CAM saw the class.
 
-    The edges of guided backprop, where Grad-CAM saw the class. Cost: two gradients.
+    $$R = R^{\text{guided}} \cdot \text{resize}(R^{\text{Grad-CAM}})$$
+
+    Cost: two gradients.
+
+    Use it for detail within the region of one class. It is not relevance: the factors have no
+    common scale, and nothing is conserved.
+
+    Source: [Selvaraju et al. 2017][selvaraju2017], section 3.2.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
@@ -143,8 +165,6 @@ def guided_grad_cam(
 
     Raises:
       InputError: as `grad_cam`, or the layout does not name the axes of what is explained.
-
-    Source: Selvaraju et al. 2017, section 3.2.
     """
     _check_layout(layout)
 

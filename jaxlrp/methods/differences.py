@@ -43,13 +43,20 @@ def deep_lift(
     gap: bool = False,
     examples: int = 0,
 ) -> Callable[..., Any]:
-    """R = m * (x - x0): the difference from a reference, shared out layer by layer.
+    r"""DeepLIFT: the difference from a reference $x_0$, shared out layer by layer.
 
-    Linear layers hand multipliers m on as the gradient does, an activation multiplies by
-    (f(x) - f(x0)) / (x - x0). So R sums to f(x) - f(x0), where gradients vanish too. A maximum
-    gives its difference to one winner; products, softmax and norms take their mean derivative
-    between reference and input, which is exact for products and nearly so for the others.
-    Cost: about three gradients, more where there are softmax layers or norms.
+    $$R = m_x (x - x_0), \qquad \text{activation } y = g(x): \;
+      m_x = \frac{g(x) - g(x_0)}{x - x_0} m_y, \qquad \sum_i R_i = f(x) - f(x_0)$$
+
+    Linear layers hand multipliers m on as the gradient does. A maximum gives its difference to one
+    winner; products, softmax and norms take their mean derivative between reference and input,
+    which is exact for products and nearly so for the others. Cost: about three gradients, more
+    where there are softmax layers or norms.
+
+    Use it where gradients vanish although the output differs from that of a reference. It is not
+    for networks with loops, unless the layers inside are linear.
+
+    Source: [Shrikumar et al. 2017][shrikumar2017].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -63,17 +70,15 @@ def deep_lift(
       A function `R(*args, target=None, **kwargs)` as that of `explain`; `(R, gap)` with `gap`.
 
     Raises:
-      InputError: a parameter does not fit, or a layer that is not linear stands inside a loop or
+      InputError: a parameter does not fit, or a layer that is not linear is inside a loop or a
         branch.
 
-    Source: Shrikumar et al., Learning important features through propagating activation
-    differences, ICML 2017.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.deep_lift(lambda x: jax.nn.relu(x.sum() - 1))
-    >>> print(R(jnp.array([1.0, 3.0])))
-    [0.75 2.25]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.deep_lift(lambda x: jax.nn.relu(x.sum() - 1))
+      >>> print(R(jnp.array([1.0, 3.0])))
+      [0.75 2.25]
     """
     _check_rule(rule)
 
@@ -99,9 +104,18 @@ def deep_shap(
     rule: str = "rescale",
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """R = the mean of DeepLIFT over references: an approximation of Shapley values.
+    r"""DeepSHAP: the mean of DeepLIFT over references, an approximation of Shapley values.
 
-    It sums to f(x) - mean f(x'). Cost: one DeepLIFT for each reference.
+    $$R = \frac{1}{n} \sum_{k=1}^{n} R^{(x'_k)}, \qquad
+      \sum_i R_i = f(x) - \frac{1}{n} \sum_{k=1}^{n} f(x'_k)$$
+
+    where $R^{(x'_k)}$ is DeepLIFT with the reference $x'_k$. Cost: one DeepLIFT for each reference.
+
+    Use it as `deep_lift`, if typical inputs are known and no single reference is meant. It is not
+    the exact Shapley value, which [`kernel_shap`][jaxlrp.methods.kernel_shap] computes for few
+    segments.
+
+    Source: [Lundberg and Lee 2017][lundberg2017].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -112,13 +126,12 @@ def deep_shap(
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
-    Source: Lundberg and Lee, A unified approach to interpreting model predictions, 2017.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.deep_shap(jnp.sum, references=jnp.ones((3, 2)))
-    >>> print(R(jnp.array([1.0, 3.0])))
-    [0. 2.]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.deep_shap(jnp.sum, references=jnp.ones((3, 2)))
+      >>> print(R(jnp.array([1.0, 3.0])))
+      [0. 2.]
     """
     _check_rule(rule)
     check_count("batch", batch)
@@ -153,8 +166,8 @@ def _contributions(task: Task, x0: Any, rule: str) -> Any:
     looped = next((y for y in layers if y.iterations and y.name in ruled), None)
     if looped is not None:
         raise InputError(
-            f"DeepLIFT: {looped.name!r} ({looped.source}) stands inside a loop, where a reference "
-            "for each iteration would be needed; write the loop out, or take integrated_gradients."
+            f"DeepLIFT: {looped.name!r} ({looped.source}) is inside a loop, where each iteration "
+            "would need a reference; write the loop out, or use integrated_gradients."
         )
     if not ruled:
         return times(explain(task.run, gradient)(task.x, target=task.target), minus(task.x, x0))

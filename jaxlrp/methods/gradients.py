@@ -14,9 +14,16 @@ from jaxlrp.methods.task import Task, method, times
 def gradient(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None
 ) -> Callable[..., Any]:
-    """R = df/dx: how much the score would change with each input.
+    r"""How much the score changes with each input: the gradient.
 
-    Units: score per input. It answers "what would change the output", not "what made it".
+    $$R_i = \frac{\partial f}{\partial x_i}$$
+
+    in units of the score per unit of the input.
+
+    Use it to ask what would change the output. It is not an answer to what made the output: it does
+    not sum to it.
+
+    Source: [Simonyan et al. 2014][simonyan2014].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -24,12 +31,11 @@ def gradient(
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
-    Source: Simonyan et al., Deep inside convolutional networks, 2014.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> print(methods.gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
-    [2. 6.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> print(methods.gradient(lambda x: x**2)(jnp.array([1.0, 3.0])))
+      [2. 6.]
     """
 
     @method(fn, argnums, has_aux, wrt)
@@ -42,9 +48,15 @@ def gradient(
 def sensitivity(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None
 ) -> Callable[..., Any]:
-    """R = (df/dx)^2: the decomposition of the gradient's squared norm, to which it sums up.
+    r"""Sensitivity analysis: the decomposition of the squared norm of the gradient.
 
-    Sensitivity analysis: never negative; it says how steep the score is, not how it came about.
+    $$R_i = \left( \frac{\partial f}{\partial x_i} \right)^2, \qquad
+      \sum_i R_i = \lVert \nabla f(x) \rVert^2$$
+
+    Use it to ask where the score is steepest. It is not about what made the score, nor about its
+    sign: it is never negative.
+
+    Source: [Montavon et al. 2018][montavon2018], section 3.1.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -52,13 +64,11 @@ def sensitivity(
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
-    Source: Montavon et al., Methods for interpreting and understanding deep neural networks, 2018,
-    section 3.1.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> print(methods.sensitivity(lambda x: x**2)(jnp.array([1.0, 3.0])))
-    [ 4. 36.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> print(methods.sensitivity(lambda x: x**2)(jnp.array([1.0, 3.0])))
+      [ 4. 36.]
     """
 
     @method(fn, argnums, has_aux, wrt)
@@ -71,10 +81,17 @@ def sensitivity(
 def gradient_x_input(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None
 ) -> Callable[..., Any]:
-    """R = x * df/dx: the score's linear part at x.
+    r"""Gradient × input: the linear part of the score at x.
 
-    It sums to the score of a function that is linear, or homogeneous of degree 1 (networks of
-    ReLUs and maxima without biases), where it is LRP-0 and integrated gradients from zero as well.
+    $$R_i = x_i \frac{\partial f}{\partial x_i}$$
+
+    It sums to the score of a function that is linear, or homogeneous of degree 1 (networks of ReLUs
+    and maxima without biases). There it is LRP-0, and integrated gradients from zero as well.
+
+    Use it as the baseline of methods that should do better. It is not for deep networks on
+    pictures, where it is as noisy as the gradient.
+
+    Source: [Shrikumar et al. 2016][shrikumar2016].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -82,12 +99,11 @@ def gradient_x_input(
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
-    Source: Shrikumar et al., Not just a black box, 2016.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> print(methods.gradient_x_input(lambda x: x**2)(jnp.array([1.0, 3.0])))
-    [ 2. 18.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> print(methods.gradient_x_input(lambda x: x**2)(jnp.array([1.0, 3.0])))
+      [ 2. 18.]
     """
 
     @method(fn, argnums, has_aux, wrt)

@@ -12,13 +12,17 @@ from jaxlrp.transforms import explain
 def guided_backprop(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
 ) -> Callable[..., Any]:
-    """The gradient, with ReLUs that pass on positive values only: 1[z > 0] max(R, 0).
+    r"""The gradient, with ReLUs that pass on positive values only.
 
-    Sharp pictures of edges, but nearly the same for every class (Adebayo et al. 2018).
+    $$\text{ReLU: } R_i = 1[x_i > 0] \max(R_j, 0)$$
+
     `explain` with [`composites.guided_backprop`][jaxlrp.composites.guided_backprop]; takes
     `layers`, `what` and `check_finite` as well. Cost: one gradient.
 
-    Source: Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
+    Use it for comparison with the literature. It is not an explanation of one class: it shows
+    edges, nearly the same for every class ([Nie et al. 2018][nie2018]).
+
+    Source: [Springenberg et al. 2015][springenberg2015].
     """
     return explain(fn, composites.guided_backprop(), argnums, has_aux, wrt=wrt, **rest)
 
@@ -26,12 +30,17 @@ def guided_backprop(
 def deconvnet(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
 ) -> Callable[..., Any]:
-    """The gradient with max(R, 0) in place of the derivative of ReLUs.
+    r"""The gradient, with the positive part of what arrives in place of the derivative of ReLUs.
+
+    $$\text{ReLU: } R_i = \max(R_j, 0)$$
 
     `explain` with [`composites.deconvnet`][jaxlrp.composites.deconvnet]; takes `layers`, `what` and
     `check_finite` as well. Cost: one gradient.
 
-    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
+    Use it for comparison with the literature. It is not an explanation of one class: its maps are
+    nearly the same for every class ([Nie et al. 2018][nie2018]).
+
+    Source: [Zeiler and Fergus 2014][zeiler2014].
     """
     return explain(fn, composites.deconvnet(), argnums, has_aux, wrt=wrt, **rest)
 
@@ -39,11 +48,16 @@ def deconvnet(
 def excitation_backprop(
     fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
 ) -> Callable[..., Any]:
-    """Winning probabilities: relevance goes back in proportion to positive contributions.
+    r"""Winning probabilities: positive contributions share what arrives.
+
+    $$R_i = \sum_j \frac{x_i w_{ij}^+}{\sum_i x_i w_{ij}^+} R_j \qquad (x \ge 0)$$
 
     `explain` with [`composites.excitation_backprop`][jaxlrp.composites.excitation_backprop]; takes
     `layers`, `what` and `check_finite` as well. Cost: about two gradients.
 
-    Source: Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018.
+    Use it for ReLU networks, if R is to be read as the probability that a unit wins. It is not for
+    evidence against a class.
+
+    Source: [Zhang et al. 2018][zhang2018].
     """
     return explain(fn, composites.excitation_backprop(), argnums, has_aux, wrt=wrt, **rest)

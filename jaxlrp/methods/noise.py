@@ -23,10 +23,17 @@ def smooth_grad(
     examples: int = 0,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """R = the mean of an explanation over inputs with Gaussian noise.
+    r"""SmoothGrad: the mean of an explanation over inputs with Gaussian noise.
 
-    Around any explanation: `smooth_grad(methods.gradient(fn))` is SmoothGrad, and
-    `smooth_grad(jaxlrp.explain(fn, rules))` the same of LRP. Cost: `samples` explanations.
+    $$\bar R = \frac{1}{n} \sum_{k=1}^{n} R(x + \sigma \xi_k), \qquad \xi_k \sim N(0, 1)$$
+
+    `smooth_grad(methods.gradient(fn))` is SmoothGrad, and `smooth_grad(jaxlrp.explain(fn, rules))`
+    the same of LRP. Cost: `samples` explanations.
+
+    Use it around any explanation that is noisy, such as the gradient. It is not for inputs that may
+    only have certain values, such as tokens.
+
+    Source: [Smilkov et al. 2017][smilkov2017].
 
     Args:
       relevance_fn: a function `(*args, target=..., ...)` that returns arrays: an explanation.
@@ -44,13 +51,12 @@ def smooth_grad(
     Raises:
       InputError: no key, a parameter out of range, or nothing floating that could get noise.
 
-    Source: Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.smooth_grad(methods.gradient(lambda x: 3 * x))
-    >>> print(R(jnp.array([1.0, 2.0]), key=jax.random.key(0)))
-    [3. 3.]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.smooth_grad(methods.gradient(lambda x: 3 * x))
+      >>> print(R(jnp.array([1.0, 2.0]), key=jax.random.key(0)))
+      [3. 3.]
     """
     draw = _noisy(relevance_fn, argnums, samples, noise, relative, examples)
 
@@ -72,12 +78,18 @@ def var_grad(
     examples: int = 0,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """R = the variance of an explanation over inputs with Gaussian noise.
+    r"""VarGrad: the variance of an explanation over inputs with Gaussian noise.
 
-    The mean squared distance from the mean, not divided by `samples` - 1. It does not say for or
-    against, but where an explanation cannot be relied upon. The samples are drawn once and
-    explained twice, so that nothing is lost in a difference of large sums; cost: 2 * `samples`
-    explanations.
+    $$V = \frac{1}{n} \sum_{k=1}^{n} \left( R(x + \sigma \xi_k) - \bar R \right)^2, \qquad
+      \xi_k \sim N(0, 1)$$
+
+    where $\bar R$ is the mean over the same samples. They are drawn once and explained twice, so
+    that nothing is lost in a difference of large sums; cost: 2 `samples` explanations.
+
+    Use it to see where an explanation cannot be relied upon. It is not evidence for or against the
+    output.
+
+    Source: [Adebayo et al. 2018][adebayo2018local].
 
     Args:
       relevance_fn: this and all other arguments: as in
@@ -86,14 +98,12 @@ def var_grad(
     Returns:
       A function `R(*args, key, **kwargs)`, where R has the structure that `relevance_fn` returns.
 
-    Source: Adebayo et al., Local explanation methods for deep neural networks lack sensitivity to
-    parameter values, 2018.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.var_grad(methods.gradient(lambda x: 3 * x))
-    >>> print(R(jnp.array([1.0, 2.0]), key=jax.random.key(0)))
-    [0. 0.]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.var_grad(methods.gradient(lambda x: 3 * x))
+      >>> print(R(jnp.array([1.0, 2.0]), key=jax.random.key(0)))
+      [0. 0.]
     """
     draw = _noisy(relevance_fn, argnums, samples, noise, relative, examples)
 
@@ -127,8 +137,8 @@ def _noisy(
         for number in numbers:
             if not -len(args) <= number < len(args):
                 raise InputError(
-                    f"argnums={argnums} asks for argument {number}, but {len(args)} positional "
-                    "arguments were given."
+                    f"argnums={argnums} selects argument {number}, but {len(args)} positional "
+                    "arguments were given; pass the explained arguments by position."
                 )
         if not _floats(args, argnums):
             raise InputError(

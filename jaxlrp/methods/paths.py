@@ -38,11 +38,17 @@ def integrated_gradients(
     gap: bool = False,
     examples: int = 0,
 ) -> Callable[..., Any]:
-    """R = (x - x0) * integral over a of df/dx at x0 + a (x - x0), a from 0 to 1.
+    r"""Integrated gradients: the gradient along a path from a baseline $x_0$ to x.
 
-    It sums to f(x) - f(x0), up to the error of the quadrature, which `gap` returns. Choose a
-    baseline that means "nothing is there"; where none does, take several, or
-    [`expected_gradients`][jaxlrp.methods.expected_gradients]. Cost: `steps` gradients.
+    $$R = (x - x_0) \int_0^1 \nabla f(x_0 + a (x - x_0)) \, da, \qquad \sum_i R_i = f(x) - f(x_0)$$
+
+    The sum holds up to the error of the quadrature, which `gap` returns. Cost: `steps` gradients.
+
+    Use it where some baseline means that nothing is there. It is not for inputs without such a
+    value: there take several `baselines`, or
+    [`expected_gradients`][jaxlrp.methods.expected_gradients].
+
+    Source: [Sundararajan et al. 2017][sundararajan2017].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -66,13 +72,12 @@ def integrated_gradients(
     Raises:
       InputError: a parameter or a baseline does not fit.
 
-    Source: Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.integrated_gradients(lambda x: x**2)(jnp.array([1.0, 3.0]))
-    >>> print(R.round(4))
-    [1. 9.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.integrated_gradients(lambda x: x**2)(jnp.array([1.0, 3.0]))
+      >>> print(R.round(4))
+      [1. 9.]
     """
     nodes, weights = nodes_and_weights(rule, steps)
     check_count("batch", batch)
@@ -121,11 +126,18 @@ def expected_gradients(
     samples: int = 64,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """R = the mean of (x - x') * df/dx at x' + a (x - x'), with x' and a at random.
+    r"""Expected gradients: integrated gradients, averaged over many baselines at random.
 
-    x' is one of the references, a is between 0 and 1: a Monte Carlo estimate of integrated
-    gradients, averaged over many baselines. It sums to f(x) - mean f(x') in expectation; the error
-    falls with the root of `samples`. Cost: `samples` gradients.
+    $$R = E_{x', a} \left[ (x - x') \, \nabla f(x' + a (x - x')) \right], \qquad
+      E \left[ \sum_i R_i \right] = f(x) - E_{x'}[f(x')]$$
+
+    with x' one of the references and a between 0 and 1; a Monte Carlo estimate, whose error falls
+    with the root of `samples`. Cost: `samples` gradients.
+
+    Use it if no single baseline means that nothing is there, and typical inputs are known. It is
+    not for exact sums.
+
+    Source: [Erion et al. 2021][erion2021].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -140,14 +152,12 @@ def expected_gradients(
     Raises:
       InputError: no key, or references that do not fit.
 
-    Source: Erion et al., Improving performance of deep learning models with axiomatic attribution
-    priors and expected gradients, 2021.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.expected_gradients(jnp.sum, references=jnp.ones((3, 2)))
-    >>> print(R(jnp.array([1.0, 3.0]), key=jax.random.key(0)))
-    [0. 2.]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.expected_gradients(jnp.sum, references=jnp.ones((3, 2)))
+      >>> print(R(jnp.array([1.0, 3.0]), key=jax.random.key(0)))
+      [0. 2.]
     """
     check_count("samples", samples)
     check_count("batch", batch)

@@ -30,11 +30,18 @@ def occlusion(
     examples: int | None = None,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """R = f(x) - f(x with a part replaced), on the elements of that part.
+    r"""Occlusion: how the score falls if a part of the input is replaced.
 
-    With a window, R is the mean over all windows that cover an element; with segments, each is
-    replaced once. It evaluates the function and needs no derivative. Cost: one evaluation for each
+    $$R_i = \frac{1}{n_i} \sum_{w \ni i} \left( f(x) - f(x_{w \leftarrow x_0}) \right)$$
+
+    where w runs over the $n_i$ windows that cover element i, and $x_{w \leftarrow x_0}$ has the
+    baseline's values there; with segments each is replaced once. Cost: one evaluation for each
     window or segment, no gradient.
+
+    Use it if the function can only be evaluated, or to check another method. It is not for evidence
+    that several parts carry alike: either one may then be replaced without effect.
+
+    Source: [Zeiler and Fergus 2014][zeiler2014].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
@@ -56,13 +63,12 @@ def occlusion(
     Raises:
       InputError: neither or both of window and segments, or such as do not fit.
 
-    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.occlusion(lambda x: x[0] * x[1] + x[2], window=(1,))
-    >>> print(R(jnp.array([2.0, 3.0, 1.0])))
-    [6. 6. 1.]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.occlusion(lambda x: x[0] * x[1] + x[2], window=(1,))
+      >>> print(R(jnp.array([2.0, 3.0, 1.0])))
+      [6. 6. 1.]
     """
     check_count("batch", batch)
     if (window is None) == (segments is None):
@@ -110,11 +116,17 @@ def rise(
     examples: int | None = None,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """R = the mean of f(x under a random mask) * mask, over the mean of the mask.
+    r"""RISE: the mean of the score under random masks that show an element.
 
-    Masks are coarse random grids, enlarged bilinearly and shifted. R is the expected score given
-    that a pixel is seen: large everywhere where the score is; look at differences. Cost: `samples`
+    $$R_i = \frac{\sum_k f(x_0 + m_k (x - x_0)) \, m_{ki}}{\sum_k m_{ki}}$$
+
+    The masks $m_k$ are coarse random grids, enlarged bilinearly and shifted. Cost: `samples`
     evaluations, no gradient.
+
+    Use it for pictures, if the function can only be evaluated. It is not a decomposition: R is the
+    expected score if a pixel is seen, large everywhere where the score is; look at differences.
+
+    Source: [Petsiuk et al. 2018][petsiuk2018].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
@@ -133,9 +145,6 @@ def rise(
 
     Raises:
       InputError: no key, or a parameter that does not fit.
-
-    Source: Petsiuk et al., RISE: randomized input sampling for explanation of black-box models,
-    BMVC 2018.
     """
     check_count("samples", samples)
     check_count("batch", batch)

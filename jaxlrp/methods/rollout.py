@@ -25,10 +25,17 @@ def attention_rollout(
     heads: int | None = -3,
     residual: float = 0.5,
 ) -> Callable[..., Any]:
-    """The product over layers of r I + (1 - r) A, A the attention weights, averaged over heads.
+    r"""Attention rollout: the attention matrices of all layers, multiplied.
 
-    It sees nothing of values, classes and signs: a baseline for the relevance of tokens. Cost: one
-    gradient, as it is written here.
+    $$R = M_L \cdots M_2 M_1, \qquad M_l = r I + (1 - r) A_l$$
+
+    where $A_l$ are the attention weights of layer l, averaged over heads, and r is the share of the
+    residual connection. Cost: one gradient, as it is written here.
+
+    Use it as a baseline for the relevance of tokens. It is not about a class, or for and against:
+    it knows nothing of values, classes and signs.
+
+    Source: [Abnar and Zuidema 2020][abnar2020].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; with integers as
@@ -44,8 +51,6 @@ def attention_rollout(
 
     Raises:
       InputError: no softmax layer is found, or their outputs do not fit together.
-
-    Source: Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020.
     """
     if isinstance(residual, (int, float)) and not 0 <= residual <= 1:
         raise InputError(f"residual={residual!r}: expected a share between 0 and 1.")

@@ -32,12 +32,21 @@ def kernel_shap(
     examples: int | None = None,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """The Shapley value of each segment, by least squares over which segments are there.
+    r"""KernelSHAP: the Shapley value of each segment, by least squares.
 
-    A segment that is not there has the baseline's values. The values sum to f(x) - f(x0) exactly.
-    If all 2^n - 2 coalitions are at most `samples` they are all taken, and the values are exact;
-    else coalitions are drawn by the Shapley kernel, each with its complement. Cost: `samples`
-    evaluations, no gradient.
+    $$R = \text{argmin}_c \sum_z \pi(z) \left( f(x_z) - f(x_0) - \sum_s c_s z_s \right)^2, \qquad
+      \pi(z) = \frac{n - 1}{\binom{n}{|z|} |z| (n - |z|)}$$
+
+    under the constraint $\sum_s c_s = f(x) - f(x_0)$, which holds exactly. $x_z$ has the values of
+    x in the segments with $z_s = 1$ and the baseline's elsewhere; n counts segments. If all $2^n -
+    2$ coalitions are at most `samples` they are all taken, and the values are exact; else
+    coalitions are drawn by the kernel, each with its complement. Cost: `samples` evaluations, no
+    gradient.
+
+    Use it with few segments, if the function can only be evaluated. It is not for pixels one by
+    one.
+
+    Source: [Lundberg and Lee 2017][lundberg2017], theorem 2.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
@@ -56,13 +65,12 @@ def kernel_shap(
     Raises:
       InputError: no key, or segments that do not fit.
 
-    Source: Lundberg and Lee, A unified approach to interpreting model predictions, 2017, theorem 2.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.kernel_shap(lambda x: x[0] * x[1] + x[2], segments=jnp.arange(3))
-    >>> print(R(jnp.array([2.0, 3.0, 1.0]), key=jax.random.key(0)).round(4))
-    [3. 3. 1.]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.kernel_shap(lambda x: x[0] * x[1] + x[2], segments=jnp.arange(3))
+      >>> print(R(jnp.array([2.0, 3.0, 1.0]), key=jax.random.key(0)).round(4))
+      [3. 3. 1.]
     """
     check_count("samples", samples, 2)
     check_count("batch", batch)
@@ -103,12 +111,20 @@ def lime(
     examples: int | None = None,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    """The coefficient of each segment in a weighted linear model of which segments are there.
+    r"""LIME: the coefficient of each segment in a local linear model.
 
-    Each segment is there with probability 1/2; a sample z weighs exp(-d^2 / width^2) with
-    d = 1 - sqrt(share of segments that are there), the cosine distance from the whole input. The
-    model has an intercept, so the coefficients need not sum to anything. Cost: `samples`
-    evaluations, no gradient.
+    $$R = \text{argmin}_c \min_{c_0} \sum_k \pi(z_k)
+      \left( f(x_{z_k}) - c_0 - \sum_s c_s z_{ks} \right)^2 + \text{ridge} \sum_s c_s^2, \qquad
+      \pi(z) \propto e^{-d(z)^2 / \text{width}^2}$$
+
+    with $d = 1 - \sqrt{|z| / n}$, the cosine distance from the whole input. Each segment is there
+    with probability 1/2; $x_z$ has the values of x in the segments with $z_s = 1$ and the
+    baseline's elsewhere. Cost: `samples` evaluations, no gradient.
+
+    Use it with few segments, if the function can only be evaluated. It is not a decomposition: the
+    model has an intercept, and the coefficients need not sum to anything.
+
+    Source: [Ribeiro et al. 2016][ribeiro2016].
 
     Args:
       segments: this and all arguments that are not listed here: as in
@@ -123,13 +139,12 @@ def lime(
     Raises:
       InputError: no key, or segments that do not fit.
 
-    Source: Ribeiro et al., "Why should I trust you?", KDD 2016.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.lime(lambda x: 2 * x[0] + x[2], segments=jnp.arange(3))
-    >>> print(R(jnp.array([2.0, 3.0, 1.0]), key=jax.random.key(0)).round(3) + 0)
-    [4. 0. 1.]
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.lime(lambda x: 2 * x[0] + x[2], segments=jnp.arange(3))
+      >>> print(R(jnp.array([2.0, 3.0, 1.0]), key=jax.random.key(0)).round(3) + 0)
+      [4. 0. 1.]
     """
     check_count("samples", samples, 2)
     check_count("batch", batch)

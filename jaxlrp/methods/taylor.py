@@ -50,7 +50,15 @@ def simple_taylor(
     expansion: bool = False,
     examples: int = 0,
 ) -> Callable[..., Any]:
-    """R = (x - x0) * df/dx at x0, a root of f: f(x) = f(x0) + sum R + remainder.
+    r"""Simple Taylor decomposition: the first-order expansion at a root $x_0$ of the score.
+
+    $$R = (x - x_0) \, \nabla f(x_0), \qquad f(x) = f(x_0) + \sum_i R_i + \text{remainder}$$
+
+    Use it for functions that are nearly linear between root and input. It is not for deep networks:
+    the remainder is then large, and R explains little; `expansion` returns it.
+
+    Source: [Bach et al. 2015][bach2015], section 2.3; [Montavon et al. 2018][montavon2018], section
+    3.2.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
@@ -73,16 +81,15 @@ def simple_taylor(
     Raises:
       InputError: a parameter does not fit.
 
-    Source: Bach et al. 2015, section 2.3; Montavon et al. 2018, section 3.2.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxlrp import methods
-    >>> R = methods.simple_taylor(lambda x: x.sum() - 1, expansion=True)
-    >>> R, found = R(jnp.array([1.0, 3.0]))
-    >>> print(R, abs(found.remainder).round(4))
-    [0.75 2.25] 0.0
-    >>> print(found.root)
-    [0.25 0.75]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import methods
+      >>> R = methods.simple_taylor(lambda x: x.sum() - 1, expansion=True)
+      >>> R, found = R(jnp.array([1.0, 3.0]))
+      >>> print(R, abs(found.remainder).round(4))
+      [0.75 2.25] 0.0
+      >>> print(found.root)
+      [0.25 0.75]
     """
     if search not in _SEARCHES:
         raise InputError(f"search={search!r}: expected {' or '.join(map(repr, _SEARCHES))}.")

@@ -132,6 +132,10 @@ def assert_explained(entry, parameters):
     listed = entry.split("Parameters:")[-1] if parameters else ""
     assert [name for name in parameters if not re.search(rf"\b{name}\b", signature)] == []
     assert [name for name in parameters if f"<b><code>{name}</code></b>" not in listed] == []
+    assert_has_equation_source_and_use(entry)
+
+
+def assert_has_equation_source_and_use(entry):
     assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in entry
     assert re.search(r'Source: <a [^>]*href="[^"]*bibliography/#\w+"', entry)
     assert re.search(r"\bUse\s+it\b.*\bIt\s+is\s+not\b", entry, re.DOTALL)
@@ -148,3 +152,10 @@ def test_rule_has_parameters_equation_and_source(entries, name):
 def test_composite_has_parameters_equation_and_source(entries, name):
     entry = entries[f"jaxlrp.composites.{name}"]
     assert_explained(entry, inspect.signature(getattr(lrp.composites, name)).parameters)
+
+
+@pytest.mark.parametrize("name", [n for n in lrp.methods.__all__ if n != "Expansion"])
+def test_method_has_equation_and_source(entries, name):
+    entry = entries[f"jaxlrp.methods.{name}"]
+    assert_has_equation_source_and_use(entry)
+    assert "<blockquote>" not in entry  # what an example outside `Examples:` becomes

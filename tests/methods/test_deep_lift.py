@@ -130,7 +130,7 @@ class TestErrors:
         def looped(x):
             return jax.lax.scan(lambda h, _: (jnp.tanh(h @ W), None), x, None, length=2)[0]
 
-        with pytest.raises(lrp.InputError, match="stands inside a loop"):
+        with pytest.raises(lrp.InputError, match="is inside a loop"):
             jax.eval_shape(methods.deep_lift(looped), X)
 
     def test_references_that_do_not_fit(self):

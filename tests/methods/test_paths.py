@@ -272,5 +272,5 @@ class TestNoise:
             f(X)
         with pytest.raises(lrp.InputError, match="noise=-1"):
             methods.smooth_grad(methods.gradient(hard), noise=-1)
-        with pytest.raises(lrp.InputError, match="asks for argument 3"):
+        with pytest.raises(lrp.InputError, match="selects argument 3"):
             methods.smooth_grad(methods.gradient(hard), argnums=3)(X, key=jax.random.key(0))
