@@ -296,6 +296,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/written.py", "return turned and crossed", "return False", "graph/test_written.py"
     ),
     Mutant(
+        "graph/written.py",
+        'return a / b if eqn.name == "div" else a * b',
+        "return a * b",
+        "graph/test_written.py::test_a_divisor_beside_the_weights_and_a_factor_below_zero",
+    ),
+    Mutant(
+        "graph/written.py",
+        "if number > 0.0 and bench.intervals[static[0]][1] < 0.0:",
+        "if False:",
+        "graph/test_written.py::test_a_divisor_beside_the_weights_and_a_factor_below_zero",
+    ),
+    Mutant(
+        "graph/written.py",
+        "if a == 0.0 or b == 0.0:",
+        "if False:",
+        "graph/test_written.py::test_weights_that_are_divided_by_a_written_zero",
+    ),
+    Mutant(
         "graph/pools.py",
         "before, after = [], part",
         "before, after = [], after",
@@ -322,6 +340,36 @@ MUTANTS: tuple[Mutant, ...] = (
         "_ZERO if is_written_zero(value) else _STATIC",
         "_ZERO",
         "graph/test_places.py",
+    ),
+    Mutant(
+        "graph/places.py",
+        "if value.outer is not None and not value.sliced:",
+        "if value.outer is not None:",
+        "graph/test_places.py",
+    ),
+    Mutant(
+        "graph/places.py",
+        "return self.known(value.outer)  # a constant of a body",
+        "return None",
+        "graph/test_places.py::test_masks_that_a_body_is_given_are_read",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "if outside in self.varying or inside in fed_back:",
+        "if outside in self.varying:",
+        "graph/test_places.py::test_masks_that_change_from_step_to_step_are_not_read",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "if outside in self.varying or inside in fed_back:",
+        "if True:",
+        "graph/test_places.py::test_masks_that_a_body_is_given_are_read",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "return None if is_turned(inner, self.varying) else inner",
+        "return inner",
+        "graph/test_written.py::test_numbers_that_cancel_are_not_there",
     ),
     Mutant("graph/moving.py", "and not np.any((a != 0) & (b != 0))", "", "graph/test_places.py"),
     Mutant(
@@ -369,22 +417,66 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # Norms.
     Mutant(
-        "graph/norm.py",
+        "graph/statistic.py",
         "if not all(_is_reduction(bench, e) for e in products):",
         "if False:",
         "graph/test_recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",
     ),
     Mutant(
-        "graph/norm.py", "if _thinnest(bench, value).size >= scaled.size:", "if False:", NO_NORM
-    ),
-    Mutant(
-        "graph/norm.py", "if learned and bench.statics.varying_axes(factor):", "if False:", NO_NORM
-    ),
-    Mutant(
-        "graph/norm.py",
-        "if eqn.name not in MOVES | COPIES | ADDITIONS | _KEEPS_FORM | _BESIDE:",
+        "graph/statistic.py",
+        "if _thinnest(bench, value).size >= scaled.size:",
         "if False:",
+        NO_NORM,
+    ),
+    Mutant(
+        "graph/statistic.py",
+        'eqn.name in MOVES | ELEMENTWISE | {"tie"}:',
+        'eqn.name in {"tie"}:',
+        "graph/test_recognition.py::test_norms_detach_the_factor_that_divides",
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "if learned and bench.statics.varying_axes(factor):",
+        "if False:",
+        NO_NORM,
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "elif eqn.name not in MOVES | COPIES | ADDITIONS | KEEPS_FORM | _BESIDE:",
+        "elif False:",
         "graph/test_attacked.py::test_a_gate_of_a_statistic_is_no_norm",
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "return None if source in _before_reductions(bench, value) else eqns",
+        "return eqns",
+        NO_NORM,
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "stack.append(eqn.inputs[0])",
+        "stack.extend(eqn.inputs)",
+        "graph/test_written.py::test_a_product_with_one_number_everywhere_is_a_sum",
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "eqn is None or eqn.order <= first or not",
+        "eqn is None or not",
+        "graph/test_recognition.py::test_norms_detach_the_factor_that_divides",
+        harmless="the walk ends at an input instead, with the same answer",
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "first = min(-1 if",
+        "first = max(-1 if",
+        "graph/test_look_alikes.py::"
+        "test_a_statistic_that_is_computed_before_a_gate_is_part_of_the_norm",
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "reduced = reduced or eqn.name in REDUCTIONS",
+        "reduced = False",
+        "graph/test_flat_lists.py::test_the_shift_of_a_softmax_is_no_term",
     ),
     Mutant("graph/norm.py", "aligned(scaled, source, factor, source) is False", "False", NO_NORM),
     Mutant(
@@ -443,6 +535,36 @@ MUTANTS: tuple[Mutant, ...] = (
         "if joined := branches.joined_at(bench, last):",
         "if joined := []:",
         "graph/test_branches.py::test_the_plan_has_a_row_for_the_sum",
+    ),
+    Mutant(
+        "graph/branches.py",
+        "if eqns and is_complete(bench, eqns, source, end):",
+        "if False:",
+        "graph/test_branches.py::test_an_activation_that_adds_is_whole",
+    ),
+    Mutant(
+        "graph/branches.py",
+        "([] if source in terms else [join.out])",
+        "[join.out]",
+        "graph/test_branches.py::test_what_is_plainly_added_is_a_sum",
+    ),
+    Mutant(
+        "graph/branches.py",
+        "return _joined(bench, end, scales[:1])",
+        "return _joined(bench, end, [])",
+        "graph/test_branches.py::test_an_activation_that_adds_is_whole",
+    ),
+    Mutant(
+        "graph/branches.py",
+        "if v in terms or v in terms.values()), None)",
+        "if v in terms), None)",
+        "graph/test_branches.py::test_what_is_plainly_added_is_a_sum",
+    ),
+    Mutant(
+        "graph/branches.py",
+        "or bench.sole_use(value) is not reader:",
+        "or False:",
+        "graph/test_branches.py",
     ),
     Mutant(
         "graph/activation.py",
@@ -549,6 +671,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_repeated_calls.py::test_eager_calls[attention]",
     ),
     Mutant(
+        "graph/layer_boundaries.py",
+        'or eqn.name in ("exp", "exp2") or',
+        "or",
+        "graph/test_repeated_calls.py::test_calls_are_planned_and_explained_as_if_written_out",
+    ),
+    Mutant(
         "graph/embed.py",
         "kept = [e for e in looked_up if e not in factors]",
         "kept = looked_up",
@@ -623,6 +751,26 @@ MUTANTS: tuple[Mutant, ...] = (
         'return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)',
         "return axes",
         "graph/test_linear_regions.py::test_relative_epsilon_finds_the_features_behind_moves",
+    ),
+    Mutant(
+        "run/layer_facts.py",
+        'in_place = "reduce_scatter" not in others and all(name in _IN_PLACE for name in others)',
+        "in_place = True",
+        "run/test_devices.py::test_rules_with_a_constant_input_before_a_scattered_sum",
+    ),
+    Mutant(
+        "run/layer_facts.py",
+        "_IN_PLACE = COPIES | ADDITIONS",
+        "_IN_PLACE = ADDITIONS",
+        "rules/test_linear_rules.py::test_padding_before_a_convolution",
+        harmless="a constant has the whole shape where it might be thin",
+    ),
+    Mutant(
+        "run/layer_facts.py",
+        "if eqn.name not in _BRINGERS or eqn.name in COPIES:",
+        "if eqn.name not in _BRINGERS:",
+        MAPS,
+        harmless="a copy has no constant beside what it maps",
     ),
     Mutant(
         "planning/edges.py",

@@ -104,6 +104,18 @@ def test_the_plan_has_a_row_for_the_sum():
     assert kinds(lambda x: (x @ W + jax.nn.gelu(x @ W)) @ V)[-2:] == ["add", "dense"]
 
 
+ADDED = {
+    "what vanishes far out": lambda h: h + jnp.exp(-h * h),
+    "scaled branches": lambda h: 0.5 * h + jnp.tanh(h),
+    "scaled branches, scaled": lambda h: 0.7 * (0.5 * h + 3 * jnp.tanh(h)),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_what_is_plainly_added_is_a_sum(name):
+    assert kinds(lambda x: jax.nn.softplus(ADDED[name](x @ W)) @ V).count("add") == 1
+
+
 WHOLE = {
     "half of x and |x|": lambda h: (h + jnp.abs(h)) / 2,
     "the same, distributed": lambda h: 0.5 * h + 0.5 * jnp.abs(h),

@@ -75,6 +75,10 @@ NO_NORM = {
     "weights before the sum": lambda y: y / jnp.sqrt((SQUARE[0] * y * y).sum(-1, keepdims=True)),
     "a power that multiplies": lambda y: y * (y * y).mean(-1, keepdims=True) ** 1.5,
     "a factor that multiplies": lambda y: y * jnp.sqrt((y * y).mean(-1, keepdims=True)),
+    "squares beside their sum": lambda y: (
+        jnp.broadcast_to(y[..., None], (*y.shape, 2))
+        / jnp.sqrt((y * y).sum(-1, keepdims=True) + y * y)[..., None]
+    ),
     "a sigmoid of the mean": lambda y: y * jax.nn.sigmoid(y.mean(-1, keepdims=True)),
 }
 
@@ -82,6 +86,18 @@ NO_NORM = {
 @pytest.mark.parametrize("name", NO_NORM)
 def test_what_is_no_norm(name):
     assert "norm" not in kinds_of(lambda x: NO_NORM[name](x @ SQUARE))
+    assert "norm" not in kinds_of(lambda x: NO_NORM[name](x[..., :5]))
+
+
+def test_a_statistic_that_is_computed_before_a_gate_is_part_of_the_norm():
+    """The norm is the division alone, and its statistic no layer."""
+
+    def fn(x):
+        h = x @ SQUARE
+        divisor = jnp.sqrt((h * h).mean(-1, keepdims=True))
+        return h * (x @ weights(WIDTH, 5, seed=1)) / divisor
+
+    assert kinds_of(fn) == ["dense", "dense", "product", "norm"]
 
 
 def test_the_size_of_a_norm_beside_it_is_a_factor():

@@ -70,6 +70,13 @@ def half_a_gelu(x, w):
     return h + 0.044715 * h**3
 
 
+def half_a_softmax(x, w):
+    """Begins in the middle of a softmax."""
+    h = x / x.sum(-1, keepdims=True) @ w["out"] + 0.1
+    h = jnp.tanh(h) @ w["qkv"][0]
+    return jnp.tanh(h) @ w["qkv"][1]
+
+
 def weights(seed: int) -> dict[str, Any]:
     return {
         "qkv": tuple(weights_for(seed + n, 6, 6) for n in range(3)),
@@ -100,6 +107,7 @@ BLOCKS = {
     "two_in_one": (two_in_one, between_nothing),
     "linear_only": (linear_only, between_bias),
     "half_a_gelu": (half_a_gelu, between_gelu),
+    "half_a_softmax": (half_a_softmax, jnp.exp),
 }
 SHARED = ("attention", "perceptron", "residual", "cell")
 RULES = {

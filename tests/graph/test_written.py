@@ -339,3 +339,34 @@ def test_sums_that_are_written_otherwise(name, rules):
         np.testing.assert_allclose(
             actual, expected, rtol=1e-8, atol=1e-10, err_msg=f"spelling {number}"
         )
+
+
+DIVIDED = [
+    lambda u, p: u @ p["w"],
+    lambda u, p: (u @ (p["w"] / 2)) * 2,
+    lambda u, p: (u @ (p["w"] / -4)) * -4,
+    lambda u, p: (u @ (p["w"] / (0.5 * p["v"][0, 0]) * p["v"][0, 0])) / 2,
+]
+BELOW_ZERO = [
+    lambda u, p: (u @ p["w"]) * jnp.maximum(-p["v"][:, 0], 1.0),
+    lambda u, p: -((u @ p["w"]) * jnp.minimum(p["v"][:, 0], -1.0)),
+    lambda u, p: -(u @ p["w"]) * jnp.minimum(p["v"][:, 0], -1.0),
+]
+
+
+@pytest.mark.parametrize("rule", [lrp.Epsilon(0.1), lrp.ZPlus()])
+@pytest.mark.parametrize("spellings", [DIVIDED, BELOW_ZERO])
+def test_a_divisor_beside_the_weights_and_a_factor_below_zero(spellings, rule):
+    def relevance(fn):
+        return lrp.explain(lambda x, p: fn(jnp.tanh(x @ p["w"]), p) @ p["v"], rule)(X, P)
+
+    plain, *others = spellings
+    for number, other in enumerate(others, 1):
+        np.testing.assert_allclose(
+            relevance(other), relevance(plain), rtol=1e-8, err_msg=f"spelling {number}"
+        )
+
+
+def test_weights_that_are_divided_by_a_written_zero():
+    plan = lrp.plan(lambda x, p: (x @ (p["w"] / 0.0)) * 2, lrp.Epsilon(0.1))(X, P)
+    assert plan.count("dense") == 1
