@@ -18,6 +18,7 @@ from jaxlrp.methods.reference_rules import (
     RevealCancel,
 )
 from jaxlrp.methods.task import Task, check_count, filled, method, minus, set_of, sums, times
+from jaxlrp.planning.layers import is_in_branch
 from jaxlrp.rules import Epsilon, Rule
 from jaxlrp.transforms import explain, plan
 
@@ -54,7 +55,7 @@ def deep_lift(
     where there are softmax layers or norms.
 
     Use it where gradients vanish although the output differs from that of a reference. It is not
-    for networks with loops, unless the layers inside are linear.
+    for networks with loops or branches, unless the layers inside are linear.
 
     Source: [Shrikumar et al. 2017][shrikumar2017].
 
@@ -163,11 +164,14 @@ def _contributions(task: Task, x0: Any, rule: str) -> Any:
                 ruled[layer.name] = RevealCancel
                 passing.add(layer.relu.name)
                 ruled.pop(layer.relu.name)
-    looped = next((y for y in layers if y.iterations and y.name in ruled), None)
-    if looped is not None:
+    inside = next(
+        (y for y in layers if y.name in ruled and (y.iterations or is_in_branch(y))), None
+    )
+    if inside is not None:
         raise InputError(
-            f"DeepLIFT: {looped.name!r} ({looped.source}) is inside a loop, where each iteration "
-            "would need a reference; write the loop out, or use integrated_gradients."
+            f"DeepLIFT: {inside.name!r} ({inside.source}) is inside a loop or a branch. A layer "
+            "needs one input for the reference; a loop has several, and a branch may not be "
+            "taken. Write it out (a branch as jnp.where), or use integrated_gradients."
         )
     if not ruled:
         return times(explain(task.run, gradient)(task.x, target=task.target), minus(task.x, x0))

@@ -78,3 +78,8 @@ def group_of(layer: Layer) -> Group:
     """The equations of a layer."""
     assert layer.group is not None
     return layer.group
+
+
+def is_in_branch(layer: Layer) -> bool:
+    """Whether a layer is inside a branch of a `cond` or `switch`, which may not be taken."""
+    return any(g.main.name == "cond" for g in around(group_of(layer)))

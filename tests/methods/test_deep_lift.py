@@ -130,8 +130,17 @@ class TestErrors:
         def looped(x):
             return jax.lax.scan(lambda h, _: (jnp.tanh(h @ W), None), x, None, length=2)[0]
 
-        with pytest.raises(lrp.InputError, match="is inside a loop"):
+        with pytest.raises(lrp.InputError, match="is inside a loop or a branch"):
             jax.eval_shape(methods.deep_lift(looped), X)
+
+    def test_a_layer_inside_a_branch(self):
+        """The reference might take the other branch."""
+
+        def branched(x):
+            return jax.lax.cond(x.sum() > 0, jnp.tanh, lambda x: x, x)
+
+        with pytest.raises(lrp.InputError, match="is inside a loop or a branch"):
+            jax.eval_shape(methods.deep_lift(branched), X)
 
     def test_references_that_do_not_fit(self):
         with pytest.raises(lrp.InputError, match=r"references of shape \(4, 5\)"):
