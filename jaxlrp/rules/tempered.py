@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import as_tuple, is_zero
 from jaxlrp.rules.base import Rule, check_number
-from jaxlrp.rules.layer_view import LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Tempered(Rule):
         if is_zero(self.temperature):
             raise RuleError("Tempered: temperature=0 was given; expected a number above 0.")
 
-    def propagate(self, layer: LayerView) -> Any:
+    def propagate(self, layer: LayerView) -> Inputs:
         several = isinstance(layer.x, tuple)
         softer = [x / self.temperature for x in as_tuple(layer.x)]
         z, back = jax.vjp(layer.function, *softer)
