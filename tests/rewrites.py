@@ -367,10 +367,12 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
     unless = _NOT_AFTER.get(f"{op}: {name}", set())
 
     def fn(e: Edit) -> bool:
-        inner = e.producer()
-        while inner is not None and inner.op in VIEWS:
-            inner = e.program.by_name.get(inner.args[0])
-        if inner is not None and inner.op in unless:
+        before = [e.program.by_name.get(e.args[0])] if e.args else []
+        while before and before[-1] is not None and before[-1].op in {*VIEWS, *unless}:
+            before.append(e.program.by_name.get(before[-1].args[0]))
+        ends = before[-1].op if before and before[-1] is not None else ""
+        linear = ends in ("dense", "conv") and "mul" not in unless
+        if not linear and any(node is not None and node.op in unless for node in before):
             return False
         return e.op == op and e.node.text != text and e.keep(text=text)
 

@@ -132,12 +132,16 @@ def test_bounds_may_be_a_function():
 @pytest.mark.parametrize(
     ("primitive", "said", "error"),
     [
-        ("own_nothing", {}, "'own_nothing'.* says nothing"),
+        ("own_nothing", {}, "'own_nothing'.* was given no meaning"),
         ("own_both", {"moves": True, "linear": True}, "moves and linear exclude each other"),
-        ("own_like", {"like": "no_such_primitive"}, "like='no_such_primitive' is not known"),
+        (
+            "own_like",
+            {"like": "no_such_primitive"},
+            "like='no_such_primitive' is not a known primitive",
+        ),
         ("own_bounds", {"bounds": (1, 0)}, r"bounds=\(1, 0\); expected a pair"),
-        (3, {"moves": True}, "3 is no primitive"),
-        (jnp.tanh, {"moves": True}, "tanh.* is no primitive"),
+        (3, {"moves": True}, "3 is not a primitive"),
+        (jnp.tanh, {"moves": True}, "tanh.* is not a primitive"),
     ],
 )
 def test_what_says_nothing_is_an_error(primitive, said, error):

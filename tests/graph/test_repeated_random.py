@@ -56,7 +56,7 @@ PIECES: dict[str, Callable[[Any], Any]] = {
     "absolute": jnp.abs,
     "softmax": softmax,
     "exponential": jnp.exp,
-    "share": lambda x: x / x.sum(-1, keepdims=True),
+    "share": lambda x: x / jnp.square(x).sum(-1, keepdims=True),  # a plain sum is 0 after a norm
     "masked": lambda x: jnp.where(MASK, x, -jnp.inf),
     "norm": layer_norm,
     "centred": lambda x: x - x.mean(-1, keepdims=True),
