@@ -188,7 +188,12 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
         return bench.intervals.image(eqns, source, (x, x), last.out)
 
     group.hard_relu = left == (0.0, 0.0) or (one_corner and at(-1.0) == at(0.0) == (0.0, 0.0))
-    group.is_relu = group.hard_relu and one_corner and at(1.0) == (1.0, 1.0)
+    below, above = at(-1.0), at(1.0)
+    if one_corner and below[0] == below[1] and above[0] == above[1]:
+        slopes = (0.0 - below[0], above[0])
+        if slopes.count(0.0) == 1 and all(map(math.isfinite, slopes)):
+            group.relu_slopes = slopes
+    group.is_relu = group.relu_slopes == (0.0, 1.0)
     bench.claim(group)
 
 

@@ -57,6 +57,8 @@ class Group:
     zero_at_zero: bool = True  # activation: f(0) = 0
     hard_relu: bool = False  # activation: f(x) = 0 for every x <= 0
     is_relu: bool = False  # activation: and f(x) = x for every x > 0
+    # activation: a number times a ReLU of x or -x: its slopes for x < 0 and x > 0, one of them 0
+    relu_slopes: tuple[float, float] | None = None
     detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
     logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
     powers: tuple[int, ...] = ()  # product: how often each input is a factor; < 0 if it divides

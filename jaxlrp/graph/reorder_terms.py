@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxlrp.graph import trees
+from jaxlrp.graph import stopped_terms, trees
 from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask, is_move
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
@@ -36,8 +36,15 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
         return None
     if any(v.dtype != root.out.dtype for v, _ in tree.leaves):
         return None
+    owned = stopped_terms.owned(bench, active, stopped)
+    beside = all(_stands_beside(tree, value, own) for value, own in owned.items())
+    for value, own in _turned(bench, tree, static):
+        owned.setdefault(value, []).append(own)
+        static.remove(own)
+        beside = False
     takes = None if not static or _is_scaled(bench, root.out) else _first_linear(bench, active)
-    if takes is None and _is_in_order(tree, static, stopped):
+    stopped = [(v, s) for v, s in stopped if not any((v, s) in own for own in owned.values())]
+    if takes is None and beside and _is_in_order(tree, static, stopped):
         return None
     joined = {v for v, _ in active}
     if any(is_reduced_from(bench, v, joined) for v in joined):
@@ -46,8 +53,11 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     for value, sign in sorted(active, key=lambda term: term[1] < 0):
         if value is takes:
             # The sum that is in the program reads the joined parts too, without the biases.
+            own = [*owned.pop(value, ()), *static]
             value = made.copied(value, lambda eqn: _is_around(bench, eqn))
-            value = _with(made, value, [(v, s * sign) for v, s in static])
+            value = _with(made, value, [(v, s * sign) for v, s in own])
+        else:
+            value = _with(made, value, [(v, s * sign) for v, s in owned.pop(value, ())])
         if total is None and sign < 0:
             value, sign = made.apply("neg", value), 1
         total = made.joined(total, value, sign, _NAMES)
@@ -59,6 +69,11 @@ def _with(made: Ordered, value: Value, terms: list[Operand]) -> Value:
     for term, sign in terms:
         value = made.joined(value, term, sign, _NAMES)
     return value
+
+
+def _stands_beside(tree: Tree, value: Value, terms: list[Operand]) -> bool:
+    """Whether an equation adds the one term to a value, and nothing else."""
+    return len(terms) == 1 and any({*e.inputs} == {value, terms[0][0]} for e in tree.eqns)
 
 
 def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
@@ -78,7 +93,36 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     if other in bench.activity.depends:
         shift = is_reduced_from(bench, other, active)
         return not shift and bench.intervals.constant(other) != 0.0
-    return is_learned(bench, eqn) and _core(bench, active[0]) is None
+    if not is_learned(bench, eqn):
+        return False
+    return (eqn is not root and _turns(eqn, active[0])) or _core(bench, active[0]) is None
+
+
+def _turns(eqn: Eqn, value: Value) -> bool:
+    """Whether a shift changes the sign of what it shifts: `b - x`, `-x - b`."""
+    maker = value.producer
+    written = maker is not None and maker.name == "neg"
+    return written or (eqn.name == "sub" and eqn.inputs[1] is value)
+
+
+def _turned(bench: Workbench, tree: Tree, static: list[Operand]) -> list[tuple[Value, Operand]]:
+    """Biases beside a linear layer whose sign is changed there: they stay with the layer."""
+    found = []
+    leaves = {v for v, _ in tree.leaves}
+    shifts = {v: (v, sign) for v, sign in static}
+    for eqn in tree.eqns:
+        own = next((shifts[v] for v in eqn.inputs if v in shifts), None)
+        value = next((v for v in eqn.inputs if v in bench.activity.active), None)
+        if own is None or value is None:
+            continue
+        turned = _turns(eqn, value)
+        while value not in leaves and (maker := value.producer) is not None:
+            if maker.name != "neg" and not trees.is_copy(maker):
+                break
+            value = maker.inputs[0]
+        if turned and value in leaves and _core(bench, value) is not None:
+            found.append((value, own))
+    return found
 
 
 def _core(bench: Workbench, value: Value) -> Eqn | None:

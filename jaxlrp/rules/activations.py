@@ -7,6 +7,7 @@ ReLUs; for any other activation they are its derivative.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -18,13 +19,21 @@ from jaxlrp.rules.layer_view import Carries, Inputs, LayerView
 _ACTIVATION = frozenset({"activation"})
 
 
+def _parts(slopes: tuple[float, float]) -> tuple[float, float, float]:
+    """Slope s, turn t and side d of f(x) = t |s| max(d x, 0), t and d being 1 or -1."""
+    below, above = slopes
+    side = 1.0 if above else -1.0
+    return above or below, math.copysign(1.0, above or -below), side
+
+
 @dataclasses.dataclass(frozen=True)
 class Deconvnet(Rule):
     r"""A ReLU on what arrives, whether the unit was active or not.
 
     $$R_i = \max(R_j, 0)$$
 
-    It acts on ReLUs, in any spelling; other activations take their derivative.
+    It acts on ReLUs, in any spelling and with a number before or after; other activations take
+    their derivative.
 
     Shapes: x, $R_i$, z and $R_j$ are `Float[Array, "*in"]`.
 
@@ -39,9 +48,10 @@ class Deconvnet(Rule):
     from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: LayerView) -> Inputs:
-        if not layer.is_relu:
+        if layer.relu_slopes is None:
             return layer.vjp(layer.relevance, detach=False)
-        return jnp.maximum(layer.relevance, 0.0)
+        slope, turn, _ = _parts(layer.relu_slopes)
+        return slope * jnp.where(turn * layer.relevance > 0, layer.relevance, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +60,8 @@ class GuidedBackprop(Rule):
 
     $$R_i = 1[x_i > 0] \max(R_j, 0)$$
 
-    It acts on ReLUs, in any spelling; other activations take their derivative.
+    It acts on ReLUs, in any spelling and with a number before or after; other activations take
+    their derivative.
 
     Shapes: x, $R_i$, z and $R_j$ are `Float[Array, "*in"]`.
 
@@ -65,9 +76,11 @@ class GuidedBackprop(Rule):
     from_weight: ClassVar[bool] = True
 
     def propagate(self, layer: LayerView) -> Inputs:
-        if not layer.is_relu:
+        if layer.relu_slopes is None:
             return layer.vjp(layer.relevance, detach=False)
-        return jnp.where(layer.x > 0, jnp.maximum(layer.relevance, 0.0), 0.0)
+        slope, turn, side = _parts(layer.relu_slopes)
+        kept = (side * layer.x > 0) & (turn * layer.relevance > 0)
+        return slope * jnp.where(kept, layer.relevance, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +89,8 @@ class BetaSmooth(Rule):
 
     $$R_i = \text{sigmoid}(\beta x_i) R_j$$
 
-    It acts on ReLUs, in any spelling; other activations take their derivative.
+    It acts on ReLUs, in any spelling and with a number before or after; other activations take
+    their derivative.
 
     Shapes: x, $R_i$, z and $R_j$ are `Float[Array, "*in"]`.
 
@@ -99,6 +113,7 @@ class BetaSmooth(Rule):
         check_number(self, "beta", self.beta)
 
     def propagate(self, layer: LayerView) -> Inputs:
-        if not layer.is_relu:
+        if layer.relu_slopes is None:
             return layer.vjp(layer.relevance, detach=False)
-        return jax.nn.sigmoid(self.beta * layer.x) * layer.relevance
+        slope, _, side = _parts(layer.relu_slopes)
+        return slope * jax.nn.sigmoid(self.beta * side * layer.x) * layer.relevance

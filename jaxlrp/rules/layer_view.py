@@ -142,6 +142,14 @@ class LayerView(Protocol):
         ...
 
     @property
+    def relu_slopes(self) -> tuple[float, float] | None:
+        """The slopes for x < 0 and x > 0 of a number times a ReLU of x or -x; one of them is 0.
+
+        (0, 1) for max(x, 0), (-1, 0) for max(-x, 0). None for other activations.
+        """
+        ...
+
+    @property
     def transport(self) -> str:
         """How a structural equation acts: `"move"`, `"scale"` (a number times x) or `"linear"`."""
         ...

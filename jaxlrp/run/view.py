@@ -49,6 +49,7 @@ class View:
         self.sign_split = layer.sign_split
         self.gate = group.gate
         self.is_relu = group.is_relu
+        self.relu_slopes = group.relu_slopes
         self.transport = group.transport
         self.gates = group.gates
         self.powers = group.powers

@@ -286,6 +286,18 @@ def test_the_linear_layer_takes_the_bias_past_moves(rule):
 
 
 @pytest.mark.parametrize("rule", LINEAR)
+def test_a_bias_stays_with_its_layer_where_signs_cancel(rule):
+    fns = [
+        lambda x: jnp.tanh(x @ A) @ W + (jnp.sinh(x @ B) @ W + S),
+        lambda x: jnp.tanh(x @ A) @ W - (-(jnp.sinh(x @ B) @ W + S)),
+        lambda x: jnp.tanh(x @ A) @ W - (-(jnp.sinh(x @ B) @ W) - S),
+        lambda x: jnp.tanh(x @ A) @ W - (-S - jnp.sinh(x @ B) @ W),
+    ]
+    the_same(fns, LINEAR[rule])
+    the_same([lambda x, f=f: jax.nn.relu(f(x)) @ V for f in fns], LINEAR[rule])
+
+
+@pytest.mark.parametrize("rule", LINEAR)
 def test_of_two_linear_layers_the_first_takes_it(rule):
     fns = [
         lambda x: (jnp.tanh(x @ A) @ W + jnp.sinh(x @ B) @ W) + S,
