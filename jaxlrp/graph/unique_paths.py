@@ -65,10 +65,10 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
     if len(active) == 0:
         return None
     x, name = active[0], eqn.name
-    if name == "concatenate":
+    if name in ("concatenate", "stack"):
         pairs = zip(given, eqn.inputs, strict=True)
         parts = [np.zeros(v.shape, int) if g is None else g for g, v in pairs]
-        return [np.concatenate(parts, eqn.params["dimension"])]
+        return moving.moved(eqn, parts)
     if len(active) > 1:
         return None
     if name in _BY_PARAMETERS:

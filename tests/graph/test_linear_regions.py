@@ -255,3 +255,29 @@ def test_relative_epsilon_finds_the_features_behind_moves():
     rule = functools.partial(reference.epsilon_rule, epsilon=0.5, relative=True)
     expected = reference.apply_rule(rule, layer, x, np.asarray(relevance).T)
     assert_close(actual, expected, tolerance=1e-10)
+
+
+WINDOWS = {
+    "concatenate": lambda p: jnp.concatenate([p[:3, None], p[1:, None]], 1),
+    "stack": lambda p: jnp.stack([p[:3], p[1:]], 1),
+    "stack, other axis": lambda p: jnp.stack([p[:3], p[1:]]).T,
+}
+
+
+@pytest.mark.parametrize("rule", [lrp.Flat(), lrp.WSquare(), lrp.ZPlus(), lrp.AlphaBeta(2.0, 1.0)])
+@pytest.mark.parametrize("before", ["nothing", "scale", "scale and shift"])
+def test_windows_are_one_layer_with_what_stands_before_them(before, rule):
+    x, w = np.array([1.0, 2.0, 3.0]), np.array([1.0, -2.0])
+    scale, shift = np.array([1.0, 2.0, -1.0]), np.array([0.3, 0.1, 0.2])
+    ways = {
+        "nothing": lambda x: x,
+        "scale": lambda x: x * scale,
+        "scale and shift": lambda x: x * scale + shift,
+    }
+
+    def relevance(window):
+        return lrp.explain(lambda x: window(jnp.pad(ways[before](x), (1, 0))) @ w, rule)(x)
+
+    expected = lrp.explain(lambda x: jnp.convolve(ways[before](x), w[::-1])[:3], rule)(x)
+    for window in WINDOWS.values():
+        assert_close(relevance(window), expected, 1e-9)
