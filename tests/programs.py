@@ -152,7 +152,7 @@ class Program:
         """Every value, by running the lines."""
         names = [n.name for n in self.nodes]
         fn = self.build(f"dict({', '.join(f'{n}={n}' for n in names)})")
-        return {"x": self.x, **self.arrays, **fn(self.x, self.passed)}
+        return {"x": self.x, **self.arrays, **jax.jit(fn)(self.x, self.passed)}
 
     def readers(self, name: str) -> int:
         return sum(n.args.count(name) for n in self.nodes) + (name == self.output)
