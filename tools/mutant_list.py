@@ -592,8 +592,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        "group.is_relu = group.hard_relu and",
-        "group.is_relu = group.hard_relu or",
+        "group.is_relu = group.relu_slopes == (0.0, 1.0)",
+        "group.is_relu = group.relu_slopes is not None",
         "graph/test_recognition.py::test_hard_relus_are_proven",
     ),
     Mutant(
