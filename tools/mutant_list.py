@@ -594,7 +594,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/activation.py",
         "group.is_relu = group.relu_slopes == (0.0, 1.0)",
         "group.is_relu = group.relu_slopes is not None",
-        "graph/test_recognition.py::test_hard_relus_are_proven",
+        "graph/test_recognition.py::test_a_number_times_a_relu_has_its_slopes",
     ),
     Mutant(
         "graph/activation.py",

@@ -110,6 +110,20 @@ def test_hard_relus_are_proven(name, proven):
     assert group.is_relu == (proven and name not in ("relu6", "relu, squared"))
 
 
+def test_a_number_times_a_relu_has_its_slopes():
+    def group(f):
+        return lrp.plan(lambda x: f(x @ array(3, 3)), {})(array(2, 3)).select("activation")[0].group
+
+    for f, slopes in (
+        (lambda h: 2 * (h * (h > 0)), (0.0, 2.0)),
+        (lambda h: -jnp.maximum(-h / 4, 0.0), (0.25, 0.0)),
+        (lambda h: jax.nn.leaky_relu(h, 0.1), None),
+    ):
+        found = group(f)
+        assert found.relu_slopes == slopes
+        assert not found.is_relu
+
+
 def test_a_relu_behind_a_learned_scale_is_a_relu():
     """The scale is a layer of its own; the comparison is part of the activation all the same."""
     scale = jnp.abs(array(5)) + 0.5
