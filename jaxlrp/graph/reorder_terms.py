@@ -36,14 +36,16 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
         return None
     if any(v.dtype != root.out.dtype for v, _ in tree.leaves):
         return None
-    owned = stopped_terms.owned(bench, active, stopped)
+    stays = stopped_terms.owned(bench, active, stopped)
+    owned = {value: [stopped[i] for i in places] for value, places in stays.items()}
     beside = all(_stands_beside(tree, value, own) for value, own in owned.items())
-    for value, own in _turned(bench, tree, static):
+    taken = {i for places in stays.values() for i in places}
+    stopped = [term for i, term in enumerate(stopped) if i not in taken]
+    for value, own in _turned(bench, tree):
         owned.setdefault(value, []).append(own)
         static.remove(own)
         beside = False
     takes = None if not static or _is_scaled(bench, root.out) else _first_linear(bench, active)
-    stopped = [(v, s) for v, s in stopped if not any((v, s) in own for own in owned.values())]
     if takes is None and beside and _is_in_order(tree, static, stopped):
         return None
     joined = {v for v, _ in active}
@@ -105,23 +107,24 @@ def _turns(eqn: Eqn, value: Value) -> bool:
     return written or (eqn.name == "sub" and eqn.inputs[1] is value)
 
 
-def _turned(bench: Workbench, tree: Tree, static: list[Operand]) -> list[tuple[Value, Operand]]:
+def _turned(bench: Workbench, tree: Tree) -> list[tuple[Value, Operand]]:
     """Biases beside a linear layer whose sign is changed there: they stay with the layer."""
     found = []
     leaves = {v for v, _ in tree.leaves}
-    shifts = {v: (v, sign) for v, sign in static}
-    for eqn in tree.eqns:
-        own = next((shifts[v] for v in eqn.inputs if v in shifts), None)
-        value = next((v for v in eqn.inputs if v in bench.activity.active), None)
-        if own is None or value is None:
+    signs = {tree.eqns[0]: 1}
+    for eqn in tree.eqns:  # the later ones first
+        terms = [(v, signs[eqn] * sign) for v, sign in trees.terms(eqn) or ()]
+        signs |= {v.producer: sign for v, sign in terms if v.producer is not None}
+        static = [term for term in terms if term[0] not in bench.activity.depends]
+        value = next((v for v, _ in terms if v in bench.activity.active), None)
+        if not static or value is None or not _turns(eqn, value):
             continue
-        turned = _turns(eqn, value)
         while value not in leaves and (maker := value.producer) is not None:
             if maker.name != "neg" and not trees.is_copy(maker):
                 break
             value = maker.inputs[0]
-        if turned and value in leaves and _core(bench, value) is not None:
-            found.append((value, own))
+        if value in leaves and _core(bench, value) is not None:
+            found.append((value, static[0]))
     return found
 
 

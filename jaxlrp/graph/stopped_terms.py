@@ -1,15 +1,17 @@
 """Which term of a sum a stopped one belongs to: that whose value it replaces or restores.
 
-`x + stop_gradient(round(x) - x) + y` is `round(x) + y`: what is stopped cancels x, and takes its
-place. `log(sum(exp(z - m))) + m + y`, m a stopped maximum, is `logsumexp(z) + y`: m was taken from
+`x + stop_gradient(round(x) - x) + y` is `round(x) + y`: the stopped term cancels x, and takes its
+place. `log(sum(exp(z - m))) + m + y`, m a stopped maximum, is `logsumexp(z) + y`: m was subtracted
 within the term that it is added to. Other stopped terms belong to the sum as a whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from jaxlrp.graph import trees
 from jaxlrp.graph.groups import Workbench
-from jaxlrp.graph.ir import Value
+from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, MOVES
 from jaxlrp.graph.trees import Operand
 
@@ -19,22 +21,24 @@ _SAME = COPIES | MOVES
 
 def owned(
     bench: Workbench, active: list[Operand], stopped: list[Operand]
-) -> dict[Value, list[Operand]]:
-    """The stopped terms of each active one that has some; each belongs to one at most."""
-    sources: dict[Value, list[Operand]] = {}
-    parts: dict[Operand, list[Operand]] = {}
-    for term in stopped:
-        sources.setdefault(_stopped(bench, term[0]), []).append(term)
-        for part in _parts(*term):
-            parts.setdefault(part, []).append(term)
-    found: dict[Value, list[Operand]] = {}
-    taken: set[Operand] = set()
+) -> dict[Value, list[int]]:
+    """Positions of the stopped terms that belong to an active one; each belongs to one at most."""
+    restores: dict[Operand, list[int]] = {}
+    replaces: dict[Operand, list[int]] = {}
+    for i, (value, sign) in enumerate(stopped):
+        restores.setdefault((_stopped(bench, value), sign), []).append(i)
+        for part in _parts(value, sign):
+            replaces.setdefault(part, []).append(i)
+    found: dict[Value, list[int]] = {}
+    taken: set[int] = set()
     for value, sign in active if stopped else ():
-        mine = dict.fromkeys(term for v in _before(value) for term in sources.get(v, ()))
-        if cancels := parts.get((value, -sign)):
-            mine |= dict.fromkeys(cancels)
-            mine |= dict.fromkeys(term for term in stopped if value in _before(term[0]))
-        if own := [term for term in mine if term not in taken]:
+        mine = {i for v, s in _shifts(bench, value) for i in restores.get((v, -s * sign), ())}
+        cancels = replaces.get((value, -sign), [])
+        mine.update(cancels)
+        if cancels and all(_is_only(stopped[i][0], value) for i in cancels):
+            # The replacement stands apart: `stop_gradient(round(x)) + (x - stop_gradient(x))`.
+            mine.update(i for i, (v, _) in enumerate(stopped) if _is_made_from(v, value))
+        if own := sorted(mine - taken):
             found[value] = own
             taken.update(own)
     return found
@@ -66,14 +70,34 @@ def _stopped(bench: Workbench, value: Value) -> Value:
     return value
 
 
-def _before(value: Value) -> set[Value]:
-    """Values that a value is made of, the nearest ones."""
-    found: set[Value] = set()
-    stack = [value]
-    while stack and len(found) < _MOST:
-        eqn = stack.pop(0).producer
-        for v in eqn.inputs if eqn is not None else ():
-            if v not in found:
-                found.add(v)
-                stack.append(v)
-    return found
+def _is_only(term: Value, value: Value) -> bool:
+    """Whether a stopped term is another value, or its negative, and nothing else."""
+    while term is not value and (eqn := term.producer) is not None:
+        if eqn.name not in ("stop_gradient", "neg") and not trees.is_copy(eqn):
+            return False
+        term = eqn.inputs[0]
+    return term is value
+
+
+def _shifts(bench: Workbench, value: Value) -> Iterator[Operand]:
+    """Stopped values that are added or subtracted on the way to a value, with their signs."""
+    for eqn in _before(value):
+        for v, sign in trees.terms(eqn) or () if eqn.name in ADDITIONS else ():
+            if v in bench.activity.depends and v not in bench.activity.active:
+                yield _stopped(bench, v), sign
+
+
+def _is_made_from(value: Value, source: Value) -> bool:
+    return any(source in eqn.inputs for eqn in _before(value))
+
+
+def _before(value: Value) -> list[Eqn]:
+    """The equations before a value, the nearest ones."""
+    found: dict[Eqn, None] = {}
+    queue = [value]
+    for v in queue:
+        eqn = v.producer
+        if eqn is not None and eqn not in found and len(found) < _MOST:
+            found[eqn] = None
+            queue += eqn.inputs
+    return list(found)

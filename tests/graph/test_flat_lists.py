@@ -298,6 +298,21 @@ def test_a_bias_stays_with_its_layer_where_signs_cancel(rule):
 
 
 @pytest.mark.parametrize("rule", LINEAR)
+def test_one_bias_beside_two_layers_with_other_signs(rule):
+    one, other = (lambda x: jnp.sinh(x @ B) @ W), (lambda x: jnp.cosh(x @ C) @ W)
+    fns = [
+        lambda x: jnp.tanh(x @ A) + (one(x) + S) + (S - other(x)),
+        lambda x: jnp.tanh(x @ A) - (-one(x) - S) - (other(x) - S),
+    ]
+    the_same(fns, LINEAR[rule])
+    fns = [
+        lambda x: jnp.tanh(x @ A) + (one(x) + S) + (other(x) + S),
+        lambda x: jnp.tanh(x @ A) - (-one(x) - S) - (-other(x) - S),
+    ]
+    the_same(fns, LINEAR[rule])
+
+
+@pytest.mark.parametrize("rule", LINEAR)
 def test_of_two_linear_layers_the_first_takes_it(rule):
     fns = [
         lambda x: (jnp.tanh(x @ A) @ W + jnp.sinh(x @ B) @ W) + S,

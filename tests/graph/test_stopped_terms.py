@@ -102,3 +102,32 @@ def test_another_stopped_term_belongs_to_the_whole_sum():
     x = jnp.array([1.0, 3.0])
     found = lrp.explain(fn, lrp.Epsilon(0.0))(x)
     np.testing.assert_allclose(found, fn(x) * np.array([0.25, 0.75]), rtol=1e-12)
+
+
+WHOLE = {
+    "twice": [
+        lambda u, v, m: (u + v) + m + m,
+        lambda u, v, m: (u + v) + 2 * m,
+        lambda u, v, m: (u + m) + (v + m),
+    ],
+    "what modulates a term too": [
+        lambda u, v, m: (u * m + v) + m,
+        lambda u, v, m: (u * m + m) + v,
+    ],
+    "beside a straight-through round": [
+        lambda u, v, m: (jnp.round(3 * u) + v) + stop(jnp.exp(u)),
+        lambda u, v, m: ((3 * u + stop(jnp.round(3 * u) - 3 * u)) + v) + stop(jnp.exp(u)),
+        lambda u, v, m: ((3 * u + stop(jnp.exp(u))) + v) + stop(jnp.round(3 * u) - 3 * u),
+    ],
+}
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_neither_restores_nor_replaces_belongs_to_the_whole_sum(name, rules):
+    def network(x, f):
+        return f(jnp.tanh(x @ W), jnp.sinh(x @ W.T), stop(jnp.cos(x @ W))) @ V
+
+    found = [lrp.explain(lambda x, f=f: network(x, f), RULES[rules])(X) for f in WHOLE[name]]
+    for other in found[1:]:
+        assert_close(other, found[0], 1e-9)
