@@ -7,6 +7,7 @@ within the term that it is added to. Other stopped terms belong to the sum as a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from jaxlrp.graph import trees
@@ -32,7 +33,11 @@ def owned(
     found: dict[Value, list[int]] = {}
     taken: set[int] = set()
     for value, sign in active if stopped else ():
-        mine = {i for v, s in _shifts(bench, value) for i in restores.get((v, -s * sign), ())}
+        mine = set()
+        for shifted, by in dict.fromkeys(_shifts(bench, value)):
+            # One of them is given back; others stand beside it.
+            left = (i for i in restores.get((shifted, -by * sign), ()) if i not in taken)
+            mine.update(itertools.islice(left, 1))
         cancels = replaces.get((value, -sign), [])
         mine.update(cancels)
         if cancels and all(_is_only(stopped[i][0], value) for i in cancels):

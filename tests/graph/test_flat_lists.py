@@ -310,6 +310,11 @@ def test_one_bias_beside_two_layers_with_other_signs(rule):
         lambda x: jnp.tanh(x @ A) - (-one(x) - S) - (-other(x) - S),
     ]
     the_same(fns, LINEAR[rule])
+    fns = [
+        lambda x: jnp.tanh(x @ A) + (one(x) + S) + (other(x) - S),
+        lambda x: jnp.tanh(x @ A) - (-one(x) - S) - (S - other(x)),
+    ]
+    the_same(fns, LINEAR[rule])
 
 
 @pytest.mark.parametrize("rule", LINEAR)

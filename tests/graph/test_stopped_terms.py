@@ -114,10 +114,15 @@ WHOLE = {
         lambda u, v, m: (u * m + v) + m,
         lambda u, v, m: (u * m + m) + v,
     ],
+    "the maximum once more": [
+        lambda u, v, m: (plain_lse(3 * u, keepdims=True) + v) + stop((3 * u).max(-1)[:, None]),
+        lambda u, v, m: (shifted_lse(3 * u, keepdims=True) + v) + stop((3 * u).max(-1)[:, None]),
+        lambda u, v, m: (stop((3 * u).max(-1)[:, None]) + v) + of_jax(3 * u, keepdims=True),
+    ],
     "beside a straight-through round": [
-        lambda u, v, m: (jnp.round(3 * u) + v) + stop(jnp.exp(u)),
-        lambda u, v, m: ((3 * u + stop(jnp.round(3 * u) - 3 * u)) + v) + stop(jnp.exp(u)),
-        lambda u, v, m: ((3 * u + stop(jnp.exp(u))) + v) + stop(jnp.round(3 * u) - 3 * u),
+        lambda u, v, m: (jnp.round(3 * u) + v) + stop(jnp.exp(3 * u)),
+        lambda u, v, m: ((3 * u + stop(jnp.round(3 * u) - 3 * u)) + v) + stop(jnp.exp(3 * u)),
+        lambda u, v, m: ((3 * u + stop(jnp.exp(3 * u))) + v) + stop(jnp.round(3 * u) - 3 * u),
     ],
 }
 
@@ -131,3 +136,14 @@ def test_what_neither_restores_nor_replaces_belongs_to_the_whole_sum(name, rules
     found = [lrp.explain(lambda x, f=f: network(x, f), RULES[rules])(X) for f in WHOLE[name]]
     for other in found[1:]:
         assert_close(other, found[0], 1e-9)
+
+
+def test_a_stopped_term_that_modulates_by_hand():
+    def fn(x):
+        m = stop(jnp.exp(x[:1]))
+        return (x[:1] * m + x[1:]) + m
+
+    x = jnp.array([1.0, 2.0])
+    shares = np.array([np.e, 2.0])
+    found = lrp.explain(fn, lrp.Epsilon(0.0))(x)
+    np.testing.assert_allclose(found, fn(x) * shares / shares.sum(), rtol=1e-12)
