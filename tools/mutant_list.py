@@ -641,6 +641,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/hoist.py",
+        "and not _ends_sum(bench, leaves[0])",
+        "",
+        "graph/test_parts.py::test_two_spellings[a bias after a sum of layers is turned-ZPlus()]",
+    ),
+    Mutant(
+        "graph/hoist.py",
         "array = array + (1 - here)",
         "array = array + here",
         "graph/test_parts.py::test_two_spellings[a scale and a bias for each part-ZPlus()]",

@@ -19,13 +19,14 @@ import numpy as np
 
 from jaxlrp import compat
 from jaxlrp.graph import control_flow
+from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.affine import affine_operand, is_literal_scale, is_literal_shift
 from jaxlrp.graph.affine import leads_into_nonlinearity as meets_nonlinearity
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand, weighted
-from jaxlrp.graph.primitives import COPIES, LINEAR_CORES, MOVES
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
 
 # Moves that repeat nothing, and of which the places are known from the parameters alone.
 _PARTS = frozenset("slice split concatenate".split())
@@ -45,6 +46,14 @@ class _Chain:
     moves: list[Eqn]  # from the leaves to the value
     leaves: list[Value]
     active: frozenset[Value]  # the leaves that carry relevance
+
+
+def facts_once_hoisted(graph: Graph, explained: Sequence[Value], outputs: Sequence[Value]) -> Facts:
+    """The facts of a graph in which scales and shifts of parts stand before these."""
+    while True:
+        facts = Facts(graph, Activity(graph, explained, outputs))
+        if not hoisted(graph, facts, outputs):
+            return facts
 
 
 def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
@@ -75,8 +84,8 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
     if _scaled(bench, value.producer) is not None:
         return None
     moves, leaves = _moves_before(bench, value)
-    if not any(e.name in _PARTS for e in moves):
-        return None
+    if not any(e.name in _PARTS for e in moves) and not _ends_sum(bench, leaves[0]):
+        return None  # one core takes them through these moves
     if not any(_ends_layer(bench, leaf) for leaf in leaves):
         return None
     eqns, kept = [first], 0
@@ -139,18 +148,41 @@ def _is_part(eqn: Eqn) -> bool:
 
 
 def _ends_layer(bench: Workbench, value: Value) -> bool:
-    """Whether a value is a linear layer's or a norm's output, up to scales, shifts and moves."""
-    while (eqn := value.producer) is not None:
+    """Whether a value ends a linear layer or a norm, or a sum of which one of these is a term.
+
+    Scales, shifts and moves may follow the layer.
+    """
+    stack, seen = [value], {value}
+    while stack:
+        eqn = stack.pop().producer
+        if eqn is None:
+            continue
         active = bench.activity.active_inputs(eqn)
         if eqn.name == "reduce_sum":
-            return weighted(bench, eqn) is not None
-        if eqn.name in LINEAR_CORES:
-            return core_operand(bench, eqn) is not None
-        if eqn.name in _SCALES and all(v in bench.activity.depends for v in eqn.inputs):
-            return eqn.inputs[0] is not eqn.inputs[1]
-        affine = affine_operand(bench, eqn) is not None
-        if not (affine or eqn.name in COPIES | MOVES) or len(active) != 1:
-            return False
+            ends = weighted(bench, eqn) is not None
+        elif eqn.name in LINEAR_CORES:
+            ends = core_operand(bench, eqn) is not None
+        elif eqn.name in _SCALES and all(v in bench.activity.depends for v in eqn.inputs):
+            ends = eqn.inputs[0] is not eqn.inputs[1]
+        else:
+            affine = affine_operand(bench, eqn) is not None
+            if eqn.name in ADDITIONS or (
+                (affine or eqn.name in COPIES | MOVES) and active[1:] == []
+            ):
+                stack += [v for v in active if v not in seen]
+                seen.update(active)
+            continue
+        if ends:
+            return True
+    return False
+
+
+def _ends_sum(bench: Workbench, value: Value) -> bool:
+    """Whether a value is a sum of active values, which may be scaled and shifted."""
+    while (eqn := value.producer) is not None:
+        active = bench.activity.active_inputs(eqn)
+        if len(active) > 1 or affine_operand(bench, eqn) is None:
+            return len(active) > 1 and eqn.name in ADDITIONS
         (value,) = active
     return False
 

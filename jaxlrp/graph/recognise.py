@@ -16,7 +16,6 @@ from jaxlrp.graph import (
     softmax,
     structure,
 )
-from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.groups import Facts, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Region, Value
 from jaxlrp.graph.repeats import Repeats
@@ -78,9 +77,7 @@ def recognise(
     `entries` are the layers at which explained values inside the function are read.
     """
     outputs, explained = list(outputs), list(explained)
-    facts = Facts(graph, Activity(graph, explained, outputs))
-    while hoist.hoisted(graph, facts, outputs):
-        facts = Facts(graph, Activity(graph, explained, outputs))
+    facts = hoist.facts_once_hoisted(graph, explained, outputs)
     bench = Workbench(graph, facts, outputs)
     for group in entries:
         bench.claim(group)

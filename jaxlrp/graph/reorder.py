@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaxlrp.graph.activity import Activity, is_inexact
-from jaxlrp.graph.groups import Facts, Workbench
+from jaxlrp.graph import hoist
+from jaxlrp.graph.activity import is_inexact
+from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.reorder_factors import factors_in_order
 from jaxlrp.graph.reorder_terms import terms_in_order
@@ -29,8 +30,8 @@ _ORDERS = {
 
 def reordered(graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]) -> Graph:
     """The graph with its sums and products, in bodies too, in the order that finders expect."""
-    outputs = list(outputs)
-    facts = Facts(graph, Activity(graph, explained, outputs))
+    outputs, explained = list(outputs), list(explained)
+    facts = hoist.facts_once_hoisted(graph, explained, outputs)
     return _reordered(Workbench(graph, facts, outputs))
 
 

@@ -54,6 +54,14 @@ def scanned(gates):
     return lambda x: jax.lax.scan(lambda h, t: (h, gates(t[None] @ W)[0]), x[0], x)[1]
 
 
+def scanned_sum(gates):
+    def step(h, t):
+        h = gates((t @ W + h @ W[::-1])[None])[0]
+        return h, h
+
+    return lambda x: jax.lax.scan(step, X[0] - X[1], x)[1]
+
+
 PAIRS = {
     "a bias for each part": (whole, each),
     "a bias for each head": (whole, by_heads),
@@ -95,6 +103,34 @@ PAIRS = {
     "a scale scattered over some columns": (
         lambda x: jax.nn.relu(x @ U * jnp.array([1, C[0], 1, C[1]]) + C[:4]),
         lambda x: jax.nn.relu((x @ U).at[:, jnp.array([1, 3])].multiply(C[:2]) + C[:4]),
+    ),
+    "a bias for each part of a sum of layers": (
+        lambda x: attend(*thirds(x @ W + jnp.tanh(x) @ W[::-1] + B)),
+        lambda x: attend(
+            *(p + b for p, b in zip(thirds(x @ W + jnp.tanh(x) @ W[::-1]), thirds(B)))
+        ),
+    ),
+    "a bias for each part of a difference that is scaled": (
+        lambda x: attend(*thirds((x @ W - jnp.tanh(x) @ W[::-1]) * S + B)),
+        lambda x: attend(
+            *(p * s + b for p, s, b in zip(*map(thirds, (x @ W - jnp.tanh(x) @ W[::-1], S, B))))
+        ),
+    ),
+    "a bias after a sum of layers is turned": (
+        lambda x: jnp.tanh((x @ U + jnp.tanh(x) @ V + C[:4])[:, ::-1].T),
+        lambda x: jnp.tanh((x @ U + jnp.tanh(x) @ V)[:, ::-1].T + C[3::-1, None]),
+    ),
+    "a bias after sums of layers are joined": (
+        lambda x: jnp.tanh(
+            jnp.concatenate([x @ U + jnp.tanh(x) @ V + C[:4], jnp.tanh(x) @ U + x @ V + C[4:]], -1)
+        ),
+        lambda x: jnp.tanh(
+            jnp.concatenate([x @ U + jnp.tanh(x) @ V, jnp.tanh(x) @ U + x @ V], -1) + C
+        ),
+    ),
+    "the gates of a recurrence": (
+        scanned_sum(lambda z: gated(z + B)),
+        scanned_sum(gated_parts),
     ),
     "one scaled value read twice": (
         lambda x: (
