@@ -90,6 +90,15 @@ def patches(x, kernel, pads, stride):
     ]
     return jnp.concatenate(parts, -1) @ kernel.reshape(-1, out)
 """,
+    "gathered": """
+def gathered(x, kernel, pads, stride):
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width, _, out = kernel.shape
+    rows = np.arange(0, x.shape[1] - height + 1, stride)[:, None] + np.arange(height)
+    columns = np.arange(0, x.shape[2] - width + 1, stride)[:, None] + np.arange(width)
+    windows = x[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return windows.reshape(*windows.shape[:3], -1) @ kernel.reshape(-1, out)
+""",
 }
 
 

@@ -918,6 +918,14 @@ def _(e: Edit) -> bool:
     return e.to(text, *e.args)
 
 
+@rewrite("convolution as gathered patches")
+def _(e: Edit) -> bool:
+    if e.op != "conv":
+        return False
+    text = f"gathered({{0}}, {{1}}, {e.node['pads']}, {e.node['stride']})"
+    return e.to(text, *e.args)
+
+
 @rewrite("split the channels of a convolution")
 def _(e: Edit) -> bool:
     if e.op != "conv" or e.shape[-1] < 2 or e.is_padded():

@@ -6,11 +6,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
+from jaxlrp.graph import control_flow
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.axes import Statics
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.places import Places
 
 
 @dataclasses.dataclass(eq=False)
@@ -114,6 +116,14 @@ class Facts:
     @functools.cached_property
     def origins(self) -> Origins:
         return Origins(self.graph)
+
+    @functools.cached_property
+    def places(self) -> Places:
+        """The positions that the program says, which are the same in every iteration."""
+        eqns = (e for one in control_flow.graphs(self.graph) for e in one.eqns)
+        loops = ((e, body) for e in eqns for body in e.bodies)
+        carried = {v for e, body in loops for _, v in control_flow.feedback(e, body)}
+        return Places(self.graph.consts, self.activity.depends | carried)
 
     def prove(self, values: Iterable[Value], bounds: Interval) -> None:
         """Add bounds of values that are known from their meaning."""

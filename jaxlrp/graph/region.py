@@ -106,7 +106,8 @@ def before(
                 best, pending = (only, len(inside)), False
     source, n = best
     eqns = sorted(inside[:n], key=lambda e: e.order)
-    return (source, eqns) if has_unique_paths(eqns, source, core, operand) else (start, [])
+    unique = has_unique_paths(bench.facts.places, eqns, source, core, operand)
+    return (source, eqns) if unique else (start, [])
 
 
 def worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:

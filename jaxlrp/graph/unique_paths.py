@@ -1,7 +1,8 @@
 """Whether each input element of a linear region reaches each of its outputs along one path at most.
 
 Moves that repeat nothing keep it so. Otherwise the elements are numbered, the numbers moved, and
-looked for twice among those that the core adds up.
+looked for twice among those that the core adds up. Windows that a gather or a dynamic slice takes
+are followed if their places are written in the program.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import numpy as np
 
 from jaxlrp.graph import moving
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.places import Places
 
 # Beyond so many elements nothing is claimed: planning stays quick.
 _MOST = 4_000_000
 _Numbers = dict[Value, "np.ndarray | None"]
 
 
-def has_unique_paths(eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int) -> bool:
+def has_unique_paths(
+    places: Places, eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int
+) -> bool:
     """Whether equations from `source` to a core's operand lead each element to an output once."""
     links = {source} | {v for e in eqns for v in e.outputs}
     if not any(_repeats(e, links) for e in eqns):
@@ -28,7 +32,7 @@ def has_unique_paths(eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int
         return False
     numbers: _Numbers = {source: np.arange(1, source.size + 1).reshape(source.shape)}
     for eqn in eqns:
-        moved = _moved(eqn, numbers)
+        moved = _moved(places, eqn, numbers)
         if moved is None:
             return False
         numbers.update(zip(eqn.outputs, moved, strict=True))
@@ -58,7 +62,7 @@ def _met_once(numbers: np.ndarray, core: Eqn, operand: int) -> bool:
     return not bool(np.any((rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] != 0)))
 
 
-def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
+def _moved(places: Places, eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
     """Where an equation puts numbered elements, with 0 for static ones; None if it is unknown."""
     given = [numbers.get(v) for v in eqn.inputs]
     active = [x for x in given if x is not None]
@@ -73,6 +77,10 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
         return None
     if name in _BY_PARAMETERS:
         return moving.moved(eqn, [x])
+    if name in _AT_PLACES:
+        known = [places.known(v) for v in eqn.inputs[1:]]
+        at = [p for p in known if p is not None]
+        return moving.moved(eqn, [x, *at]) if given[0] is x and len(at) == len(known) else None
     out = eqn.outputs[0].shape
     fits = x.ndim == len(out) and all(a in (1, b) for a, b in zip(x.shape, out, strict=True))
     if len(eqn.outputs) == 1 and fits:
@@ -84,4 +92,5 @@ def _moved(eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
 _BY_PARAMETERS = frozenset(
     "broadcast_in_dim reshape squeeze expand_dims transpose rev slice split pad".split()
 )
-_OTHERS = frozenset("gather scatter dynamic_slice dynamic_update_slice tile sort".split())
+_AT_PLACES = frozenset({"gather", "dynamic_slice"})
+_OTHERS = frozenset("scatter dynamic_update_slice tile sort".split())

@@ -261,6 +261,10 @@ WINDOWS = {
     "concatenate": lambda p: jnp.concatenate([p[:3, None], p[1:, None]], 1),
     "stack": lambda p: jnp.stack([p[:3], p[1:]], 1),
     "stack, other axis": lambda p: jnp.stack([p[:3], p[1:]]).T,
+    "places": lambda p: p[np.arange(3)[:, None] + np.arange(2)],
+    "places by a function": lambda p: jnp.take(p, jnp.arange(3)[:, None] + jnp.arange(2), axis=0),
+    "dynamic slices": lambda p: jnp.stack([lax.dynamic_slice(p, (i,), (2,)) for i in range(3)]),
+    "vmap": lambda p: jax.vmap(lambda i: lax.dynamic_slice(p, (i,), (2,)))(jnp.arange(3)),
 }
 
 
@@ -281,3 +285,27 @@ def test_windows_are_one_layer_with_what_stands_before_them(before, rule):
     expected = lrp.explain(lambda x: jnp.convolve(ways[before](x), w[::-1])[:3], rule)(x)
     for window in WINDOWS.values():
         assert_close(relevance(window), expected, 1e-9)
+
+
+def test_windows_at_places_that_a_loop_carries_may_overlap():
+    w, scale = RNG.normal(size=4), np.array([1.0, 2.0, -1.0])
+
+    def steps(windows):
+        return lambda x: windows(x * scale)
+
+    def scanned(y):
+        def step(i, _):
+            parts = [lax.dynamic_slice(y, (i,), (2,)), lax.dynamic_slice(y, (0,), (2,))]
+            return i + 1, jnp.concatenate(parts) @ w
+
+        return lax.scan(step, 0, None, length=2)[1]
+
+    def unrolled(y):
+        return jnp.stack([jnp.concatenate([y[i : i + 2], y[:2]]) @ w for i in range(2)])
+
+    x = np.array([1.0, 2.0, 3.0])
+    for rule in (lrp.ZPlus(), lrp.Flat()):
+        found = [lrp.explain(steps(f), rule)(x) for f in (scanned, unrolled)]
+        assert_close(*found, 1e-9)
+    kinds = [layer.kind for layer in lrp.plan(steps(scanned), {})(x).layers]
+    assert "affine" in kinds  # the first step adds up each element twice
