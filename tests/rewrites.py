@@ -495,6 +495,11 @@ def _(e: Edit) -> bool:
     return e.op in ("mul", "scale") and e.to("(-{0}) * (-{1})", *e.args)
 
 
+@rewrite("negate a factor and the product")
+def _(e: Edit) -> bool:
+    return e.op == "mul" and e.to("-({0} * (-{1}))", *e.args)
+
+
 @rewrite("scale in two steps")
 def _(e: Edit) -> bool:
     s = e.array(1) if e.op == "scale" else None

@@ -343,8 +343,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/places.py",
-        "if value.outer is not None and not value.sliced:",
-        "if value.outer is not None:",
+        "if value.outer is not None and not value.sliced and",
+        "if value.outer is not None and",
         "graph/test_places.py",
     ),
     Mutant(
@@ -393,9 +393,27 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", KERNEL),
     Mutant(
         "graph/region.py",
-        "if has_unique_paths(eqns, source, core, operand) else",
-        "if True else",
+        "return (source, eqns) if unique else",
+        "return (source, eqns) if True else",
         "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
+    ),
+    Mutant(
+        "graph/groups.py",
+        "self.activity.depends | carried",
+        "self.activity.depends",
+        "graph/test_linear_regions.py::test_windows_at_places_that_a_loop_carries_may_overlap",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "if len(turned) == 2:",
+        "if len(turned) >= 1:",
+        "graph/test_flat_lists.py::test_signs_within_a_product_come_after_it",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "inner in self.varying and not is_turned(inner, self.varying)",
+        "inner in self.varying",
+        "graph/test_flat_lists.py::test_signs_within_a_product_come_after_it",
     ),
     Mutant(
         "graph/unique_paths.py",

@@ -6,6 +6,7 @@ rewrites are made: every value that is left is computed by the network's own equ
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
 
@@ -52,7 +53,9 @@ class _Rewriter:
     def graph(self, graph: Graph) -> Graph:
         seen: dict[Hashable, list[Eqn]] = {}
         kept: list[Eqn] = []
-        for eqn in graph.eqns:
+        ahead = deque(graph.eqns)
+        while ahead:
+            eqn = ahead.popleft()
             eqn.inputs = [self.of(v) for v in eqn.inputs]
             varies = not self.varying.isdisjoint(eqn.inputs)
             if varies:
@@ -68,6 +71,9 @@ class _Rewriter:
                 continue
             elif (value := self.plain(eqn, varies)) is not None:
                 self.same[eqn.out] = value
+                continue
+            elif varies and (sign := self.sign_last(eqn)) is not None:
+                ahead.extendleft([sign, eqn] if sign is not eqn else [eqn])
                 continue
             elif eqn.name in _MERGED:
                 alike = seen.setdefault(_key(eqn), [])
@@ -115,6 +121,32 @@ class _Rewriter:
             return None
         inner = maker.inputs[0]
         return None if is_turned(inner, self.varying) else inner
+
+    def sign_last(self, eqn: Eqn) -> Eqn | None:
+        """Take changes of sign out of a product of two varying factors: `(-a) * b` is `-(a * b)`.
+
+        The equation is changed in place. Returned is the change of sign that now comes after it,
+        or the equation itself if two have cancelled; None if there was none.
+        """
+        if eqn.name not in ("mul", "div") or not self.varying.issuperset(eqn.inputs):
+            return None
+        turned = [m for v in eqn.inputs if (m := v.producer) is not None and self.may_leave(m)]
+        if not turned:
+            return None
+        eqn.inputs = [m.inputs[0] if (m := v.producer) in turned else v for v in eqn.inputs]
+        if len(turned) == 2:
+            return eqn
+        out, product = eqn.out, Value(eqn.out.aval, eqn)
+        eqn.outputs = [product]
+        prim, params = turned[0].prim, turned[0].params
+        sign = Eqn(prim, params, [product], [out], eqn.scope, eqn.source_info, eqn.region)
+        out.producer = sign
+        return sign
+
+    def may_leave(self, eqn: Eqn) -> bool:
+        """Whether an equation changes a sign that does not belong to a layer before it."""
+        inner = eqn.inputs[0] if eqn.name == "neg" else None
+        return inner is not None and inner in self.varying and not is_turned(inner, self.varying)
 
     def body(self, body: Graph) -> Graph:
         inner = self.graph(body)

@@ -16,6 +16,10 @@ NAMES = frozenset(
     """reshape squeeze expand_dims transpose broadcast_in_dim rev slice split pad concatenate stack
     select_n gather scatter dynamic_slice dynamic_update_slice copy""".split()
 )
+# Those whose places follow from parameters alone.
+BY_PARAMETERS = frozenset(
+    "reshape squeeze expand_dims transpose broadcast_in_dim rev slice split pad".split()
+)
 # A sum of parts that are 0 where the others are not.
 JOINS = frozenset({"add", "add_any"})
 

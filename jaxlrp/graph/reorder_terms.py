@@ -10,6 +10,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view, rounds
 from jaxlrp.graph.sources import is_learned
+from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.statistic import is_reduced_from
 from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
@@ -26,7 +27,13 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     """
     if not _belongs(bench, root, root):
         return None
-    tree = tree_at(bench, root, trees.terms, lambda eqn, reader: _belongs(bench, eqn, root))
+
+    def belongs(eqn: Eqn, reader: Eqn) -> bool:
+        stacked = reader.name in trees.STACKS and is_view(eqn)
+        inside = eqn.name in trees.STACKS and reader.name == "reduce_sum"
+        return stacked or inside or _belongs(bench, eqn, root)
+
+    tree = tree_at(bench, root, trees.terms, belongs)
     done.update(tree.eqns)
     facts = bench.activity
     active = [(v, s) for v, s in tree.leaves if v in facts.active]
@@ -86,6 +93,8 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     """
     if eqn.name == "neg" or trees.is_copy(eqn):
         return eqn is not root
+    if eqn.name == "reduce_sum":
+        return is_stack_sum(bench, eqn)
     if eqn.name not in ADDITIONS or is_mask(bench, eqn):
         return False
     active = [v for v in eqn.inputs if v in bench.activity.active]

@@ -75,7 +75,7 @@ def _moved(places: Places, eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | No
         return moving.moved(eqn, parts)
     if len(active) > 1:
         return None
-    if name in _BY_PARAMETERS:
+    if name in moving.BY_PARAMETERS:
         return moving.moved(eqn, [x])
     if name in _AT_PLACES:
         known = [places.known(v) for v in eqn.inputs[1:]]
@@ -89,8 +89,5 @@ def _moved(places: Places, eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | No
     return None
 
 
-_BY_PARAMETERS = frozenset(
-    "broadcast_in_dim reshape squeeze expand_dims transpose rev slice split pad".split()
-)
 _AT_PLACES = frozenset({"gather", "dynamic_slice"})
 _OTHERS = frozenset("scatter dynamic_update_slice tile sort".split())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
+from jaxlrp.graph import moving
 from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Literal, Value
@@ -24,30 +27,56 @@ from jaxlrp.run.evaluate import Env
 
 _SCALES = frozenset({"mul", "div", "neg"})
 _BRINGERS = MOVES | {"select_n"}
+_PLAIN_MOVES = moving.BY_PARAMETERS - {"pad"}
 _KERNELS = frozenset({"dot_general", "conv_general_dilated"})  # cores whose axes are known
 _IN_PLACE = COPIES | ADDITIONS | _SCALES | DEVICE_SUMS | DEVICE_MOVES
 
 
-def feature_axes(group: Group) -> tuple[int, ...]:
-    """Axes of the output over which one example's features lie: all but batch and free axes."""
+def mean_over_features(group: Group, z: Any) -> Any:
+    """The mean over the features of one example; it broadcasts against `z`, the layer's output.
+
+    Features are the outputs of a product that share batch and free axes.
+    """
     rank = group.outputs[0].ndim
     affine = group.affine
     core = affine.core if affine is not None else None
-    last = (rank - 1,) if rank else ()
     if affine is None or core is None or core.name not in _KERNELS:
-        return last
+        return jnp.mean(z, rank - 1, keepdims=True) if rank else z
     if core.name == "conv_general_dilated":
         batch = core.params["dimension_numbers"].out_spec[0]
-        axes = frozenset(i for i in range(core.out.ndim) if i != batch)
+        features = frozenset(i for i in range(core.out.ndim) if i != batch)
     else:
         batch_axes = range(len(core.params["dimension_numbers"][1][0]))
-        axes = output_features(core, affine.operand) - set(batch_axes)
+        features = output_features(core, affine.operand) - set(batch_axes)
+    axes: frozenset[int] | None = features
     for eqn in affine.post:
-        carried = _carried_axes(eqn, axes)
-        if carried is None:
-            return last
-        axes = carried
-    return tuple(sorted(axes))
+        axes = None if axes is None else _carried_axes(eqn, axes)
+    if axes is not None:
+        return jnp.mean(z, tuple(sorted(axes)), keepdims=True) if axes else z
+    places = _feature_places(core, features, affine.post)
+    if places is None:
+        return jnp.mean(z, rank - 1, keepdims=True)
+    totals = jnp.zeros(places.max(initial=0) + 1, z.dtype).at[places].add(z)
+    return (totals / np.maximum(np.bincount(places.ravel()), 1).astype(z.dtype))[places]
+
+
+def _feature_places(core: Eqn, features: frozenset[int], post: list[Eqn]) -> np.ndarray | None:
+    """For each element of the output, which set of features it belongs to; None if unknown."""
+    kept = [1 if i in features else n for i, n in enumerate(core.out.shape)]
+    places = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), core.out.shape)
+    found = {core.out: places}
+    for eqn in post:
+        given = [found[v] for v in eqn.inputs if v in found]
+        if len(given) != 1:
+            return None
+        if eqn.name in _IN_PLACE or eqn.name == "tie":
+            outs = [np.broadcast_to(given[0], eqn.out.shape)]
+        else:
+            outs = moving.moved(eqn, given) if eqn.name in _PLAIN_MOVES else None
+        if outs is None:
+            return None
+        found.update(zip(eqn.outputs, outs, strict=True))
+    return found[post[-1].out]
 
 
 def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:

@@ -20,7 +20,7 @@ from jaxlrp.rules.base import LINEAR_KINDS
 from jaxlrp.rules.layer_view import Carries
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.layer_facts import bias_of, constant, feature_axes, has_bias
+from jaxlrp.run.layer_facts import bias_of, constant, has_bias, mean_over_features
 from jaxlrp.run.linear_map import LinearLayer
 from jaxlrp.run.signs import Split
 
@@ -169,8 +169,7 @@ class View:
         return bias, stabiliser
 
     def rms(self, z: Any) -> Any:
-        axes = feature_axes(self._group)
-        return jnp.sqrt(jnp.mean(jnp.square(z), axes, keepdims=True)) if axes else jnp.abs(z)
+        return jnp.sqrt(mean_over_features(self._group, jnp.square(z)))
 
     @functools.cached_property
     def _linear(self) -> LinearLayer:

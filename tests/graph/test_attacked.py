@@ -23,18 +23,20 @@ def normal(x):
 @pytest.mark.parametrize(
     "move",
     [
-        lambda y: y[jnp.array([0, 0, 2])],
-        lambda y: y.at[jnp.array([0, 9, 2])].get(mode="fill", fill_value=7.0),
-        lambda y: jnp.tile(y, (2, 1)),
-        lambda y: jnp.ones((8, 6)).at[jnp.array([1, 3, 4, 5])].set(y),
-        lambda y: lax.dynamic_update_slice(jnp.ones((6, 6)), y, (1, 0)),
+        lambda y, places: y[places],
+        lambda y, _: y.at[jnp.array([0, 9, 2])].get(mode="fill", fill_value=7.0),
+        lambda y, _: jnp.tile(y, (2, 1)),
+        lambda y, _: jnp.ones((8, 6)).at[jnp.array([1, 3, 4, 5])].set(y),
+        lambda y, _: lax.dynamic_update_slice(jnp.ones((6, 6)), y, (1, 0)),
     ],
     ids=["gather", "filled gather", "tile", "scatter", "update"],
 )
 def test_moves_that_cannot_be_numbered(move, rule):
-    R = lrp.explain(lambda x: jax.nn.relu(move(normal(x)) @ V), RULES[rule])(X)
+    places = jnp.array([0, 0, 2])  # an argument: the program does not say them
+    R = lrp.explain(lambda x, p: jax.nn.relu(move(normal(x), p) @ V), RULES[rule])(X, places)
     # What comes before them is a layer of its own.
-    hidden = lrp.explain(lambda h: jax.nn.relu(move(h) @ V), RULES[rule])(normal(X))
+    last = lrp.explain(lambda h, p: jax.nn.relu(move(h, p) @ V), RULES[rule])
+    hidden = last(normal(X), places)
     assert_close(R, lrp.relevance_vjp(normal, RULES[rule], X)[1](hidden)[0])
 
 

@@ -118,6 +118,32 @@ def test_gates_are_found_one_test_after_the_other():
     assert layer.gates == (0,)  # of the two that are left both are activations
 
 
+def test_signs_within_a_product_come_after_it():
+    """A sign between a gate or an activation and the product belongs to neither."""
+    spellings = [
+        lambda u, g: u * g,
+        lambda u, g: (-u) * (-g),
+        lambda u, g: -(u * (-g)),
+        lambda u, g: -((-u) * g),
+        lambda u, g: -(-u * g),
+    ]
+    gates = [jax.nn.sigmoid, lambda z: 0.5 * (jnp.tanh(0.5 * z) + 1), jnp.exp]
+    for rules in ({}, composites.mamba_lrp(), composites.excitation_backprop()):
+        for gate in gates:
+            last = spellings if gate is not jnp.exp else spellings[:-1]
+            fns = [lambda x, f=f, gate=gate: f(jax.nn.gelu(x @ A), gate(x @ B)) @ V for f in last]
+            the_same(fns, rules)
+
+    def scaled(x, a):
+        return (x @ a) * jnp.tanh(x @ B) @ V
+
+    def turned(x, a):  # the first sign is that of the weights
+        return -(x @ -a) * jnp.tanh(x @ B) @ V
+
+    rules = composites.excitation_backprop()
+    assert_close(*(lrp.explain(f, rules)(X, A) for f in (scaled, turned)), TIGHT)
+
+
 def test_a_signal_that_is_not_there():
     fn = lambda x: (x @ A) * (x @ B)  # noqa: E731
     with pytest.raises(lrp.RuleError, match="2 factors"):

@@ -245,6 +245,9 @@ def test_relative_epsilon_finds_the_features_behind_moves():
     def fn(x):
         return jnp.flip((x @ K).T, 0)[:4] + SHIFT5[:4, None]
 
+    def flat(x):  # the axis of features is no axis any more
+        return fn(x).T.reshape(-1) + 0.0 * jnp.tile(SHIFT5[:4], 3)
+
     x = RNG.normal(size=(3, 6))
     group, statics = region_of(fn, x)
     z = fn(x)
@@ -254,6 +257,11 @@ def test_relative_epsilon_finds_the_features_behind_moves():
     layer = reference.dense_layer(K[:, 1:][:, ::-1], SHIFT5[:4])
     rule = functools.partial(reference.epsilon_rule, epsilon=0.5, relative=True)
     expected = reference.apply_rule(rule, layer, x, np.asarray(relevance).T)
+    assert_close(actual, expected, tolerance=1e-10)
+    group, statics = region_of(flat, x)
+    seed = relevance.T.reshape(-1)
+    view = View(layer_of(group, "density", nonnegative=False), (x,), statics, flat(x), seed)
+    actual = x * lrp.Epsilon(0.5, relative=True).propagate(view)
     assert_close(actual, expected, tolerance=1e-10)
 
 
