@@ -253,7 +253,11 @@ SPELLINGS: dict[str, dict[str, str]] = {
 
 REWRITES: dict[str, Callable[[Edit], bool]] = {}
 # Those that change a layer's kind between dense and conv: both must have the same rule.
-CHANGES_KIND = {"dense as a convolution", "convolution as patches"}
+CHANGES_KIND = {
+    "dense as a convolution",
+    "convolution as patches",
+    "convolution as gathered patches",
+}
 # Those that change over how many features a relative epsilon takes its mean.
 SPLITS_FEATURES = {
     "split the outputs of a dense layer",
@@ -357,10 +361,12 @@ def rewrite(name: str) -> Callable[[Callable[[Edit], bool]], Callable[[Edit], bo
     return add
 
 
-# Layers end where loops begin, and a number beside a product is the product's.
+# Layers end where loops begin. A number beside a product is the product's, and a product that is
+# summed over whole axes a matmul, over windows a product and a mean.
 LOOPS = {"tower: loop", "tower: scan", "tower: fori", "recur: loop", "recur: scan"}
 _NOT_AFTER = {name: {"scale", "bias", "batch_norm"} for name in LOOPS}
 _NOT_AFTER["mean: scaled before"] = {"mul"}
+_NOT_AFTER |= {f"avg_pool: {name}": {"mul"} for name in SPELLINGS["avg_pool"]}
 
 
 def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
@@ -374,9 +380,17 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
         linear = ends in ("dense", "conv") and "mul" not in unless
         if not linear and any(node is not None and node.op in unless for node in before):
             return False
+        if name == "line and relu" and _is_beside_its_source(e):
+            return False
         return e.op == op and e.node.text != text and e.keep(text=text)
 
     return fn
+
+
+def _is_beside_its_source(e: Edit) -> bool:
+    """Whether a sum reads a value and its source: x + (0.1 * x + 0.9 * relu(x)) is 1.1 * x + ..."""
+    readers = (n for n in e.program.nodes if e.node.name in n.args)
+    return any(n.op == "add" and e.args[0] in n.args for n in readers)
 
 
 for _op, _texts in SPELLINGS.items():
@@ -584,7 +598,11 @@ def _(e: Edit) -> bool:
     shared = [
         i
         for i, a in enumerate(e.args)
-        if a in e.program.active and a in e.program.by_name and e.program.readers(a) > 1
+        if a in e.program.active
+        and a in e.program.by_name
+        and e.program.readers(a) > 1
+        # Two linear layers, each of which takes its own reader's scale.
+        and e.program.by_name[a].op != "fourier"
     ]
     if not shared or e.node.body:
         return False

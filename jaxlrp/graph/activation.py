@@ -24,6 +24,7 @@ from jaxlrp.graph.primitives import (
     ELEMENTWISE,
     makes_integers,
 )
+from jaxlrp.graph.written import factor_of
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6
@@ -103,6 +104,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         return []
     if affine_operand(bench, last) is not None and not is_literal(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
+    if last.name == "neg" and _is_term(bench, last.out):
+        return []  # the sign is that of a term
     if joined := branches.joined_at(bench, last):
         return joined
     activity = bench.activity
@@ -160,6 +163,14 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
     eqns = sorted(itertools.islice(group, best), key=lambda e: e.order)
     _finish(bench, eqns, source, last)
     return []
+
+
+def _is_term(bench: Workbench, value: Value) -> bool:
+    """Whether a value is read by a sum of active values alone."""
+    reader = bench.sole_use(value)
+    if reader is None or reader.name not in ADDITIONS:
+        return False
+    return len(bench.activity.active_inputs(reader)) == 2
 
 
 def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:
@@ -231,9 +242,9 @@ def _affine_region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value,
         # A written scale at the end is left to what reads it, as after any linear layer.
         return affine_operand(bench, eqn) is not None and not is_literal_scale(bench, eqn)
 
-    def after(value: Value) -> list[Eqn]:
+    def after(value: Value, factor: float = 1.0) -> list[Eqn]:
         moves = functools.partial(is_move, bench)
-        return region.after(bench, value, belongs, moves)
+        return region.after(bench, value, belongs, moves, factor)
 
     source = operand
     while (maker := source.producer) is not None and source not in bench.activity.explained:
@@ -244,7 +255,7 @@ def _affine_region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value,
         parted = len(maker.outputs) > 1 or len(bench.reached_uses(source)) > 1
         if parted and first in (eqns := after(source)):
             return source, eqns
-    return operand, [first, *after(first.out)]
+    return operand, [first, *after(first.out, factor_of(bench, first))]
 
 
 def find_pairs(bench: Workbench) -> None:

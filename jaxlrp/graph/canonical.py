@@ -20,7 +20,7 @@ from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
-from jaxlrp.graph.written import is_turned
+from jaxlrp.graph.written import is_turned, is_turned_sum
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
@@ -49,11 +49,13 @@ class _Rewriter:
         self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
         self.varying = set(varying)
         self.places = Places(consts, self.varying)
+        self.left: list[Eqn] = []  # signs and products that may have lost their readers
 
     def graph(self, graph: Graph) -> Graph:
         seen: dict[Hashable, list[Eqn]] = {}
         kept: list[Eqn] = []
         ahead = deque(graph.eqns)
+        around, self.left = self.left, []
         while ahead:
             eqn = ahead.popleft()
             eqn.inputs = [self.of(v) for v in eqn.inputs]
@@ -72,8 +74,8 @@ class _Rewriter:
             elif (value := self.plain(eqn, varies)) is not None:
                 self.same[eqn.out] = value
                 continue
-            elif varies and (sign := self.sign_last(eqn)) is not None:
-                ahead.extendleft([sign, eqn] if sign is not eqn else [eqn])
+            elif varies and (moved := self.signs_moved(eqn)) is not None:
+                ahead.extendleft(reversed(moved))
                 continue
             elif eqn.name in _MERGED:
                 alike = seen.setdefault(_key(eqn), [])
@@ -83,7 +85,21 @@ class _Rewriter:
                     continue
                 alike.append(eqn)
             kept.append(eqn)
-        return Graph(graph.inputs, graph.consts, kept, [self.of(v) for v in graph.outputs])
+        outputs = [self.of(v) for v in graph.outputs]
+        kept, self.left = self.read(kept, outputs), around
+        return Graph(graph.inputs, graph.consts, kept, outputs)
+
+    def read(self, eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
+        """Equations without the signs and products that nothing reads after signs have moved."""
+        left = set(self.left)
+        if not left:
+            return eqns
+        used, kept = set(outputs), []
+        for eqn in reversed(eqns):
+            if eqn not in left or not used.isdisjoint(eqn.outputs):
+                kept.append(eqn)
+                used.update(eqn.inputs)
+        return kept[::-1]
 
     def varying_in(self, eqn: Eqn, body: Graph) -> Iterable[Value]:
         """The inputs of a body that may differ from run to run: not the constants it is given."""
@@ -122,31 +138,43 @@ class _Rewriter:
         inner = maker.inputs[0]
         return None if is_turned(inner, self.varying) else inner
 
-    def sign_last(self, eqn: Eqn) -> Eqn | None:
-        """Take changes of sign out of a product of two varying factors: `(-a) * b` is `-(a * b)`.
+    def signs_moved(self, eqn: Eqn) -> list[Eqn] | None:
+        """The equations of a product, or its sign, with changes of sign where they may cancel.
 
-        The equation is changed in place. Returned is the change of sign that now comes after it,
-        or the equation itself if two have cancelled; None if there was none.
+        A sign leaves a product of two varying factors, `(-a) * b` is `-(a * b)`, unless it cancels
+        one within its factor: there a sign after the product goes to. None if nothing moves.
         """
-        if eqn.name not in ("mul", "div") or not self.varying.issuperset(eqn.inputs):
+        turns = [m for v in eqn.inputs if (m := v.producer) is not None and m.name == "neg"]
+        if eqn.name == "neg":
+            product = eqn.inputs[0].producer
+            if product is None or not self.is_product(product):
+                return None
+            place = next((i for i, v in enumerate(product.inputs) if self.turned(v)), None)
+            if place is None:
+                return None
+            self.left.append(product)
+            factors = list(product.inputs)
+            sign, factors[place] = _alike(eqn, [factors[place]])
+            return [sign, _alike(product, factors, eqn.out)[0]]
+        if not self.is_product(eqn):
             return None
-        turned = [m for v in eqn.inputs if (m := v.producer) is not None and self.may_leave(m)]
-        if not turned:
+        leave = {m.out: m.inputs[0] for m in turns if not self.turned(m.inputs[0])}
+        if not leave:
             return None
-        eqn.inputs = [m.inputs[0] if (m := v.producer) in turned else v for v in eqn.inputs]
-        if len(turned) == 2:
-            return eqn
-        out, product = eqn.out, Value(eqn.out.aval, eqn)
-        eqn.outputs = [product]
-        prim, params = turned[0].prim, turned[0].params
-        sign = Eqn(prim, params, [product], [out], eqn.scope, eqn.source_info, eqn.region)
-        out.producer = sign
-        return sign
+        self.left += (m for m in turns if m.out in leave)
+        factors = [leave.get(v, v) for v in eqn.inputs]
+        if sum(v in leave for v in eqn.inputs) == 2:
+            return [_alike(eqn, factors, eqn.out)[0]]
+        product, value = _alike(eqn, factors)
+        sign = next(m for m in turns if m.out in leave)
+        return [product, _alike(sign, [value], eqn.out, at=eqn)[0]]
 
-    def may_leave(self, eqn: Eqn) -> bool:
-        """Whether an equation changes a sign that does not belong to a layer before it."""
-        inner = eqn.inputs[0] if eqn.name == "neg" else None
-        return inner is not None and inner in self.varying and not is_turned(inner, self.varying)
+    def is_product(self, eqn: Eqn) -> bool:
+        return eqn.name in ("mul", "div") and self.varying.issuperset(eqn.inputs)
+
+    def turned(self, value: Value) -> bool:
+        """Whether a change of sign after a value cancels one within it."""
+        return is_turned(value, self.varying) or is_turned_sum(value, self.varying)
 
     def body(self, body: Graph) -> Graph:
         inner = self.graph(body)
@@ -157,6 +185,17 @@ class _Rewriter:
 
     def of(self, value: Value) -> Value:
         return self.same.get(value, value)
+
+
+def _alike(
+    eqn: Eqn, inputs: list[Value], out: Value | None = None, at: Eqn | None = None
+) -> tuple[Eqn, Value]:
+    """The same operation on other operands, in the place of an equation; and its result."""
+    at = at or eqn
+    out = Value(at.out.aval) if out is None else out
+    new = Eqn(eqn.prim, eqn.params, inputs, [out], at.scope, at.source_info, at.region)
+    out.producer, out.index = new, 0
+    return new, out
 
 
 def _key(eqn: Eqn) -> Hashable:

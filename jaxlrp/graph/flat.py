@@ -25,7 +25,7 @@ def find_products(bench: Workbench) -> None:
             continue
         if _normalises(bench, eqn):
             continue
-        tree = tree_at(bench, eqn, trees.factors)
+        tree = tree_at(bench, eqn, trees.factors, _belongs_to_product(bench))
         done.update(tree.eqns)
         powers = _active(bench, tree.powers())
         if 0 in powers.values():  # a * b / a: its factors are two by two
@@ -79,17 +79,25 @@ def _adds(bench: Workbench, eqn: Eqn) -> bool:
     return both or eqn.name in ("neg", "tie")
 
 
+_SIGNED = ADDITIONS | {"neg"}
+
+
 def is_sign_of_sum(bench: Workbench, eqn: Eqn) -> bool:
     """Whether a change of sign cancels that of a sum's first term: -(-a - b) is a + b."""
     if eqn.name != "neg":
         return False
     sign, value, reader, joined = -1, eqn.inputs[0], eqn, False
     while (maker := value.producer) is not None and bench.sole_use(value) is reader:
-        if not bench.is_open(maker) or not (trees.is_copy(maker) or _adds(bench, maker)):
+        if not bench.is_open(maker) or not (maker.name in _SIGNED or trees.is_copy(maker)):
             break
-        value, turn = (trees.terms(maker) or [])[0]
-        sign, reader, joined = sign * turn, maker, joined or maker.name in ADDITIONS
-    return joined and sign > 0
+        active = [t for t in trees.terms(maker) or () if t[0] in bench.activity.active]
+        (value, turn), *others = active
+        sign, reader, joined = sign * turn, maker, joined or bool(others)
+    return joined and sign * _sign(bench, value) > 0
+
+
+def _belongs_to_product(bench: Workbench) -> Belongs:
+    return lambda eqn, reader: not is_sign_of_sum(bench, eqn)
 
 
 def _belongs_to_sum(bench: Workbench) -> Belongs:

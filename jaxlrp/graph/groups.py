@@ -36,7 +36,8 @@ class Affine:
 
     `core` is None for a group of nothing but scales and shifts. `operand` is the position of the
     active operand in the core. `folds`: every scale is constant along all axes of the core's
-    input (`pre`) or output (`post`) but those that its kernel has too.
+    input (`pre`) or output (`post`) but those that its kernel has too. `features`: of a sum over
+    weighted elements, the axes of its output along which the weights vary.
     """
 
     core: Eqn | None
@@ -44,6 +45,7 @@ class Affine:
     pre: list[Eqn]
     post: list[Eqn]
     folds: bool
+    features: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(eq=False, slots=True)

@@ -89,10 +89,12 @@ def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
 def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     source, main = eqn.inputs[operand], eqn
     before: list[Eqn] = []
+    features: frozenset[int] = frozenset()
     if eqn.name in _SUMS:
         found = weighted(bench, eqn)
         if found is not None:  # a contraction, written as multiply and sum
             source, before, main = found
+            features = _features_of_sum(bench, eqn, before, main)
             factor = math.prod(factor_of(bench, e) for e in before) * sign_of_tail(bench, source)
             after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factor=factor)
             kind = "dense"
@@ -110,7 +112,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     output = _last(after, eqn.out)
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
     folds = folds and _folds(bench, after, eqn.out, output_features(eqn, operand))
-    affine = Affine(eqn, operand, before, after, folds)
+    affine = Affine(eqn, operand, before, after, folds, features)
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
 
 
@@ -181,12 +183,27 @@ def weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | Non
         static = next(v for v in eqn.inputs if v not in bench.activity.active)
         if not any(is_inexact(p) for p in bench.statics.parameters(static)):
             return False
-        axes = bench.statics.varying_axes(static) if static.ndim == eqn.out.ndim else frozenset()
-        summed = axes_at_sum(axes, eqns[eqns.index(eqn) + 1 :])
+        summed = axes_at_sum(_varying_axes(bench, eqn), eqns[eqns.index(eqn) + 1 :])
         return summed is not None and not summed.isdisjoint(total.params["axes"])
 
     kernels = [e for e in eqns if is_kernel(e)]
     return (source, eqns, kernels[-1]) if kernels else None
+
+
+def _features_of_sum(
+    bench: Workbench, total: Eqn, before: list[Eqn], kernel: Eqn
+) -> frozenset[int]:
+    """Axes of a sum over weighted elements along which the weights vary."""
+    summed = sorted(total.params["axes"])
+    varying = _varying_axes(bench, kernel)
+    axes = axes_at_sum(varying, before[before.index(kernel) + 1 :]) or frozenset()
+    return frozenset(i - sum(s < i for s in summed) for i in axes.difference(summed))
+
+
+def _varying_axes(bench: Workbench, eqn: Eqn) -> frozenset[int]:
+    """Axes along which the static factor of an equation varies."""
+    static = next(v for v in eqn.inputs if v not in bench.activity.active)
+    return bench.statics.varying_axes(static) if static.ndim == eqn.out.ndim else frozenset()
 
 
 def output_features(core: Eqn, operand: int) -> frozenset[int]:

@@ -251,10 +251,20 @@ def times(eqn: Eqn, look: Look) -> Interval:
     return even(lambda x: _times(x, x))(look(a)) if a is b else product(look(a), look(b))
 
 
+def _is_a_term(value: Value, total: Value, look: Look) -> bool:
+    """Whether a value that is not negative is added to another such value: e / (e + 1)."""
+    maker = total.producer
+    if maker is None or maker.name != "add" or not any(v is value for v in maker.inputs):
+        return False
+    return all(look(v)[0] >= 0.0 for v in maker.inputs)
+
+
 def quotient(eqn: Eqn, look: Look) -> Interval:
     a, b = (look(v) for v in eqn.inputs)
     if float_info(eqn.out.dtype) is not None:
-        return product(a, _inverse(b))
+        found = product(a, _inverse(b))
+        part = a[0] >= 0.0 and _is_a_term(eqn.inputs[0], eqn.inputs[1], look)
+        return found if not part else meet(found, UNIT) or UNIT
     if b[0] <= 0.0 <= b[1]:
         return whole(eqn.out.dtype)
     low, high = product(a, _inverse(b))

@@ -107,6 +107,23 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
     return turned and crossed
 
 
+def is_turned_sum(value: Value, varying: Collection[Value]) -> bool:
+    """Whether a value is a sum of which the first varying term is subtracted: `-a - c`."""
+    turned = joined = False
+    for _ in range(_MOST):
+        eqn = value.producer
+        if eqn is None or not (eqn.name in ADDITIONS | COPIES or eqn.name == "neg"):
+            break
+        moving = [v for v in eqn.inputs if v in varying]
+        if not moving:
+            break
+        joined = joined or len(moving) > 1
+        under = eqn.name == "sub" and moving[0] is not eqn.inputs[0]
+        turned ^= under or eqn.name == "neg"
+        value = moving[0]
+    return joined and turned
+
+
 def _is_negated(value: Value) -> bool:
     turned = False
     for _ in range(_MOST):

@@ -40,9 +40,11 @@ def mean_over_features(group: Group, z: Any) -> Any:
     rank = group.outputs[0].ndim
     affine = group.affine
     core = affine.core if affine is not None else None
-    if affine is None or core is None or core.name not in _KERNELS:
+    if affine is None or core is None or not (core.name in _KERNELS or affine.features):
         return jnp.mean(z, rank - 1, keepdims=True) if rank else z
-    if core.name == "conv_general_dilated":
+    if affine.features:
+        features = affine.features
+    elif core.name == "conv_general_dilated":
         batch = core.params["dimension_numbers"].out_spec[0]
         features = frozenset(i for i in range(core.out.ndim) if i != batch)
     else:

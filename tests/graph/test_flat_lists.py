@@ -144,6 +144,36 @@ def test_signs_within_a_product_come_after_it():
     assert_close(*(lrp.explain(f, rules)(X, A) for f in (scaled, turned)), TIGHT)
 
 
+SIGNS_OF_SUMS = [
+    (lambda a, c, s, z: (a + c) * s, lambda a, c, s, z: -(-a - c) * s),
+    (lambda a, c, s, z: (a + c) * s, lambda a, c, s, z: -((-a - c) * s)),
+    (lambda a, c, s, z: (z + S) * s, lambda a, c, s, z: -(-z - S) * s),
+    (lambda a, c, s, z: (z + S) * s, lambda a, c, s, z: -((-z - S) * s)),
+    (lambda a, c, s, z: (z + S + a) * s, lambda a, c, s, z: s * -(-S - z - a)),
+    (lambda a, c, s, z: (z + S + a) * s, lambda a, c, s, z: -(s * (-S - z - a))),
+    (lambda a, c, s, z: jax.nn.relu(z) * s, lambda a, c, s, z: -(jnp.minimum(-z, 0) * s)),
+    (lambda a, c, s, z: (a - c) * s, lambda a, c, s, z: s * (a + (-c))),
+]
+
+
+@pytest.mark.parametrize("pair", range(len(SIGNS_OF_SUMS)))
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        lrp.ZPlus(),
+        composites.excitation_backprop(),
+        {lrp.kind("add"): lrp.ZPlus(), lrp.kind("dense"): lrp.AlphaBeta(2.0, 1.0)},
+    ],
+    ids=["default", "plus", "excitation", "signs"],
+)
+def test_signs_within_a_factor_cancel_those_around_it(pair, rules):
+    def network(f):
+        return lambda x: f(jnp.tanh(x @ A), jax.nn.gelu(x @ B), jax.nn.sigmoid(x @ C), x @ D) @ V
+
+    the_same([network(f) for f in SIGNS_OF_SUMS[pair]], rules)
+
+
 def test_a_signal_that_is_not_there():
     fn = lambda x: (x @ A) * (x @ B)  # noqa: E731
     with pytest.raises(lrp.RuleError, match="2 factors"):
