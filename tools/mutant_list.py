@@ -398,6 +398,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
     ),
     Mutant(
+        "graph/ranges.py",
+        "return all(look(v)[0] >= 0.0 for v in maker.inputs)",
+        "return True",
+        "graph/test_recognition.py::test_a_part_of_a_sum_of_positive_numbers_is_a_gate",
+    ),
+    Mutant(
         "graph/groups.py",
         "self.activity.depends | carried",
         "self.activity.depends",

@@ -33,7 +33,9 @@ def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output:
             if len(set(found) - {None}) > 1:
                 return False
             degrees[eqn.out] = 0
-        elif (eqn.name in COPIES and not rounds(eqn)) or eqn.name in ("neg", "abs"):
+        elif eqn.name in COPIES and (found[0] in (0, None) or not rounds(eqn)):
+            degrees[eqn.out] = found[0]  # a number that is rounded is still a number
+        elif eqn.name in ("neg", "abs"):
             degrees[eqn.out] = found[0]
         elif eqn.name == "sign":
             degrees[eqn.out] = 0

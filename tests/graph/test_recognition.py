@@ -124,6 +124,22 @@ def test_a_number_times_a_relu_has_its_slopes():
         assert not found.is_relu
 
 
+def test_a_relu_whose_numbers_are_wider_than_its_input_is_a_relu():
+    def fn(h):
+        return jnp.where(h > 0, np.float64(1), np.float64(0)).astype(h.dtype) * h
+
+    (layer,) = lrp.plan(fn, {})(jnp.ones(3, jnp.float32)).layers
+    assert layer.group.is_relu
+
+
+def test_a_part_of_a_sum_of_positive_numbers_is_a_gate():
+    def fn(h, u):
+        return jnp.exp(u) / (jnp.exp(u) + 1) * h, jnp.exp(u) / (jnp.exp(u) + u) * h
+
+    products = lrp.plan(fn, {}, argnums=(0, 1))(array(3), array(3)).select("product")
+    assert [p.group.gate_by for p in products] == ["bounds", "activation"]
+
+
 def test_a_relu_behind_a_learned_scale_is_a_relu():
     """The scale is a layer of its own; the comparison is part of the activation all the same."""
     scale = jnp.abs(array(5)) + 0.5
