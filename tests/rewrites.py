@@ -850,6 +850,11 @@ def _(e: Edit) -> bool:
     if e.program.readers(inner.name) > 1:
         return False
     x, gamma, beta, mean, variance = inner.args
+    before = e.program.by_name.get(x)
+    while before is not None and before.op in {*VIEWS, "bias", "scale"}:
+        before = e.program.by_name.get(before.args[0])
+    if before is not None and before.op in ("dense", "conv", "fourier"):
+        return False  # that layer has the norm
     scale = e.let("{0} / jnp.sqrt({1} + 1e-3)", gamma, variance)
     shift = e.let("({0} - {1} * {2}) @ {3}", beta, mean, scale, e.args[1])
     core = e.let("{0} @ ({1}[:, None] * {2})", x, scale, e.args[1])

@@ -404,6 +404,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_recognition.py::test_a_part_of_a_sum_of_positive_numbers_is_a_gate",
     ),
     Mutant(
+        "graph/norm.py",
+        "if _ends_linear_layer(bench, scaled):",
+        "if False:",
+        "graph/test_integers.py::test_a_dynamic_scale_and_a_bias_are_one_layer",
+    ),
+    Mutant(
+        "graph/recognise.py",
+        "    norm.find_held,\n",
+        "",
+        "graph/test_integers.py::test_a_divisor_is_held_though_no_linear_layer_takes_it",
+    ),
+    Mutant(
         "graph/groups.py",
         "self.activity.depends | carried",
         "self.activity.depends",

@@ -78,6 +78,8 @@ class Activity:
 
     def __init__(self, graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]):
         self.explained = frozenset(explained)
+        # Operands that are a linear layer's own divisor, undone: held as a parameter is.
+        self.held: dict[Eqn, int] = {}
         facts = {v: Dependence(True, True) for v in self.explained}
         solve(graph.eqns, _Forward(self.explained), facts)
         self.depends: set[Value] = {v for v, d in facts.items() if d.depends}
@@ -95,7 +97,8 @@ class Activity:
         """Distinct active inputs of an equation that it carries on, in order."""
         if eqn.bodies:
             return list(dict.fromkeys(v for v in eqn.inputs if v in self.active))
-        values = (eqn.inputs[i] for i in carrying(eqn))
+        held = self.held.get(eqn)
+        values = (eqn.inputs[i] for i in carrying(eqn) if i != held)
         return list(dict.fromkeys(v for v in values if v in self.active))
 
     def integers(self, value: Value) -> Eqn | None:

@@ -27,14 +27,22 @@ def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | No
     """
     if eqn.name not in AFFINE or is_mask(bench, eqn):
         return None
-    active = [i for i, v in enumerate(eqn.inputs) if v in bench.activity.active]
+    held = bench.activity.held.get(eqn)
+    active = [i for i, v in enumerate(eqn.inputs) if i != held and v in bench.activity.active]
     if len(active) != 1 or (eqn.name == "div" and active[0] == 1):
         return None
-    if any(v in bench.activity.depends for i, v in enumerate(eqn.inputs) if i != active[0]):
+    others = (v for i, v in enumerate(eqn.inputs) if i not in (active[0], held))
+    if any(v in bench.activity.depends for v in others):
         return None  # a gate, or a detached value, is not a parameter
     if eqn.out.shape != eqn.inputs[active[0]].shape and not spread:
         return None  # the active operand is broadcast
     return active[0]
+
+
+def static_operands(bench: Workbench, eqn: Eqn) -> list[Value]:
+    """What an equation scales or shifts by: parameters, and divisors that are held."""
+    active = bench.activity.active_inputs(eqn)
+    return [v for v in eqn.inputs if v not in active]
 
 
 def is_mask(bench: Workbench, eqn: Eqn) -> bool:

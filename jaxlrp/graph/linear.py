@@ -21,6 +21,7 @@ from jaxlrp.graph.affine import (
     is_literal_shift,
     is_move,
     leads_into_nonlinearity,
+    static_operands,
 )
 from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Affine, Group, Workbench
@@ -45,8 +46,18 @@ _KERNELS = frozenset({"dot_general", "conv_general_dilated"})
 
 
 def find(bench: Workbench) -> None:
+    """Contractions and convolutions."""
+    _find(bench, LINEAR_CORES)
+
+
+def find_sums(bench: Workbench) -> None:
+    """Sums of weighted elements, and pools."""
+    _find(bench, _SUMS)
+
+
+def _find(bench: Workbench, names: AbstractSet[str]) -> None:
     for eqn in bench.eqns:
-        if bench.is_open(eqn):
+        if eqn.name in names and bench.is_open(eqn):
             operand = core_operand(bench, eqn)
             if operand is not None:
                 _claim_core(bench, eqn, operand)
@@ -180,7 +191,7 @@ def weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | Non
     def is_kernel(eqn: Eqn) -> bool:
         if eqn.name not in ("mul", "div"):
             return False
-        static = next(v for v in eqn.inputs if v not in bench.activity.active)
+        (static,) = static_operands(bench, eqn)
         if not any(is_inexact(p) for p in bench.statics.parameters(static)):
             return False
         summed = axes_at_sum(_varying_axes(bench, eqn), eqns[eqns.index(eqn) + 1 :])
@@ -202,7 +213,7 @@ def _features_of_sum(
 
 def _varying_axes(bench: Workbench, eqn: Eqn) -> frozenset[int]:
     """Axes along which the static factor of an equation varies."""
-    static = next(v for v in eqn.inputs if v not in bench.activity.active)
+    (static,) = static_operands(bench, eqn)
     return bench.statics.varying_axes(static) if static.ndim == eqn.out.ndim else frozenset()
 
 
@@ -247,7 +258,7 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
             continue
         if eqn.name not in ("mul", "div") or summed:
             return False
-        scale = next(v for v in eqn.inputs if v not in bench.activity.active)
+        (scale,) = static_operands(bench, eqn)
         if scale.ndim == start.ndim and not bench.statics.varying_axes(scale) <= features:
             return False
     return True

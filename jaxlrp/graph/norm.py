@@ -6,11 +6,12 @@ divisor.
 
 from __future__ import annotations
 
+from jaxlrp.graph.affine import affine_operand, is_move
 from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Affine, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.linear import absorb_affine_after
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, MOVES
+from jaxlrp.graph.linear import absorb_affine_after, core_operand
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
 from jaxlrp.graph.statistic import KEEPS_FORM, has_form, is_allowed, made_from, statistic_of
 
 
@@ -182,7 +183,8 @@ def find_undone(bench: Workbench) -> None:
     """Products of a norm's divisor with functions of its output: `f(x / s) * s`.
 
     What is held where it divides is held there too: otherwise it would take half of the relevance
-    that it only hands through.
+    that it only hands through. Where f is a linear layer, the factor is a scale of that layer,
+    `((x / s) @ W) * s + b`, and `find_held` claims it only if the layer does not.
     """
     norms: dict[Value, list[Group]] = {}
     for group in bench.groups:
@@ -204,10 +206,36 @@ def find_undone(bench: Workbench) -> None:
                     made[group] = _made_after(bench, group.outputs)
                 if scaled in made[group] and factor not in made[group]:
                     statistic = _exclusive(bench, factor, eqn)
-                    _finish(bench, statistic, [eqn], scaled, ((eqn, position),))
+                    if _ends_linear_layer(bench, scaled):
+                        bench.activity.held[eqn] = position
+                        bench.claimed.update(dict.fromkeys(statistic, group))
+                    else:
+                        _finish(bench, statistic, [eqn], scaled, ((eqn, position),))
                     break
-            if eqn in bench.claimed:
+            if eqn in bench.claimed or eqn in bench.activity.held:
                 break
+
+
+def find_held(bench: Workbench) -> None:
+    """Held factors that no linear layer took."""
+    for eqn in bench.eqns:
+        position = bench.activity.held.get(eqn)
+        if position is not None and bench.is_open(eqn):
+            _finish(bench, [], [eqn], eqn.inputs[1 - position], ((eqn, position),))
+
+
+def _ends_linear_layer(bench: Workbench, value: Value) -> bool:
+    """Whether scales, shifts and moves lead from a product with learned weights to a value."""
+    while (eqn := value.producer) is not None and bench.sole_use(value) is not None:
+        if eqn.name in LINEAR_CORES:
+            weights = (v for v in eqn.inputs if v not in bench.activity.depends)
+            return core_operand(bench, eqn) is not None and any(
+                map(bench.statics.parameters, weights)
+            )
+        if affine_operand(bench, eqn) is None and not is_move(bench, eqn):
+            return False
+        (value,) = bench.activity.active_inputs(eqn)
+    return False
 
 
 def _made_after(bench: Workbench, values: list[Value]) -> set[Value]:

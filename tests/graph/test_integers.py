@@ -367,6 +367,61 @@ def test_a_dynamic_scale_is_held():
     assert_close(lrp.explain(fn, E0)(X).sum(), fn(X).sum())
 
 
+RNG_BIAS = np.random.default_rng(3)
+BIAS, SIZES = RNG_BIAS.normal(size=3), 0.1 + RNG_BIAS.random(3)
+AROUND = {
+    "as it is": lambda f: f,
+    "called twice": lambda f: lambda x: (lambda g: g(x) * g(x[::-1]))(jax.jit(f)),
+    "remat": jax.checkpoint,
+    "scan": lambda f: lambda x: lax.scan(lambda c, t: (c, f(t[None])[0]), 0.0, x)[1],
+    "vmap": lambda f: jax.vmap(lambda t: f(t[None])[0]),
+}
+AFTER = {
+    "scales apart": lambda y, s: y * s * SIZES + BIAS,
+    "scales together": lambda y, s: y * (s * SIZES) + BIAS,
+    "a scale of the weights first": lambda y, s: y * SIZES * s + BIAS,
+    "a divisor": lambda y, s: y * SIZES / (1 / s) + BIAS,
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("how", [*AROUND])
+@pytest.mark.parametrize(
+    "rule", [lrp.Epsilon(0.1), lrp.ZPlus(), lrp.AlphaBeta(2.0, 1.0), lrp.Gamma(0.25)], ids=str
+)
+def test_a_dynamic_scale_and_a_bias_are_one_layer(after, how, rule):
+    def fn(x):
+        s = jnp.max(jnp.abs(x), -1, keepdims=True) / 127
+        q = jnp.round(x / s).astype(jnp.int8)
+        y = lax.dot(q, WHOLE, preferred_element_type=jnp.int32).astype(x.dtype)
+        return AFTER[after](y, s)
+
+    def dense(x):
+        s = lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True) / 127)
+        rounded = x + lax.stop_gradient(s * jnp.round(x / s) - x)
+        return rounded @ (WHOLE.astype(x.dtype) * SIZES) + BIAS
+
+    rules = {"dense": rule}
+    expected = lrp.explain(lambda x: jnp.tanh(AROUND[how](dense)(x)), rules)(X)
+    found = lrp.explain(lambda x: jnp.tanh(AROUND[how](fn)(x)), rules)(X)
+    # A loop hands on relevance, which is divided by a value and its stabiliser: here x / s, there x.
+    assert_close(found, expected, 1e-7 if how == "scan" else 1e-9)
+
+
+def test_a_divisor_is_held_though_no_linear_layer_takes_it():
+    """Another reader stands between the product and the scale that undoes its divisor."""
+
+    def fn(x, hold):
+        s = hold(jnp.std(x, -1, keepdims=True))
+        y = (x / s) @ WHOLE.astype(x.dtype)
+        return jnp.tanh(y * s + BIAS) + y
+
+    found, expected = (
+        lrp.explain(lambda x, f=f: fn(x, f), E0)(X) for f in (lambda s: s, lax.stop_gradient)
+    )
+    assert_close(found, expected)
+
+
 def test_integers_beside_the_output_keep_their_type():
     def fn(x):
         q = jnp.round(x).astype(jnp.int32)
