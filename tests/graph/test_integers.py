@@ -404,7 +404,7 @@ def test_a_dynamic_scale_and_a_bias_are_one_layer(after, how, rule):
     rules = {"dense": rule}
     expected = lrp.explain(lambda x: jnp.tanh(AROUND[how](dense)(x)), rules)(X)
     found = lrp.explain(lambda x: jnp.tanh(AROUND[how](fn)(x)), rules)(X)
-    # A loop hands on relevance, which is divided by a value and its stabiliser: here x / s, there x.
+    # A loop hands on relevance, divided by a value and its stabiliser: here x / s, there x.
     assert_close(found, expected, 1e-7 if how == "scan" else 1e-9)
 
 
