@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlrp.planning.layers import Layer
-from jaxlrp.planning.table import columns
+from jaxlrp.planning.table import columns, html_table, wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Entry:
 class Ledger:
     """Where relevance went. `print(ledger)` shows a table and a one-line verdict.
 
+    A notebook shows it as a table of HTML.
+
     Attributes:
       layers: one entry for each layer, in dataflow order.
       relevance_out: relevance that was seeded at the output.
@@ -93,9 +95,32 @@ class Ledger:
         )
         return f"{self.conservation:.1%} of the seeded relevance arrived; taken by {shares}{place}."
 
+    def table(self, width: int | None = 100) -> str:
+        """The ledger as text: a row for each layer, the sums and the verdict.
+
+        Args:
+          width: letters in a line; long names and rules are cut in the middle. None cuts nothing.
+        """
+        text = columns(_HEADER, self._rows(), _RIGHT, width, shorten=(2, 1))
+        return "\n".join([text, *(wrapped(line, width) for line in self._foot())])
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict for each layer, of strings and floats: the attributes of an
+        [`Entry`][jaxlrp.Entry], with `rule_loss` and `loss`.
+        """
+        return [
+            dataclasses.asdict(entry) | {"rule_loss": entry.rule_loss, "loss": entry.loss}
+            for entry in self.layers
+        ]
+
     def __str__(self) -> str:
-        header = ["kind", "name", "rule", "R out", "R in", "bias", "stabiliser", "rule loss"]
-        rows = [
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEADER, self._rows(), _RIGHT, self._foot())
+
+    def _rows(self) -> list[list[str]]:
+        return [
             [
                 e.kind,
                 e.name,
@@ -106,11 +131,13 @@ class Ledger:
             for e in self.layers
             if e.kind != "structural" or abs(e.loss) > 1e-5 * abs(self.relevance_out)
         ]
-        table = columns(header, rows, right=(3, 4, 5, 6, 7))
-        return (
-            f"{table}\nseeded {self.relevance_out:.6g}, arrived {self.relevance_in:.6g}\n"
-            f"{self.verdict}"
-        )
+
+    def _foot(self) -> list[str]:
+        return [f"seeded {self.relevance_out:.6g}, arrived {self.relevance_in:.6g}", self.verdict]
+
+
+_HEADER = ("kind", "name", "rule", "R out", "R in", "bias", "stabiliser", "rule loss")
+_RIGHT = (3, 4, 5, 6, 7)
 
 
 def _clean(loss: float, entry: Entry) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +13,16 @@ from jax.typing import DTypeLike
 from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
 from jaxlrp.planning.adjacency import layer_graph
+from jaxlrp.planning.diagram import mermaid
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.selectors import LayerGraph, Selector, resolve
-from jaxlrp.planning.table import plan_table
+from jaxlrp.planning.table import plan_html, plan_table
 
 
 class Plan:
     """Which layers were found, which rule each was given, and why. `print(plan)` is a table.
+
+    A notebook shows it as a table of HTML.
 
     Attributes:
       layers: all layers in dataflow order, structural ones too, each a [`Layer`][jaxlrp.Layer].
@@ -66,5 +70,58 @@ class Plan:
         """Which layers read which."""
         return layer_graph(self.layers, self.found, self.explained)
 
+    def table(self, width: int | None = 100) -> str:
+        """The plan as text: a row for each layer that does more than move elements.
+
+        Args:
+          width: letters in a line. Long names, rules and reasons are cut in the middle, and the
+            number of equations and the source are left out. None leaves nothing out.
+        """
+        return plan_table(self, width)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict for each layer, structural ones too, of strings, numbers and lists of numbers.
+
+        The keys are `kind`, `name`, `shape`, `dtype`, `primitive`, `rule`, `why`, `folded` and
+        `source`. `pandas.DataFrame` and `json.dumps` take the list as it is.
+        """
+        return [
+            {
+                "kind": layer.kind,
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "dtype": str(layer.dtype),
+                "primitive": layer.primitive,
+                "rule": str(layer.rule),
+                "why": layer.why,
+                "folded": layer.folded,
+                "source": layer.source,
+            }
+            for layer in self.layers
+        ]
+
+    def draw(self, direction: Literal["TB", "LR", "BT", "RL"] = "TB") -> str:
+        """The layers and which reads which, as text in the language of [Mermaid][].
+
+        Layers with the same rule have the same colour. Loops and layers that only move elements are
+        left out: an arrow passes through them. GitHub, JupyterLab (in a Markdown cell) and the
+        Mermaid command line turn the text into SVG.
+
+        Args:
+          direction: in which the arrows run: `"TB"` (down), `"LR"` (to the right), `"BT"` or
+            `"RL"`.
+
+        Raises:
+          ValueError: another direction.
+
+        [Mermaid]: https://mermaid.js.org/syntax/flowchart.html
+        """
+        if direction not in ("TB", "LR", "BT", "RL"):
+            raise ValueError(f'direction must be "TB", "LR", "BT" or "RL", not {direction!r}')
+        return mermaid(self, direction)
+
     def __str__(self) -> str:
-        return plan_table(self)
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return plan_html(self)
