@@ -196,8 +196,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # Linear layers: scales, shifts and moves around a core.
     Mutant(
         "graph/affine.py",
-        "if any(v in bench.activity.depends for i, v in enumerate",
-        "if any(False for i, v in enumerate",
+        "if any(v in bench.activity.depends for v in others)",
+        "if any(False for v in others)",
         SPELLINGS,
     ),
     Mutant(
