@@ -104,7 +104,7 @@ class Ledger:
         text = columns(_HEADER, self._rows(), _RIGHT, width, shorten=(2, 1))
         return "\n".join([text, *(wrapped(line, width) for line in self._foot())])
 
-    def to_dicts(self) -> list[dict[str, Any]]:
+    def to_dicts(self) -> list[dict[str, str | float]]:
         """One dict for each layer, of strings and floats: the attributes of an
         [`Entry`][jaxlrp.Entry], with `rule_loss` and `loss`.
         """

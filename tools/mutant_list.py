@@ -435,8 +435,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        'if last.name == "neg" and _is_term(bench, last.out):',
-        "if False:",
+        'if last.name == "neg" and _is_term(bench, last.out) and',
+        "if False and",
         "graph/test_flat_lists.py::test_signs_within_a_factor_cancel_those_around_it",
     ),
     Mutant(

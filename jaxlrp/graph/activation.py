@@ -24,7 +24,7 @@ from jaxlrp.graph.primitives import (
     ELEMENTWISE,
     makes_integers,
 )
-from jaxlrp.graph.written import factor_of
+from jaxlrp.graph.written import factor_of, sign_of_tail
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6
@@ -104,8 +104,8 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         return []
     if affine_operand(bench, last) is not None and not is_literal(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
-    if last.name == "neg" and _is_term(bench, last.out):
-        return []  # the sign is that of a term
+    if last.name == "neg" and _is_term(bench, last.out) and sign_of_tail(bench, last.out) < 0:
+        return []  # the sign is that of a term, and cancels none within
     if joined := branches.joined_at(bench, last):
         return joined
     activity = bench.activity

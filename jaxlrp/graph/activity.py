@@ -101,6 +101,10 @@ class Activity:
         values = (eqn.inputs[i] for i in carrying(eqn) if i != held)
         return list(dict.fromkeys(v for v in values if v in self.active))
 
+    def held_in(self, eqns: Iterable[Eqn]) -> tuple[tuple[Eqn, int], ...]:
+        """The held operands of some equations."""
+        return tuple((e, self.held[e]) for e in eqns if e in self.held)
+
     def integers(self, value: Value) -> Eqn | None:
         """The equation that makes the integers through which a value depends on the input."""
         return self._integers.get(value)

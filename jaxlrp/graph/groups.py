@@ -63,7 +63,7 @@ class Group:
     is_relu: bool = False  # activation: and f(x) = x for every x > 0
     # activation: a number times a ReLU of x or -x: its slopes for x < 0 and x > 0, one of them 0
     relu_slopes: tuple[float, float] | None = None
-    detached: tuple[tuple[Eqn, int], ...] = ()  # norm: operands to hold constant
+    detached: tuple[tuple[Eqn, int], ...] = ()  # norm, linear: operands to hold constant
     logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
     powers: tuple[int, ...] = ()  # product: how often each input is a factor; < 0 if it divides
     gates: tuple[int, ...] = ()  # product: which of `inputs` are gates
@@ -248,6 +248,7 @@ class Workbench:
         return None if group is None else group.kind
 
     def claim(self, group: Group) -> Group:
+        group.detached = group.detached or self.activity.held_in(group.eqns)
         for eqn in group.eqns:
             if eqn not in group.borrowed:
                 self.claimed[eqn] = group

@@ -307,6 +307,7 @@ def _fold_before(bench: Workbench, group: Group) -> None:
     group.eqns = [e for e in before if e not in group.affine.pre] + group.eqns
     group.affine.pre = before
     group.inputs = [source]
+    group.detached = bench.activity.held_in(group.eqns)
 
 
 def _padding_before(bench: Workbench, region: list[Eqn]) -> tuple[Value | None, list[Eqn]]:

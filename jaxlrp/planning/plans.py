@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +79,7 @@ class Plan:
         """
         return plan_table(self, width)
 
-    def to_dicts(self) -> list[dict[str, Any]]:
+    def to_dicts(self) -> list[dict[str, str | int | list[int]]]:
         """One dict for each layer, structural ones too, of strings, numbers and lists of numbers.
 
         The keys are `kind`, `name`, `shape`, `dtype`, `primitive`, `rule`, `why`, `folded` and

@@ -387,7 +387,9 @@ AFTER = {
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("how", [*AROUND])
 @pytest.mark.parametrize(
-    "rule", [lrp.Epsilon(0.1), lrp.ZPlus(), lrp.AlphaBeta(2.0, 1.0), lrp.Gamma(0.25)], ids=str
+    "rule",
+    [lrp.Epsilon(0.0), lrp.Epsilon(0.1), lrp.ZPlus(), lrp.AlphaBeta(2.0, 1.0), lrp.Gamma(0.25)],
+    ids=str,
 )
 def test_a_dynamic_scale_and_a_bias_are_one_layer(after, how, rule):
     def fn(x):
