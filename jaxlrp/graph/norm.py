@@ -232,9 +232,10 @@ def _ends_linear_layer(bench: Workbench, value: Value) -> bool:
             return core_operand(bench, eqn) is not None and any(
                 map(bench.statics.parameters, weights)
             )
-        if affine_operand(bench, eqn) is None and not is_move(bench, eqn):
+        active = bench.activity.active_inputs(eqn)
+        if len(active) != 1 or (affine_operand(bench, eqn) is None and not is_move(bench, eqn)):
             return False
-        (value,) = bench.activity.active_inputs(eqn)
+        (value,) = active
     return False
 
 

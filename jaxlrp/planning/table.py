@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
@@ -101,13 +102,9 @@ def plan_html(plan: Any) -> str:
 
 def wrapped(line: str, width: int | None) -> str:
     """A line of text, broken between words where it is longer than the width."""
-    lines: list[str] = []
-    for word in line.split(" "):
-        if lines and (width is None or len(lines[-1]) + 1 + len(word) <= width):
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join(lines)
+    if width is None:
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _shown(plan: Any) -> list[Any]:

@@ -71,7 +71,7 @@ def _feature_places(core: Eqn, features: frozenset[int], post: list[Eqn]) -> np.
         given = [found[v] for v in eqn.inputs if v in found]
         if len(given) != 1:
             return None
-        if eqn.name in _IN_PLACE or eqn.name == "tie":
+        if eqn.name in _IN_PLACE - DEVICE_MOVES or eqn.name == "tie":
             outs = [np.broadcast_to(given[0], eqn.out.shape)]
         else:
             outs = moving.moved(eqn, given) if eqn.name in _PLAIN_MOVES else None

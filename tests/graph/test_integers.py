@@ -424,6 +424,18 @@ def test_a_divisor_is_held_though_no_linear_layer_takes_it():
     assert_close(found, expected)
 
 
+def test_a_divisor_that_is_undone_after_layers_were_joined_is_held():
+    def joined(divide):
+        def fn(x):
+            s = jnp.std(x, -1, keepdims=True) if divide else 1.0
+            parts = [(x / s) @ WHOLE.astype(x.dtype), (x / s) @ (SIZES * WHOLE)]
+            return jnp.tanh(jnp.concatenate(parts, -1) * s)
+
+        return fn
+
+    assert_close(*(lrp.explain(joined(divide), {"dense": E0})(X) for divide in (True, False)))
+
+
 def test_integers_beside_the_output_keep_their_type():
     def fn(x):
         q = jnp.round(x).astype(jnp.int32)
