@@ -172,7 +172,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # The plainer graph.
     Mutant(
-        "graph/canonical.py", "return eqn.prim, settings, inputs", "return eqn.prim, inputs", LAYERS
+        "graph/canonical.py",
+        "return eqn.prim, settings, inputs",
+        "return eqn.prim, inputs",
+        "graph/test_places.py",
     ),
     Mutant(
         "graph/canonical.py",
@@ -642,7 +645,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/activation.py",
         "return len(inactive) == 1 and",
         "return False and",
-        "graph/test_integers.py::test_a_rounded_number_passes_all_relevance",
+        "graph/test_flat_lists.py::test_a_stopped_term_by_hand",
     ),
     Mutant(
         "graph/activation.py",
