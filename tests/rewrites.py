@@ -363,7 +363,7 @@ def rewrite(name: str) -> Callable[[Callable[[Edit], bool]], Callable[[Edit], bo
 
 # Layers end where loops begin. A number beside a product is the product's, and a product that is
 # summed over whole axes a matmul, over windows a product and a mean.
-LOOPS = {"tower: loop", "tower: scan", "tower: fori", "recur: loop", "recur: scan"}
+LOOPS = {f"{op}: {name}" for op in ("tower", "recur") for name in SPELLINGS[op]}
 _NOT_AFTER = {name: {"scale", "bias", "batch_norm"} for name in LOOPS}
 _NOT_AFTER["mean: scaled before"] = {"mul"}
 _NOT_AFTER |= {f"avg_pool: {name}": {"mul"} for name in SPELLINGS["avg_pool"]}
@@ -382,9 +382,27 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
             return False
         if name == "line and relu" and _is_beside_its_source(e):
             return False
+        if text.startswith("0.5 * {0}") and _adds_its_source(e):
+            return False
         return e.op == op and e.node.text != text and e.keep(text=text)
 
     return fn
+
+
+def _adds_its_source(e: Edit) -> bool:
+    """Whether x + f(x) is read: 0.5 * (x + f(x)) may be an activation."""
+    by_name = e.program.by_name
+    node = by_name.get(e.args[0])
+    if node is None or node.op != "add":
+        return False
+    before: set[str] = set()
+    stack = [a for b in node.args if b in by_name for a in by_name[b].args]
+    while stack:
+        name = stack.pop()
+        if name not in before:
+            before.add(name)
+            stack += by_name[name].args if name in by_name else ()
+    return not before.isdisjoint(node.args)
 
 
 def _is_beside_its_source(e: Edit) -> bool:
@@ -851,8 +869,8 @@ def _(e: Edit) -> bool:
         return False
     x, gamma, beta, mean, variance = inner.args
     before = e.program.by_name.get(x)
-    while before is not None and before.op in {*VIEWS, "bias", "scale"}:
-        before = e.program.by_name.get(before.args[0])
+    while before is not None and before.op in {*VIEWS, "bias", "scale", "text"}:
+        before = e.program.by_name.get(before.args[0]) if before.args else None
     if before is not None and before.op in ("dense", "conv", "fourier"):
         return False  # that layer has the norm
     scale = e.let("{0} / jnp.sqrt({1} + 1e-3)", gamma, variance)

@@ -128,7 +128,7 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
                 maker = value.producer
                 if value in activity.active:
                     sources.add(value)
-                if _absorbable(bench, maker) and value not in bench.outputs:
+                if _absorbable(bench, maker) and value not in bench.ends:
                     assert maker is not None
                     heapq.heappush(heap, (-maker.order, maker))
                 elif value in activity.active:
@@ -242,9 +242,9 @@ def _affine_region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value,
         # A written scale at the end is left to what reads it, as after any linear layer.
         return affine_operand(bench, eqn) is not None and not is_literal_scale(bench, eqn)
 
-    def after(value: Value, factor: float = 1.0) -> list[Eqn]:
+    def after(value: Value, *factors: float) -> list[Eqn]:
         moves = functools.partial(is_move, bench)
-        return region.after(bench, value, belongs, moves, factor)
+        return region.after(bench, value, belongs, moves, factors)
 
     source = operand
     while (maker := source.producer) is not None and source not in bench.activity.explained:

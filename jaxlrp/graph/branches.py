@@ -54,7 +54,7 @@ def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
     ends = [e.out for e in scales] + ([] if source in terms else [join.out])
     for end in ends:
         eqns = bench.slice_back(end, {source}, lambda eqn: eqn.name in ELEMENTWISE)
-        if eqns and is_complete(bench, eqns, source, end):
+        if eqns and _bends(bench, eqns) and is_complete(bench, eqns, source, end):
             return []
     # Additions without the source among their terms may be an activation: a softplus is one.
     holding: dict[Eqn, None] = {}
@@ -62,6 +62,11 @@ def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
         if any(source in (v, terms.get(v)) or v.producer in holding for v in eqn.inputs):
             holding[eqn] = None
     return [e for e in holding if e.name in ADDITIONS]
+
+
+def _bends(bench: Workbench, eqns: list[Eqn]) -> bool:
+    """Whether some equation is neither an addition nor a written scale: `0.5 * (x + x)` is x."""
+    return any(e.name not in ADDITIONS and not is_literal_scale(bench, e) for e in eqns)
 
 
 def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:

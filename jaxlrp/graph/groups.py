@@ -142,6 +142,8 @@ class Workbench:
         self.activity = facts.activity
         self.claimed = facts.claimed
         self.outputs = set(relevance_outputs)
+        # Values that more relevance arrives at than by open equations: no layer may hold them.
+        self.ends = set(self.outputs)
         self.groups: list[Group] = []
         self.eqns = graph.eqns  # where finders begin
         self._reached_uses: dict[Value, list[Eqn]] = {}
@@ -171,7 +173,7 @@ class Workbench:
     def sole_use(self, value: Value) -> Eqn | None:
         """The only equation through which relevance arrives at a value."""
         uses = self.reached_uses(value)
-        return uses[0] if len(uses) == 1 and value not in self.outputs else None
+        return uses[0] if len(uses) == 1 and value not in self.ends else None
 
     def closed(self, eqns: Iterable[Eqn], outputs: Iterable[Value]) -> bool:
         """Whether relevance enters these equations at `outputs` alone, and none is claimed."""
@@ -182,7 +184,7 @@ class Workbench:
             for value in eqn.outputs:
                 if value in exits or value not in self.activity.active:
                     continue
-                if value in self.outputs or any(e not in group for e in self.reached_uses(value)):
+                if value in self.ends or any(e not in group for e in self.reached_uses(value)):
                     return False
         return True
 
@@ -226,7 +228,7 @@ class Workbench:
             if value in exits or value not in self.activity.active:
                 continue
             readers = self.reached_uses(value)
-            if value in self.outputs or any(e not in own and e not in held for e in readers):
+            if value in self.ends or any(e not in own and e not in held for e in readers):
                 return False
         return True
 
@@ -235,7 +237,7 @@ class Workbench:
         inside, found = set(own), []
         for eqn in sorted(eqns, key=lambda e: -e.order):
             readers = [e for v in eqn.outputs for e in self.reached_uses(v)]
-            seeded = any(v in self.outputs for v in eqn.outputs)
+            seeded = any(v in self.ends for v in eqn.outputs)
             if seeded or eqn in self.claimed or any(e not in inside for e in readers):
                 found.append(eqn)
             else:

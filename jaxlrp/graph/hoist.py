@@ -46,6 +46,8 @@ class _Chain:
     moves: list[Eqn]  # from the leaves to the value
     leaves: list[Value]
     active: frozenset[Value]  # the leaves that carry relevance
+    alone: frozenset[Value]  # those of them of which no element read here is read elsewhere
+    readers: dict[Value, list[tuple[Eqn, int]]]  # the moves that read each, as which operand
 
 
 def facts_once_hoisted(graph: Graph, explained: Sequence[Value], outputs: Sequence[Value]) -> Facts:
@@ -104,11 +106,21 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
         or not inner.isdisjoint(bench.activity.explained)
     ):
         return None
-    if bench.graph.is_output(value) or not _alone(bench, value, moves, leaves):
+    if bench.graph.is_output(value) or any(v.dtype != value.dtype for v in leaves):
+        return None
+    alone = frozenset(v for v in leaves if _is_alone(bench, value, moves, v))
+    if not any(_ends_layer(bench, leaf) for leaf in alone):
+        return None
+    if not all(v in alone or _is_alone(bench, value, moves, v, aside=True) for v in leaves):
         return None
     statics = [v for e in eqns for v in e.inputs if v not in bench.activity.active]
     active = frozenset(v for v in leaves if v in bench.activity.active)
-    return _Chain(value, eqns, statics, moves, leaves, active)
+    readers: dict[Value, list[tuple[Eqn, int]]] = {v: [] for v in leaves}
+    for eqn in moves:
+        for i, v in enumerate(eqn.inputs):
+            if v in readers:
+                readers[v].append((eqn, i))
+    return _Chain(value, eqns, statics, moves, leaves, active, alone & active, readers)
 
 
 def _scaled(bench: Workbench, eqn: Eqn) -> Value | None:
@@ -187,33 +199,39 @@ def _ends_sum(bench: Workbench, value: Value) -> bool:
     return False
 
 
-def _alone(bench: Workbench, value: Value, moves: list[Eqn], leaves: list[Value]) -> bool:
-    """Whether each element of a value is one element of the leaves, read by nothing else."""
+def _is_alone(
+    bench: Workbench, value: Value, moves: list[Eqn], leaf: Value, aside: bool = False
+) -> bool:
+    """Whether each element of a leaf is at most one of a value, and is then read by nothing else.
+
+    With `aside`, other equations may read the leaf itself.
+    """
+    if leaf.size > _MOST:
+        return False
     inside = set(moves)
-    for leaf in leaves:
-        if leaf.size > _MOST or leaf.dtype != value.dtype:
-            return False
-        carries = leaf in bench.activity.active
-        made = {leaf: None}  # the leaf, and all that moves alone make of it
-        stack, steps = [leaf], set()
-        while stack:
-            for eqn in bench.reached_uses(stack.pop()):
-                if eqn not in steps and (eqn in inside or (carries and _is_part(eqn))):
-                    steps.add(eqn)
-                    made.update(dict.fromkeys(eqn.outputs))
-                    stack.extend(eqn.outputs)
-        order = sorted(steps, key=lambda e: -e.order)
-        others: dict[Value, int] = {}
-        for v in made if carries else ():
-            # What relevance does not reach reads the leaf as it was.
-            uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
-            others[v] = sum(e not in steps for e in uses)
-            others[v] += bench.graph.is_output(v)
-        others.pop(value, None)
-        own = _readings(order, leaf, {value: 1})
-        if np.any(own > 1) or np.any((own > 0) & (_readings(order, leaf, others) > 0)):
-            return False
-    return True
+    carries = leaf in bench.activity.active
+    made = {leaf: None}  # the leaf, and all that moves alone make of it
+    stack, steps = [leaf], set()
+    while stack:
+        v = stack.pop()
+        for eqn in bench.reached_uses(v):
+            follows = carries and _is_part(eqn) and not (aside and v is leaf)
+            if eqn not in steps and (eqn in inside or follows):
+                steps.add(eqn)
+                made.update(dict.fromkeys(eqn.outputs))
+                stack.extend(eqn.outputs)
+    order = sorted(steps, key=lambda e: -e.order)
+    others: dict[Value, int] = {}
+    for v in made if carries else ():
+        if aside and v is leaf:
+            continue
+        # What relevance does not reach reads the leaf as it was.
+        uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
+        others[v] = sum(e not in steps for e in uses)
+        others[v] += bench.graph.is_output(v)
+    others.pop(value, None)
+    own = _readings(order, leaf, {value: 1})
+    return not (np.any(own > 1) or np.any((own > 0) & (_readings(order, leaf, others) > 0)))
 
 
 def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarray:
@@ -271,24 +289,23 @@ class _Mover:
         self.graph = bench.graph
         self.eqns = list(bench.graph.eqns)
         self._reached = {e for e in self.eqns if bench.activity.is_reached(e)}
-        self._scaled: dict[Value, Value] = {}  # what leaves have become so far
 
     def move(self, chain: _Chain) -> bool:
         """Put a chain before the moves; False if something in it cannot be computed there."""
-        leaves = [self._scaled.get(v, v) for v in chain.leaves]
+        leaves = [v for leaf in chain.leaves for v in self._now(chain, leaf)]
+        if len(leaves) != len(chain.leaves):
+            return False
         made = [self._made(chain, leaves, i) for i in range(len(leaves))]
         if any(eqns is None for eqns in made):
             return False
         for old, leaf, eqns in zip(chain.leaves, leaves, made, strict=True):
             assert eqns is not None
             new = eqns[-1].out
-            readers = self.graph.uses(old) if old in chain.active else chain.moves
+            readers = self.graph.uses(old) if old in chain.alone else chain.moves
             for reader in readers:
-                if old in chain.active and reader not in self._reached:
+                if old in chain.alone and reader not in self._reached:
                     continue
                 reader.inputs = [new if v is leaf else v for v in reader.inputs]
-            if old in chain.active:
-                self._scaled[old] = new
             maker = leaf.producer
             at = 0 if maker is None else self.eqns.index(maker) + 1
             self.eqns[at:at] = eqns
@@ -299,6 +316,10 @@ class _Mover:
         gone = set(chain.eqns)
         self.eqns = [e for e in self.eqns if e not in gone]
         return True
+
+    def _now(self, chain: _Chain, leaf: Value) -> set[Value]:
+        """What a leaf has become by earlier chains, where the moves of this one read it."""
+        return {move.inputs[place] for move, place in chain.readers[leaf]}
 
     def _made(self, chain: _Chain, leaves: Sequence[Value], number: int) -> list[Eqn] | None:
         """Equations that scale and shift one leaf as the elements that it gives are."""

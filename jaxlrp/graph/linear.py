@@ -9,7 +9,6 @@ does a sum over devices after a core: each device has a part of the layer's inpu
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Set as AbstractSet
 
 from jaxlrp.graph import pools, region
@@ -85,8 +84,10 @@ def fold(bench: Workbench) -> None:
             and all(eqn in group.eqns for group in holders[reader])
             for reader in readers
         )
-        if inside and bench.outputs.isdisjoint(eqn.outputs):
+        if inside and bench.ends.isdisjoint(eqn.outputs):
             bench.claimed[eqn] = holders[eqn][0]
+    for eqn in filter(bench.free, shared):
+        bench.ends.update(v for group in holders[eqn] for v in group.inputs)
 
 
 def core_operand(bench: Workbench, eqn: Eqn) -> int | None:
@@ -106,8 +107,8 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         if found is not None:  # a contraction, written as multiply and sum
             source, before, main = found
             features = _features_of_sum(bench, eqn, before, main)
-            factor = math.prod(factor_of(bench, e) for e in before) * sign_of_tail(bench, source)
-            after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factor=factor)
+            factors = (*(factor_of(bench, e) for e in before), sign_of_tail(bench, source))
+            after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factors=factors)
             kind = "dense"
         else:
             source, before, after = pools.divisors(bench, eqn)
@@ -117,8 +118,8 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         # No parameter goes into the weights: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
-        factor = _written_within(bench, eqn, operand)
-        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factor=factor)
+        factors = _written_within(bench, eqn, operand)
+        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factors=factors)
         kind = "conv" if eqn.name == "conv_general_dilated" else "dense"
     output = _last(after, eqn.out)
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
@@ -127,15 +128,15 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
 
 
-def _written_within(bench: Workbench, core: Eqn, operand: int) -> float:
-    """The number that is written within a product: beside its weights, and beside its input."""
+def _written_within(bench: Workbench, core: Eqn, operand: int) -> tuple[float, ...]:
+    """The numbers that are written within a product: beside its weights, and beside its input."""
     source, eqns = region.before(bench, core, operand)
     if not region.worth_folding(bench, eqns):
         source, eqns = core.inputs[operand], []
     source, eqns = region.without_tail(bench, source, eqns)
-    inner = math.prod(factor_of(bench, e) for e in eqns)
+    inner = (factor_of(bench, e) for e in eqns)
     weights = (v for i, v in enumerate(core.inputs) if i in carrying(core) and i != operand)
-    return inner * sign_of_tail(bench, source) * math.prod(factor_in(bench, v) for v in weights)
+    return (*inner, sign_of_tail(bench, source), *(factor_in(bench, v) for v in weights))
 
 
 def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
@@ -269,7 +270,7 @@ def absorb_affine_after(
     start: Value,
     literal_shifts: bool = True,
     sums: AbstractSet[str] | None = None,
-    factor: float = 1.0,
+    factors: tuple[float, ...] = (),
 ) -> list[Eqn]:
     """The region of scales and shifts after a value; moves count if one of these follows.
 
@@ -286,7 +287,7 @@ def absorb_affine_after(
         return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
     passes = is_view if sums is None else functools.partial(is_move, bench)
-    return region.after(bench, start, belongs, passes, factor)
+    return region.after(bench, start, belongs, passes, factors)
 
 
 def _fold_before(bench: Workbench, group: Group) -> None:

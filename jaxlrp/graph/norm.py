@@ -257,7 +257,7 @@ def _exclusive(bench: Workbench, factor: Value, reader: Eqn) -> list[Eqn]:
         eqn = value.producer
         if eqn is None or not bench.is_open(eqn) or eqn in group or eqn.bodies:
             continue
-        if value in bench.outputs or any(e not in group for e in bench.reached_uses(value)):
+        if value in bench.ends or any(e not in group for e in bench.reached_uses(value)):
             continue
         group.add(eqn)
         found.append(eqn)

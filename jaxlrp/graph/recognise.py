@@ -108,6 +108,7 @@ def recognise(
         inside.setdefault(group, []).extend(sorted(one.groups, key=_last))
         for found in one.groups:
             found.around = group
+        _check_linked(one)
     groups = tuple(_in_order(None, inside))
     ends = frozenset().union(*(one.outputs for one in around))
     calls = {k: v for one in repeats.values() for k, v in one.regions.items()}
@@ -121,6 +122,20 @@ def _add_bodies(bench: Workbench, around: dict[Workbench, Group | None]) -> None
             inner = Workbench(body, bench.facts, outputs)
             around[inner] = group
             _add_bodies(inner, around)
+
+
+def _check_linked(bench: Workbench) -> None:
+    """Check that a layer reads what is given out by the layer that makes it, and nothing within."""
+    for group in bench.groups:
+        for value in group.inputs:
+            maker = None if value.producer is None else bench.claimed.get(value.producer)
+            if maker is None or maker is group or value in maker.outputs:
+                continue
+            raise AssertionError(
+                f"a fault of jaxlrp, please report it: the {group.kind} layer at "
+                f"{group.main.source} reads a value within the {maker.kind} layer at "
+                f"{maker.main.source}, so relevance would be lost there"
+            )
 
 
 def _in_order(around: Group | None, inside: dict[Group | None, list[Group]]) -> Iterable[Group]:

@@ -21,27 +21,29 @@ def after(
     start: Value,
     belongs: Callable[[Eqn], bool],
     passes: Callable[[Eqn], bool],
-    factor: float = 1.0,
+    factors: tuple[float, ...] = (),
 ) -> list[Eqn]:
     """Equations after a value that belong to it, and the moves between them.
 
-    They may part (a split) and meet again (a concatenation), but one value comes out. `factor` is
-    the number that is written within what makes the value: what cancels it belongs to it too.
+    They may part (a split) and meet again (a concatenation), but one value comes out. `factors`
+    are the numbers that are written within what makes the value: what cancels one of them, or
+    their product, belongs to it too.
     """
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
-    frontier = {start: factor}  # and the written number in each
-    while not any(v in bench.outputs for v in frontier):
+    within = (math.prod(factors), *factors)
+    frontier = {start: within}  # and the written numbers in each
+    while not any(v in bench.ends for v in frontier):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
         if eqn is None or not bench.is_open(eqn):
             break
-        within = {frontier[v] for v in eqn.inputs if v in frontier}
-        factor = within.pop() if len(within) == 1 else math.nan
+        read = {frontier[v] for v in eqn.inputs if v in frontier}
+        within = read.pop() if len(read) == 1 else (math.nan,)
         by = factor_of(bench, eqn)
         written = is_literal_scale(bench, eqn)
-        ours = belongs(eqn) or (written and _cancels(factor, by))
+        ours = belongs(eqn) or (written and _cancels(within, by))
         if not ours and not passes(eqn) and not written and eqn.name != "tie":
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
@@ -53,17 +55,17 @@ def after(
             if all(e in inside for e in bench.reached_uses(value)):
                 frontier.pop(value, None)
         reached = (v for v in eqn.outputs if v in bench.activity.reached)
-        frontier.update(dict.fromkeys(reached, factor * by))
+        frontier.update(dict.fromkeys(reached, tuple(f * by for f in within)))
         if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
             kept, pending = len(eqns), False
     return eqns[:kept]
 
 
-def _cancels(factor: float, by: float) -> bool:
-    """Whether a written scale undoes one before it: its sign, or all of it."""
-    if factor < 0.0 and by < 0.0:
+def _cancels(within: tuple[float, ...], by: float) -> bool:
+    """Whether a written scale undoes what is before it: the sign of all, or one of the numbers."""
+    if within[0] < 0.0 and by < 0.0:
         return True
-    return math.isclose(factor * by, 1.0) and not math.isclose(by, 1.0)
+    return not math.isclose(by, 1.0) and any(math.isclose(f * by, 1.0) for f in within)
 
 
 def before(

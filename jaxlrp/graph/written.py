@@ -45,6 +45,8 @@ def factor_in(bench: Workbench, value: Value, most: int = _MOST) -> float:
     if not bench.statics.parameters(value):
         return 1.0 if number is None else number
     eqn = value.producer
+    if eqn is None and value.outer is not None and not bench.facts.places.is_varying(value):
+        return factor_in(bench, value.outer, most - 1) if most else 1.0  # what a body is given
     if eqn is None or most == 0:
         return 1.0
     if eqn.name == "neg":
@@ -130,6 +132,9 @@ def _is_negated(value: Value) -> bool:
         eqn = value.producer
         if isinstance(value, Literal):
             return turned ^ bool(np.all(np.asarray(value.val) < 0))
+        if eqn is None and value.outer is not None:
+            value = value.outer  # of a body: what is fed back into it is not static
+            continue
         if eqn is None:
             return turned
         if eqn.name == "neg" or eqn.name in _PASSED:
