@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +16,12 @@ def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
 
     A `dot_general` that contracts nothing multiplies element by element: so an einsum writes a
     scale of the heads, or a rotation. It becomes broadcasts and a `mul`. A collective over an axis
-    that `vmap` has mapped is a reduction of the array in hand.
+    that `vmap` has mapped is a reduction of the array in hand. A stack joins parts, an unstack
+    splits into parts.
     """
+    plainer = _PLAINER.get(eqn.primitive.name)
+    if plainer is not None:
+        return _traced(functools.partial(plainer, **eqn.params), eqn)
     reduction = _REDUCTIONS.get(eqn.primitive.name)
     if reduction is not None:
         axes = eqn.params.get("axes", ())
@@ -44,6 +49,15 @@ def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     return _traced(product, eqn)
 
 
+def _stack(*xs: Any, axis: int) -> Any:
+    return lax.concatenate([lax.expand_dims(x, (axis,)) for x in xs], axis)
+
+
+def _unstack(x: Any, *, axis: int) -> Any:
+    return [lax.squeeze(part, (axis,)) for part in lax.split(x, (1,) * x.shape[axis], axis)]
+
+
+_PLAINER = {"stack": _stack, "unstack": _unstack}
 _REDUCTIONS = {"psum": jnp.sum, "pmax": jnp.max, "pmin": jnp.min}
 
 

@@ -102,7 +102,7 @@ def _belongs_to_product(bench: Workbench) -> Belongs:
 
 def _belongs_to_sum(bench: Workbench) -> Belongs:
     def belongs(eqn: Eqn, reader: Eqn) -> bool:
-        if eqn.name in trees.STACKS:
+        if eqn.name == "concatenate":
             return reader.name == "reduce_sum"
         inside = reader.name == "concatenate" and is_view(eqn)
         return inside or trees.is_copy(eqn) or _adds(bench, eqn)

@@ -101,14 +101,25 @@ def _is_link(bench: Workbench, eqn: Eqn) -> bool:
 
 def _are_one_tree(bench: Workbench, maker: Eqn, reader: Eqn) -> bool:
     """Whether both may belong to one sum, one product, or to a product that is summed."""
+    if maker.name in _TERMS and _is_stacked_term(bench, reader):
+        return True
     if reader.name == "reduce_sum":
         return maker.name in MOVES or maker.name in ("mul", "div", "neg")
     return any(maker.name in made and reader.name in read for made, read in _TREES)
 
 
+def _is_stacked_term(bench: Workbench, view: Eqn) -> bool:
+    """Whether a value with one more axis is joined to others, and these are added up."""
+    joined = bench.sole_use(view.out) if is_view(view) else None
+    if joined is None or joined.name != "concatenate":
+        return False
+    total = bench.sole_use(joined.out)
+    return total is not None and total.name == "reduce_sum"
+
+
 _TERMS = ADDITIONS | COPIES | {"neg", "tie"}
 _FACTORS = COPIES | {"mul", "div", "neg", "tie"}
-_TREES = ((_TERMS | {"reduce_sum"}, _TERMS | {"stack"}), (_FACTORS, _FACTORS))
+_TREES = ((_TERMS | {"reduce_sum"}, _TERMS), (_FACTORS, _FACTORS))
 
 
 def _is_alone(bench: Workbench, eqn: Eqn) -> bool:

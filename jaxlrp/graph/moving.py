@@ -13,7 +13,7 @@ from jaxlrp.graph.ir import Eqn
 
 # Moves whose places follow from parameters, and from static positions or masks.
 NAMES = frozenset(
-    """reshape squeeze expand_dims transpose broadcast_in_dim rev slice split pad concatenate stack
+    """reshape squeeze expand_dims transpose broadcast_in_dim rev slice split pad concatenate
     select_n gather scatter dynamic_slice dynamic_update_slice copy""".split()
 )
 # Those whose places follow from parameters alone.
@@ -41,8 +41,6 @@ def moved(eqn: Eqn, given: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         return [x]
     if name == "concatenate":
         return [np.concatenate(given, params["dimension"])]
-    if name == "stack":
-        return [np.stack(given, params["axis"])]
     if name == "broadcast_in_dim":
         spread = [1] * len(params["shape"])
         for axis, dim in enumerate(params["broadcast_dimensions"]):

@@ -32,7 +32,7 @@ def after(
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
-    within = (math.prod(factors), *factors)
+    within: tuple[float, ...] = (math.prod(factors, start=1.0), *factors)
     frontier = {start: within}  # and the written numbers in each
     while not any(v in bench.ends for v in frontier):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
@@ -62,10 +62,10 @@ def after(
 
 
 def _cancels(within: tuple[float, ...], by: float) -> bool:
-    """Whether a written scale undoes what is before it: the sign of all, or one of the numbers."""
+    """Whether a written scale undoes the sign of all that is before it, or one of the numbers."""
     if within[0] < 0.0 and by < 0.0:
         return True
-    return not math.isclose(by, 1.0) and any(math.isclose(f * by, 1.0) for f in within)
+    return not math.isclose(by, 1.0) and any(math.isclose(abs(f) * by, 1.0) for f in within)
 
 
 def before(

@@ -29,8 +29,8 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
         return None
 
     def belongs(eqn: Eqn, reader: Eqn) -> bool:
-        stacked = reader.name in trees.STACKS and is_view(eqn)
-        inside = eqn.name in trees.STACKS and reader.name == "reduce_sum"
+        stacked = reader.name == "concatenate" and is_view(eqn)
+        inside = eqn.name == "concatenate" and reader.name == "reduce_sum"
         return stacked or inside or _belongs(bench, eqn, root)
 
     tree = tree_at(bench, root, trees.terms, belongs)

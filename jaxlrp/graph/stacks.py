@@ -20,8 +20,6 @@ def is_stack_sum(bench: Workbench, total: Eqn) -> bool:
     active = bench.activity.active_inputs(stack)
     if len(active) < 2:
         return False
-    if stack.name == "stack":
-        return stack.params["axis"] == axis
     along = stack.name == "concatenate" and stack.params["dimension"] == axis
     return along and all(_is_layer_of_stack(bench, stack, v, total.out) for v in active)
 

@@ -70,14 +70,10 @@ def terms(eqn: Eqn) -> list[Operand] | None:
         return [(first, 1), (second, -1 if eqn.name == "sub" else 1)]
     if eqn.name == "neg":
         return [(eqn.inputs[0], -1)]
-    if eqn.name in STACKS:
+    if eqn.name == "concatenate":  # summed along its own axis: see `graph/stacks.py`
         return [(v, 1) for v in eqn.inputs]
     one = eqn.name == "reduce_sum" or is_copy(eqn) or is_view(eqn)
     return [(eqn.inputs[0], 1)] if one else None
-
-
-# Summed along its own axis, a stack is the sum of its members: see `graph/stacks.py`.
-STACKS = frozenset({"stack", "concatenate"})
 
 
 def is_copy(eqn: Eqn) -> bool:

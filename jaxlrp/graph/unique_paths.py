@@ -69,7 +69,7 @@ def _moved(places: Places, eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | No
     if len(active) == 0:
         return None
     x, name = active[0], eqn.name
-    if name in ("concatenate", "stack"):
+    if name == "concatenate":
         pairs = zip(given, eqn.inputs, strict=True)
         parts = [np.zeros(v.shape, int) if g is None else g for g, v in pairs]
         return moving.moved(eqn, parts)

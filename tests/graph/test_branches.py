@@ -116,6 +116,13 @@ def test_what_is_plainly_added_is_a_sum(name):
     assert kinds(lambda x: jax.nn.softplus(ADDED[name](x @ W)) @ V).count("add") == 1
 
 
+@pytest.mark.parametrize("f", [jax.nn.silu, lambda h: 0.5 * h * (1 + jnp.tanh(0.5 * h))])
+def test_a_scale_makes_no_activation_of_a_plain_sum(f):
+    """0.5 * (h + h) is h, which no activation holds."""
+    names = kinds(lambda x: (lambda h: f(h + h) @ V)(x @ W))
+    assert names == ["dense", "add", "activation", "dense"]
+
+
 WHOLE = {
     "half of x and |x|": lambda h: (h + jnp.abs(h)) / 2,
     "the same, distributed": lambda h: 0.5 * h + 0.5 * jnp.abs(h),

@@ -132,6 +132,32 @@ PAIRS = {
         scanned_sum(lambda z: gated(z + B)),
         scanned_sum(gated_parts),
     ),
+    "a joined value that a layer reads too": (
+        lambda x: (lambda h: jnp.concatenate([h + C[:6], h @ U + B[:4]], -1))(jnp.tanh(x)),
+        lambda x: (lambda h: jnp.concatenate([h, h @ U], -1) + jnp.r_[C[:6], B[:4]])(jnp.tanh(x)),
+    ),
+    "the same, a bias for each piece": (
+        lambda x: (lambda h: jnp.concatenate([h + C[:6], h @ U + B[:4]], -1))(jnp.tanh(x)),
+        lambda x: (
+            lambda z: jnp.concatenate([z[:, :8] + jnp.r_[C[:6], B[:2]], z[:, 8:] + B[2:4]], -1)
+        )((lambda h: jnp.concatenate([h, h @ U], -1))(jnp.tanh(x))),
+    ),
+    "the same, normalised": (
+        lambda x: (lambda h: jnp.concatenate([h * S[:6] + C[:6], (h @ U) * S[6:10] + B[:4]], -1))(
+            jnp.tanh(x)
+        ),
+        lambda x: (lambda h: jnp.concatenate([h, h @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]])(
+            jnp.tanh(x)
+        ),
+    ),
+    "a joined value that is an output too": (
+        lambda x: (lambda h: jnp.stack([h @ U + C[:4], h[:, :4] + C[4:]], 1).sum() + h)(
+            jnp.tanh(x)
+        ),
+        lambda x: (lambda h: (jnp.stack([h @ U, h[:, :4]], 1) + C.reshape(2, 4)).sum() + h)(
+            jnp.tanh(x)
+        ),
+    ),
     "one scaled value read twice": (
         lambda x: (
             jax.nn.relu((x - MEAN) @ (U / STD[:, None]))
@@ -215,6 +241,40 @@ def test_elements_that_something_else_reads_too_keep_their_order():
 
     kinds = [layer.kind for layer in lrp.plan(function, {})(X).layers]
     assert kinds.count("affine") == 1
+
+
+def turned(v):
+    return (-v) * (-S[:6])
+
+
+TURNED = {
+    "two signs": (lambda v: v * S[:6], turned),
+    "a sign after": (lambda v: v * S[:6], lambda v: -(v * -S[:6])),
+    "a shift": (lambda v: v + C[:6], lambda v: -(-v - C[:6])),
+    "a shift from a number": (lambda v: C[:6] - v, lambda v: -v + C[:6]),
+    "a norm": (lambda v: (v - MEAN) / STD, lambda v: (MEAN - v) / -STD),
+    "a doubled value": (lambda v: 2 * v * S[:6], lambda v: (v * -2) * -S[:6]),
+}
+BEFORE = {
+    "an activation": jnp.tanh,
+    "a layer": lambda x: x @ W[:, :6],
+    "a product": lambda x: (x @ W[:, :6]) * jax.nn.sigmoid(x @ W[:, 6:]),
+    "a norm": lambda x: x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True)),
+    "a sum": lambda x: x + jnp.tanh(x @ W[:, :6]),
+}
+
+
+@pytest.mark.parametrize("rules", [lrp.composites.lrp_zero(), lrp.composites.epsilon_plus()])
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("name", TURNED)
+def test_what_a_layer_and_another_reader_hold_is_whole(name, before, rules):
+    """The layer folds the signs and begins at the value before: nothing else may swallow it."""
+    left, right = TURNED[name]
+
+    def network(f):
+        return lambda x: (lambda v: jnp.concatenate([v, v @ U], -1))(f(BEFORE[before](x)))
+
+    assert_close(lrp.explain(network(left), rules)(X), lrp.explain(network(right), rules)(X), 1e-9)
 
 
 def test_numbers_beside_an_activation_stay_there():

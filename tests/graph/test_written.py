@@ -36,6 +36,13 @@ ALIKE = {
         lambda u, p: jnp.concatenate([-(u @ -p["w"][:, :2]), -(u @ -p["w"][:, 2:])], -1),
         lambda u, p: jnp.negative(-jnp.negative(u @ -p["w"])),
         lambda u, p: -(u @ -p["w"])[:, ::-1][:, ::-1],
+        lambda u, p: lax.map(lambda v: -(v @ -p["w"]), u),
+        lambda u, p: (lambda w: lax.map(lambda v: -(v @ w), u))(-p["w"]),
+        lambda u, p: (lambda w: lax.map(lambda v: 2 * (v @ w), u))(p["w"] / 2),
+        lambda u, p: lax.scan(lambda n, v: (n, (v @ n) * -4), p["w"] / -4, u)[1],
+        lambda u, p: (lambda w: lax.cond(p["w"][0, 0] < 9, lambda v: -(v @ w), jnp.tanh, u))(
+            -p["w"]
+        ),
     ],
     "behind a relu": [
         lambda u, p: jax.nn.relu(u) @ p["w"],
@@ -56,6 +63,12 @@ ALIKE = {
         lambda u, p: lax.optimization_barrier(2 * jnp.tanh(u / 2)) @ p["w"],
         lambda u, p: jnp.tanh(u / 2) @ (2 * p["w"]),
         lambda u, p: lax.optimization_barrier(jnp.tanh(u / 2) * 2) @ (p["w"] * 1.0),
+    ],
+    "a mean before": [
+        lambda u, p: (u[:, None] * jnp.ones((2, 3, 1))).mean(1) @ p["w"],
+        lambda u, p: ((u[:, None] * jnp.ones((2, 3, 1))).mean(1) @ (0.5 * p["w"])) * 2,
+        lambda u, p: ((u[:, None] * jnp.ones((2, 3, 1))).sum(1) / 3 @ (4 * p["w"])) / 4,
+        lambda u, p: ((u[:, None] * jnp.ones((2, 3, 1))).sum(1) / 3 @ (-p["w"])) * -1,
     ],
     "before a sigmoid": [
         lambda u, p: jax.nn.sigmoid(jax.nn.relu(u) @ p["w"]),
