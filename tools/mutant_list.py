@@ -625,20 +625,20 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        "group.zero_at_zero = low >= -ZERO and high <= ZERO",
-        "group.zero_at_zero = True",
+        "zero_at_zero = low >= -ZERO and high <= ZERO",
+        "zero_at_zero = True",
         SPELLINGS,
     ),
     Mutant(
         "graph/activation.py",
-        "group.hard_relu = left == (0.0, 0.0)",
-        "group.hard_relu = left[0] == 0.0",
+        "hard_relu = left == (0.0, 0.0)",
+        "hard_relu = left[0] == 0.0",
         "graph/test_recognition.py::test_hard_relus_are_proven",
     ),
     Mutant(
-        "graph/activation.py",
-        "group.is_relu = group.relu_slopes == (0.0, 1.0)",
-        "group.is_relu = group.relu_slopes is not None",
+        "graph/particulars.py",
+        "return self.relu_slopes == (0.0, 1.0)",
+        "return self.relu_slopes is not None",
         "graph/test_recognition.py::test_a_number_times_a_relu_has_its_slopes",
     ),
     Mutant(

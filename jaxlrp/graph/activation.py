@@ -15,9 +15,10 @@ from jaxlrp.graph import branches, region
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale, is_move
 from jaxlrp.graph.flat import is_sign_of_sum
-from jaxlrp.graph.groups import Affine, Group, Workbench
+from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.homogeneous import is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.particulars import Activation, Linear
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     COPIES,
@@ -190,22 +191,27 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
     group = Group("activation", eqns, [source], [last.out], main)
     if any(_has_inactive_term(bench, e) for e in eqns):
         group.note = "a term depends on the input without being active: relevance passes whole"
+    group.particulars = _facts_of(bench, eqns, source, last)
+    bench.claim(group)
+
+
+def _facts_of(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> Activation:
+    """The facts about an elementwise function, by interval arithmetic."""
     low, high = bench.intervals.image(eqns, source, (0.0, 0.0), last.out)
-    group.zero_at_zero = low >= -ZERO and high <= ZERO
+    zero_at_zero = low >= -ZERO and high <= ZERO
     left = bench.intervals.image(eqns, source, (-math.inf, 0.0), last.out)
     one_corner = is_homogeneous(bench, eqns, source, last.out)
 
     def at(x: float) -> tuple[float, float]:
         return bench.intervals.image(eqns, source, (x, x), last.out)
 
-    group.hard_relu = left == (0.0, 0.0) or (one_corner and at(-1.0) == at(0.0) == (0.0, 0.0))
-    below, above = at(-1.0), at(1.0)
+    hard_relu = left == (0.0, 0.0) or (one_corner and at(-1.0) == at(0.0) == (0.0, 0.0))
+    below, above, relu_slopes = at(-1.0), at(1.0), None
     if one_corner and below[0] == below[1] and above[0] == above[1]:
         slopes = (0.0 - below[0], above[0])
         if slopes.count(0.0) == 1 and all(map(math.isfinite, slopes)):
-            group.relu_slopes = slopes
-    group.is_relu = group.relu_slopes == (0.0, 1.0)
-    bench.claim(group)
+            relu_slopes = slopes
+    return Activation(zero_at_zero, hard_relu, relu_slopes)
 
 
 def _claim_affine(bench: Workbench, first: Eqn) -> None:
@@ -216,10 +222,8 @@ def _claim_affine(bench: Workbench, first: Eqn) -> None:
     kind = "affine"
     if all(is_literal_scale(bench, e) or is_move(bench, e) for e in chain):
         kind, source, chain = "structural", first.inputs[position], _number_scale(bench, first)
-    affine = Affine(None, position, [], chain, True)
-    group = Group(kind, chain, [source], [chain[-1].out], first, affine)
-    group.transport = "scale"
-    bench.claim(group)
+    linear = Linear(None, position, (), tuple(chain), True, transport="scale")
+    bench.claim(Group(kind, chain, [source], [chain[-1].out], first, linear))
 
 
 def _number_scale(bench: Workbench, first: Eqn) -> list[Eqn]:

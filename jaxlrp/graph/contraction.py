@@ -10,6 +10,7 @@ from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import axes_at_sum
+from jaxlrp.graph.particulars import Product
 from jaxlrp.graph.primitives import is_view, rounds
 from jaxlrp.graph.sources import common, is_learned, sources
 from jaxlrp.graph.trees import Operand
@@ -43,8 +44,8 @@ def _claim(bench: Workbench, total: Eqn) -> None:
     if common(sources(bench, v) for v in powers) is not None:
         return  # x * f(x) is an activation
     eqns = sorted([*tree.eqns, *before, total], key=lambda e: e.order)
-    group = Group("matmul", eqns, list(powers), [total.out], total)
-    group.powers = tuple(powers.values())
+    product = Product(tuple(powers.values()))
+    group = Group("matmul", eqns, list(powers), [total.out], total, product)
     group.note = "both operands depend on the input"
     bench.claim(group)
 

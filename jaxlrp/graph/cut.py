@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxlrp.graph.groups import Group, InnerValue
 from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.particulars import Move
 
 
 def cut(graph: Graph, inner_values: Sequence[InnerValue]) -> tuple[Graph, list[Group]]:
@@ -42,7 +43,7 @@ def cut(graph: Graph, inner_values: Sequence[InnerValue]) -> tuple[Graph, list[G
             inserted.append(copy)
             reader.inputs[position] = copy.out
         main = inner.main or copy
-        group = Group(inner.kind, [copy], [copy.inputs[0]], [copy.out], main, transport="move")
+        group = Group(inner.kind, [copy], [copy.inputs[0]], [copy.out], main, Move("move"))
         group.inner = inner
         groups.append(group)
     eqns = list(after.get(None, ()))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from jaxlrp.graph import trees
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.particulars import Product
 from jaxlrp.graph.primitives import ADDITIONS, is_view
 from jaxlrp.graph.sources import is_learned
 from jaxlrp.graph.stacks import is_stack_sum
@@ -33,7 +34,7 @@ def find_products(bench: Workbench) -> None:
             tree = Tree([eqn], trees.factors(eqn) or [])
             powers = _active(bench, tree.powers())
         if len(powers) > 1:
-            _claim(bench, "product", tree, list(powers)).powers = tuple(powers.values())
+            _claim(bench, "product", tree, list(powers), Product(tuple(powers.values())))
 
 
 def _normalises(bench: Workbench, eqn: Eqn) -> bool:
@@ -133,8 +134,14 @@ def _active(bench: Workbench, powers: Mapping[Value, int]) -> dict[Value, int]:
     return {v: n for v, n in powers.items() if v in bench.activity.active}
 
 
-def _claim(bench: Workbench, kind: str, tree: Tree, inputs: list[Value]) -> Group:
+def _claim(
+    bench: Workbench,
+    kind: str,
+    tree: Tree,
+    inputs: list[Value],
+    particulars: Product | None = None,
+) -> None:
     joins = (e for e in tree.eqns if len(bench.activity.active_inputs(e)) > 1)
     main = next(joins, tree.eqns[0])
     eqns = sorted(tree.eqns, key=lambda e: e.order)
-    return bench.claim(Group(kind, eqns, inputs, [tree.eqns[0].out], main))
+    bench.claim(Group(kind, eqns, inputs, [tree.eqns[0].out], main, particulars))

@@ -9,15 +9,18 @@ from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.kinds import is_product, keeps_shares
+from jaxlrp.graph.particulars import Product
 from jaxlrp.graph.primitives import COPIES, is_view, rounds
 
 
 def find(bench: Workbench) -> None:
     for group in bench.groups:
         if is_product(group.kind) and len(group.inputs) > 1:
-            group.gates, group.gate_by = _gates(bench, group)
-            if group.gate_by or group.kind == "product":
-                group.note = _note(group)
+            powers = group.particulars_as(Product).powers
+            found = Product(powers, *_gates(bench, group, powers))
+            group.particulars = found
+            if found.gate_by or group.kind == "product":
+                group.note = _note(found, len(group.inputs))
 
 
 _NOTES = {
@@ -35,19 +38,19 @@ _NOTES_OF_MANY = {
 }
 
 
-def _note(group: Group) -> str:
-    if len(group.inputs) == 2 or not group.gates:
-        return _NOTES[group.gate_by]
-    found = ", ".join(_NOTES_OF_MANY[by] for by in group.gate_by.split(", "))
-    return f"{len(group.gates)} of {len(group.inputs)} factors are gates: they {found}"
+def _note(product: Product, factors: int) -> str:
+    if factors == 2 or not product.gates:
+        return _NOTES[product.gate_by]
+    found = ", ".join(_NOTES_OF_MANY[by] for by in product.gate_by.split(", "))
+    return f"{len(product.gates)} of {factors} factors are gates: they {found}"
 
 
-def _gates(bench: Workbench, group: Group) -> tuple[tuple[int, ...], str]:
+def _gates(bench: Workbench, group: Group, powers: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
     """Positions of the gates, and the proof: one test after the other.
 
     A test that all factors pass, of those that no test before showed to be gates, shows nothing.
     """
-    divisors = {v for v, power in zip(group.inputs, group.powers) if power < 0}
+    divisors = {v for v, power in zip(group.inputs, powers) if power < 0}
     tests: dict[str, Callable[[Workbench, Value], bool]] = {
         "divides": lambda bench, value: value in divisors or _is_reciprocal(bench, value),
         "bounds": _bounded,

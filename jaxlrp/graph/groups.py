@@ -12,6 +12,7 @@ from jaxlrp.graph.axes import Statics
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.particulars import D, Linear, Move, Norm, Particulars, Product
 from jaxlrp.graph.places import Places
 
 
@@ -31,24 +32,6 @@ class InnerValue:
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Affine:
-    """How a linear group is built: elementwise scales and shifts around one core equation.
-
-    `core` is None for a group of nothing but scales and shifts. `operand` is the position of the
-    active operand in the core. `folds`: every scale is constant along all axes of the core's
-    input (`pre`) or output (`post`) but those that its kernel has too. `features`: of a sum over
-    weighted elements, the axes of its output along which the weights vary.
-    """
-
-    core: Eqn | None
-    operand: int
-    pre: list[Eqn]
-    post: list[Eqn]
-    folds: bool
-    features: frozenset[int] = frozenset()
-
-
-@dataclasses.dataclass(eq=False, slots=True)
 class Group:
     """Equations from active `inputs` to `outputs`, of one kind."""
 
@@ -57,30 +40,38 @@ class Group:
     inputs: list[Value]
     outputs: list[Value]
     main: Eqn  # names the group, and gives its primitive and source line
-    affine: Affine | None = None
-    zero_at_zero: bool = True  # activation: f(0) = 0
-    hard_relu: bool = False  # activation: f(x) = 0 for every x <= 0
-    is_relu: bool = False  # activation: and f(x) = x for every x > 0
-    # activation: a number times a ReLU of x or -x: its slopes for x < 0 and x > 0, one of them 0
-    relu_slopes: tuple[float, float] | None = None
-    detached: tuple[tuple[Eqn, int], ...] = ()  # norm, linear: operands to hold constant
-    logits: Value | None = None  # softmax: its exponents, if a mask may make them -inf
-    powers: tuple[int, ...] = ()  # product: how often each input is a factor; < 0 if it divides
-    gates: tuple[int, ...] = ()  # product: which of `inputs` are gates
-    gate_by: str = ""  # and what shows it: "divides", "bounds", "share", "activation"
-    # structural: "move" selects or repeats elements, "scale" multiplies by a number, "linear" mixes
-    transport: str = "linear"
+    particulars: Particulars | None = None
+    detached: tuple[tuple[Eqn, int], ...] = ()  # operands to hold constant
     note: str = ""
     around: Group | None = None  # the control flow in whose body this group stands
     inner: InnerValue | None = None  # a value explained in place of an argument
     like: Group | None = None  # the group of an earlier call that this one was copied from
-    # norm: equations of its statistic through which relevance passes for other readers
-    borrowed: frozenset[Eqn] = frozenset()
+
+    def particulars_as(self, sort: type[D]) -> D:
+        """The particulars if they are of a sort, else those of a group of which none is known."""
+        return self.particulars if isinstance(self.particulars, sort) else sort()
+
+    @property
+    def linear(self) -> Linear | None:
+        """How the group is built, if it is linear."""
+        return self.particulars if isinstance(self.particulars, Linear) else None
 
     @property
     def gate(self) -> int | None:
         """Position of the gate of a product of two, if it has one."""
-        return self.gates[0] if len(self.gates) == 1 and len(self.inputs) == 2 else None
+        gates = self.particulars_as(Product).gates
+        return gates[0] if len(gates) == 1 and len(self.inputs) == 2 else None
+
+    @property
+    def transport(self) -> str:
+        """`"move"` selects or repeats elements, `"scale"` is times a number, `"linear"` mixes."""
+        found = self.particulars
+        return found.transport if isinstance(found, Move | Linear) else "linear"
+
+    @property
+    def borrowed(self) -> frozenset[Eqn]:
+        """Equations of a norm's statistic through which relevance passes for other readers."""
+        return self.particulars_as(Norm).borrowed
 
     @property
     def statics(self) -> list[Value]:

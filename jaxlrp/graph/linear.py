@@ -8,6 +8,7 @@ does a sum over devices after a core: each device has a part of the layer's inpu
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Set as AbstractSet
 
@@ -23,8 +24,9 @@ from jaxlrp.graph.affine import (
     static_operands,
 )
 from jaxlrp.graph.axes import unit_reshape
-from jaxlrp.graph.groups import Affine, Group, Workbench
+from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.particulars import Linear
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     AFFINE,
@@ -69,11 +71,11 @@ def fold(bench: Workbench) -> None:
     their own for it.
     """
     for group in bench.groups:
-        if group.kind in ("dense", "conv") and group.affine is not None:
+        if group.kind in ("dense", "conv") and group.linear is not None:
             _fold_before(bench, group)
     holders: dict[Eqn, list[Group]] = {}
     for group in bench.groups:
-        for eqn in group.eqns if group.affine is not None and group.affine.pre else ():
+        for eqn in group.eqns if group.linear is not None and group.linear.pre else ():
             holders.setdefault(eqn, []).append(group)
     shared = [eqn for eqn in holders if bench.free(eqn)]
     for eqn in sorted(shared, key=lambda e: -e.order):
@@ -124,8 +126,8 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     output = _last(after, eqn.out)
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
     folds = folds and _folds(bench, after, eqn.out, output_features(eqn, operand))
-    affine = Affine(eqn, operand, before, after, folds, features)
-    return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, affine))
+    linear = Linear(eqn, operand, tuple(before), tuple(after), folds, features)
+    return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, linear))
 
 
 def _written_within(bench: Workbench, core: Eqn, operand: int) -> tuple[float, ...]:
@@ -292,21 +294,22 @@ def absorb_affine_after(
 
 def _fold_before(bench: Workbench, group: Group) -> None:
     """Fold the scales, shifts and moves of the core's input into it."""
-    assert group.affine is not None and group.affine.core is not None
-    core, operand = group.affine.core, group.affine.operand
+    linear = group.linear
+    assert linear is not None and linear.core is not None
+    core, operand = linear.core, linear.operand
     source, before = region.before(bench, core, operand)
     if not region.worth_folding(bench, before):
         source, before = _padding_before(bench, before)
     else:
         source, before = region.without_tail(bench, source, before)
-    if len(before) <= len(group.affine.pre):
+    if len(before) <= len(linear.pre):
         return  # a sum over weighted elements has its region already
-    group.affine.folds = group.affine.folds and _folds(
+    folds = linear.folds and _folds(
         bench, before, core.inputs[operand], input_features(core, operand)
     )
     assert source is not None
-    group.eqns = [e for e in before if e not in group.affine.pre] + group.eqns
-    group.affine.pre = before
+    group.eqns = [e for e in before if e not in linear.pre] + group.eqns
+    group.particulars = dataclasses.replace(linear, pre=tuple(before), folds=folds)
     group.inputs = [source]
     group.detached = bench.activity.held_in(group.eqns)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from jaxlrp.graph.affine import affine_operand, is_move
 from jaxlrp.graph.alignment import aligned
-from jaxlrp.graph.groups import Affine, Group, Workbench
+from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import absorb_affine_after, core_operand
+from jaxlrp.graph.particulars import Norm
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
 from jaxlrp.graph.statistic import KEEPS_FORM, has_form, is_allowed, made_from, statistic_of
 
@@ -149,11 +150,9 @@ def _finish(
     after = absorb_affine_after(bench, last.out, literal_shifts=False)
     output = after[-1].out if after else last.out
     eqns = sorted({*statistic, *path}, key=lambda e: e.order)
-    group = Group("norm", eqns + after, [source], [output], main or last, detached=detached)
-    if main is None:
-        group.affine = Affine(None, detached[-1][1], [], after, False)
-    group.borrowed = frozenset(bench.shared(statistic, own | set(after)))
-    bench.claim(group)
+    borrowed = frozenset(bench.shared(statistic, own | set(after)))
+    parts = Norm(tuple(after) if main is None else None, borrowed)
+    bench.claim(Group("norm", eqns + after, [source], [output], main or last, parts, detached))
 
 
 def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value) -> bool:

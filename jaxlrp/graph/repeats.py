@@ -15,6 +15,7 @@ import numpy as np
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
 from jaxlrp.graph.layer_boundaries import is_crossed
+from jaxlrp.graph.particulars import mapped
 
 
 @dataclasses.dataclass
@@ -37,25 +38,18 @@ class _Copy:
 
     def image(self, group: Group) -> Group:
         """A group of the first call, in this one."""
-        eqn, value, affine = self.eqns, self.values, group.affine
-        if affine is not None:
-            affine = dataclasses.replace(
-                affine,
-                core=None if affine.core is None else eqn[affine.core],
-                pre=[eqn[e] for e in affine.pre],
-                post=[eqn[e] for e in affine.post],
-            )
+        eqn, value, particulars = self.eqns, self.values, group.particulars
+        if particulars is not None:
+            particulars = mapped(particulars, lambda x: eqn[x] if isinstance(x, Eqn) else value[x])
         return dataclasses.replace(
             group,
             eqns=[eqn[e] for e in group.eqns],
             inputs=[value[v] for v in group.inputs],
             outputs=[value[v] for v in group.outputs],
             main=eqn[group.main],
-            affine=affine,
+            particulars=particulars,
             detached=tuple((eqn[e], i) for e, i in group.detached),
-            logits=None if group.logits is None else value[group.logits],
             like=group,
-            borrowed=frozenset(eqn[e] for e in group.borrowed),
         )
 
 

@@ -15,6 +15,7 @@ from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.particulars import Softmax
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS, VIEWS
 from jaxlrp.graph.tie import is_tied
 
@@ -32,8 +33,9 @@ def find(bench: Workbench) -> None:
 def find_masks(bench: Workbench) -> None:
     """Remember the logits of a softmax only where a mask may make them -inf."""
     for group in bench.groups:
-        if group.logits is not None and not _may_be_shut(bench, group.logits):
-            group.logits = None
+        logits = group.particulars_as(Softmax).logits
+        if logits is not None and not _may_be_shut(bench, logits):
+            group.particulars = Softmax()
 
 
 def prove_shares(bench: Workbench) -> None:
@@ -182,8 +184,8 @@ def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
     for stop in dict.fromkeys((source, _origin(bench, source))):
         eqns = bench.slice_back(output, {stop}, _is_allowed(bench))
         if eqns and exp in eqns and bench.closed(eqns, [output]):
-            group = bench.claim(Group("softmax", eqns, [stop], [output], exp))
-            group.logits = source if source.shape == output.shape else None
+            logits = Softmax(source if source.shape == output.shape else None)
+            bench.claim(Group("softmax", eqns, [stop], [output], exp, logits))
             return True
     return False
 

@@ -6,6 +6,7 @@ from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.affine import is_mask
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn
+from jaxlrp.graph.particulars import Move, Product
 from jaxlrp.graph.primitives import (
     BITS,
     FIXED_LINEAR,
@@ -71,40 +72,39 @@ def find(bench: Workbench) -> None:
             active = bench.activity.active_inputs(eqn)
             bench.claim(Group("activation", [eqn], active, [eqn.out], eqn, note="rounds"))
         elif bench.is_open(eqn):
-            kind, transport, note = _kind(bench, eqn)
+            kind, particulars, note = _kind(bench, eqn)
             active = bench.activity.active_inputs(eqn)
             outputs = [v for v in eqn.outputs if v in bench.activity.active]
-            group = Group(kind, [eqn], active, outputs, eqn, transport=transport, note=note)
-            bench.claim(group)
+            bench.claim(Group(kind, [eqn], active, outputs, eqn, particulars, note=note))
 
 
-def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, str, str]:
-    """Kind, how relevance is transported, and a remark for the plan."""
+def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, Product | Move | None, str]:
+    """Kind, particulars, and a remark for the plan."""
     name = eqn.name
     active = bench.activity.active
     if name in LINEAR_CORES:
-        return "matmul", "linear", "both operands depend on the input"
+        return "matmul", Product(), "both operands depend on the input"
     if name in ("reduce_prod", "cumprod"):
-        return "product", "linear", "many factors"
+        return "product", Product(), "many factors"
     if name in ("triangular_solve", "custom_linear_solve"):
         if any(v in active for v in eqn.inputs[: _n_coefficients(eqn)]):
-            return "unsupported", "linear", ""
-        return "structural", "linear", "a linear map with static coefficients"
+            return "unsupported", None, ""
+        return "structural", Move("linear"), "a linear map with static coefficients"
     if name in _WINNERS:
-        return "max_pool", "move", ""
+        return "max_pool", Move("move"), ""
     if name in SORTS:
-        return "structural", "move", "relevance follows the permutation"
+        return "structural", Move("move"), "relevance follows the permutation"
     if name in MOVES or name == "tie" or sums_nothing(eqn):
-        return "structural", "move", ""
+        return "structural", Move("move"), ""
     if name == "select_n" and eqn.inputs[0] not in active:
-        return "structural", "move", "relevance goes to the case that was taken"
+        return "structural", Move("move"), "relevance goes to the case that was taken"
     if is_mask(bench, eqn):
-        return "structural", "move", "an added mask"
+        return "structural", Move("move"), "an added mask"
     if name in FIXED_LINEAR:
-        return "structural", "linear", "a fixed linear map"
+        return "structural", Move("linear"), "a fixed linear map"
     if name in ("mul", "div", "add", "sub") and len(bench.activity.active_inputs(eqn)) == 1:
-        return "affine", "linear", "the input is broadcast"
-    return "unsupported", "linear", ""
+        return "affine", None, "the input is broadcast"
+    return "unsupported", None, ""
 
 
 def _n_coefficients(eqn: Eqn) -> int:

@@ -56,7 +56,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += f"; the bounds are those of the output of {maker.name!r}, not of the input"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
-        undecided = not group.gates and getattr(layer.rule, "signal", 0) is None
+        undecided = not layer.gates and getattr(layer.rule, "signal", 0) is None
         if is_product(layer.kind) and undecided:
             layer.why += ", so Uniform applies"
 

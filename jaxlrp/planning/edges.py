@@ -9,6 +9,7 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
+from jaxlrp.graph.particulars import Activation
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.rules.layer_view import Carries
@@ -131,7 +132,8 @@ class _Decider:
         if len(readers) != 1 or output in self.plan.found.outputs or layer.arriving != "density":
             return None
         reader = readers[0]
-        passes = group_of(reader).is_relu and reader.rule.passes
+        activation = group_of(reader).particulars_as(Activation)
+        passes = activation.is_relu and reader.rule.passes
         units = self.plan.found.units
         in_one_region = units(group_of(reader).eqns[-1]) == units(group_of(layer).eqns[-1])
         alone = self.uses[output] == 1
@@ -145,4 +147,4 @@ class _Decider:
 
 
 def _kills_negative(reader: Layer) -> bool:
-    return reader.kind == "activation" and group_of(reader).hard_relu and reader.rule.passes
+    return group_of(reader).particulars_as(Activation).hard_relu and reader.rule.passes

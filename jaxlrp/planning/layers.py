@@ -9,6 +9,7 @@ import numpy as np
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import Group, around
 from jaxlrp.graph.ir import Value
+from jaxlrp.graph.particulars import Product
 from jaxlrp.rules import Rule
 from jaxlrp.rules.layer_view import Carries
 
@@ -54,12 +55,12 @@ class Layer:
     @property
     def gate(self) -> tuple[int | None, str]:
         """Position of the gate of a product of two, or None, and the reason why it is the gate."""
-        return group_of(self).gate, group_of(self).gate_by
+        return group_of(self).gate, group_of(self).particulars_as(Product).gate_by
 
     @property
     def gates(self) -> tuple[int, ...]:
         """Positions of the gates of a product."""
-        return group_of(self).gates
+        return group_of(self).particulars_as(Product).gates
 
     @property
     def iterations(self) -> tuple[int, ...]:

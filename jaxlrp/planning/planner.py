@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from jaxlrp.graph import names as naming
 from jaxlrp.graph.groups import Facts, Group
 from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.particulars import Activation
 from jaxlrp.graph.recognise import recognise
 from jaxlrp.graph.reorder import reordered
 from jaxlrp.planning import edges
@@ -57,7 +58,7 @@ def _layer(facts: Facts, group: Group, name: str, others: tuple[str, ...]) -> La
         why="explained: relevance stops here" if group.inner else f"default for {group.kind}",
         folded=len(group.eqns),
         names=(name, *others),
-        zero_at_zero=group.zero_at_zero,
+        zero_at_zero=group.particulars_as(Activation).zero_at_zero,
         group=group,
         nonnegative=all(facts.intervals.nonnegative(v) for v in group.inputs),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxlrp.graph.axes import unit_reshape
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.linear import input_features, output_features
+from jaxlrp.graph.particulars import Norm
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     COPIES,
@@ -38,31 +40,31 @@ def mean_over_features(group: Group, z: Any) -> Any:
     Features are the outputs of a product that share batch and free axes.
     """
     rank = group.outputs[0].ndim
-    affine = group.affine
-    core = affine.core if affine is not None else None
-    if affine is None or core is None or not (core.name in _KERNELS or affine.features):
+    linear = group.linear
+    core = linear.core if linear is not None else None
+    if linear is None or core is None or not (core.name in _KERNELS or linear.features):
         return jnp.mean(z, rank - 1, keepdims=True) if rank else z
-    if affine.features:
-        features = affine.features
+    if linear.features:
+        features = linear.features
     elif core.name == "conv_general_dilated":
         batch = core.params["dimension_numbers"].out_spec[0]
         features = frozenset(i for i in range(core.out.ndim) if i != batch)
     else:
         batch_axes = range(len(core.params["dimension_numbers"][1][0]))
-        features = output_features(core, affine.operand) - set(batch_axes)
+        features = output_features(core, linear.operand) - set(batch_axes)
     axes: frozenset[int] | None = features
-    for eqn in affine.post:
+    for eqn in linear.post:
         axes = None if axes is None else _carried_axes(eqn, axes)
     if axes is not None:
         return jnp.mean(z, tuple(sorted(axes)), keepdims=True) if axes else z
-    places = _feature_places(core, features, affine.post)
+    places = _feature_places(core, features, linear.post)
     if places is None:
         return jnp.mean(z, rank - 1, keepdims=True)
     totals = jnp.zeros(places.max(initial=0) + 1, z.dtype).at[places].add(z)
     return (totals / np.maximum(np.bincount(places.ravel()), 1).astype(z.dtype))[places]
 
 
-def _feature_places(core: Eqn, features: frozenset[int], post: list[Eqn]) -> np.ndarray | None:
+def _feature_places(core: Eqn, features: frozenset[int], post: Sequence[Eqn]) -> np.ndarray | None:
     """For each element of the output, which set of features it belongs to; None if unknown."""
     kept = [1 if i in features else n for i, n in enumerate(core.out.shape)]
     places = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), core.out.shape)
@@ -99,14 +101,14 @@ def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
 def constant(group: Group, x: Any, value: Any) -> Any:
     """`value` as an input of the layer, of size 1 along the axes that the core maps one by one."""
     shape = list(x.shape)
-    affine = group.affine
-    core = affine.core if affine is not None else None
+    linear = group.linear
+    core = linear.core if linear is not None else None
     # Equations that split an axis over devices, or move elements, need the whole shape.
     others = {e.name for e in group.eqns if e is not core}
     in_place = "reduce_scatter" not in others and all(name in _IN_PLACE for name in others)
-    if affine is not None and core is not None and affine.folds and in_place:
+    if linear is not None and core is not None and linear.folds and in_place:
         given = (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value)
-        for axis in _free_axes(core, affine.operand):
+        for axis in _free_axes(core, linear.operand):
             shape[axis] = given[axis]
     return jnp.broadcast_to(jnp.asarray(value, x.dtype), shape)
 
@@ -157,7 +159,7 @@ def bias_of(group: Group, statics: Env) -> Any:
     """
     env: Env = {}  # values that are not zero
     links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
-    norm_tail = group.affine.post if group.kind == "norm" and group.affine is not None else None
+    norm_tail = group.particulars_as(Norm).tail
     for eqn in group.eqns if norm_tail is None else norm_tail:
         active = [v for v in eqn.inputs if v in links]
         static = [v for v in eqn.inputs if v not in links]

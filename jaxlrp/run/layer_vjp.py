@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.graph.groups import Group
+from jaxlrp.graph.particulars import Softmax
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.rules.arithmetic import times
 from jaxlrp.run import evaluate, masked_softmax
@@ -28,13 +29,14 @@ def is_plain(layer: Layer) -> bool:
 
 def plain(group: Group, inputs: tuple[Any, ...], statics: Env) -> tuple[Any, ...]:
     """Evaluate a layer whose rule is its derivative."""
-    if group.logits is not None and group.logits in group.inputs:
+    logits = group.particulars_as(Softmax).logits
+    if logits in group.inputs:
         inputs = tuple(masked_softmax.without_arrivals(x) for x in inputs)
     local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
     evaluate.run(group.eqns, local, detached=group.detached)
     outputs = tuple(local[v] for v in group.outputs)
-    if group.logits is not None:
-        outputs = tuple(masked_softmax.without_weights(y, local[group.logits]) for y in outputs)
+    if logits is not None:
+        outputs = tuple(masked_softmax.without_weights(y, local[logits]) for y in outputs)
     return outputs
 
 
@@ -52,6 +54,7 @@ def ruled(
     there. Where the ReLU is shut nothing arrives, elsewhere its output is z: the rule sees it as z.
     """
     group = group_of(layer)
+    logits = group.particulars_as(Softmax).logits
     keys = list(statics)
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
@@ -62,9 +65,9 @@ def ruled(
         if relu is not None:
             evaluate.run(group_of(relu).eqns, env)
             return (env[relu.output],)
-        if group.logits is not None:
+        if logits is not None:
             y = group.outputs[0]
-            env[y] = masked_softmax.without_weights(env[y], env[group.logits])
+            env[y] = masked_softmax.without_weights(env[y], env[logits])
         return tuple(state.widen(env[v], v) for v in group.outputs)
 
     @jax.custom_vjp

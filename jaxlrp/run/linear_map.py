@@ -93,9 +93,10 @@ class LinearLayer:
         self.group = group
         self.statics = statics
         self.like = x
-        self.affine = group.affine
+        self.linear = group.linear
         self.links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
-        self.folds = self.affine is not None and self.affine.core is not None and self.affine.folds
+        linear = self.linear
+        self.folds = linear is not None and linear.core is not None and linear.folds
 
     def map(self, signed: float, positive: float, negative: float, absolute: float) -> _Map:
         if self.one_kernel:
@@ -137,10 +138,10 @@ class LinearLayer:
     @functools.cached_property
     def one_kernel(self) -> bool:
         """Whether W+ costs one product: every factor but the kernel's is folded or positive."""
-        affine = self.affine
-        if affine is None or affine.core is None or affine.core.name not in LINEAR_CORES:
+        linear = self.linear
+        if linear is None or linear.core is None or linear.core.name not in LINEAR_CORES:
             return False
-        return self.folds or all(self._is_positive(e) for e in self.group.eqns if e != affine.core)
+        return self.folds or all(self._is_positive(e) for e in self.group.eqns if e != linear.core)
 
     @property
     def keeps_signs(self) -> bool:
@@ -170,18 +171,18 @@ class LinearLayer:
         """The kernel of a contraction or convolution, in its own layout; scales folded in."""
         weights = core.inputs[weight_position(core, operand)]
         kernel = evaluate.as_number(evaluate.read(self.statics, weights))
-        affine = self.affine
-        if not self.folds or affine is None:
+        linear = self.linear
+        if not self.folds or linear is None:
             return kernel
-        after = self._slope(affine.post, output_features(core, operand))
-        before = self._slope(affine.pre, input_features(core, operand))
+        after = self._slope(linear.post, output_features(core, operand))
+        before = self._slope(linear.pre, input_features(core, operand))
         if core.name == "conv_general_dilated":
             scaled = scale_conv_kernel(core, kernel, before, after)
         else:
             scaled = scale_dot_kernel(core, operand, kernel, before, after)
         return scaled.astype(kernel.dtype)
 
-    def _slope(self, chain: list[Eqn], features: frozenset[int]) -> Any:
+    def _slope(self, chain: Sequence[Eqn], features: frozenset[int]) -> Any:
         """Product of the scales of a chain, of size 1 along all but the feature axes."""
         slope: Any = None
         sign = 1

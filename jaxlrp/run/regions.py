@@ -13,8 +13,9 @@ from typing import Any
 import jax
 
 from jaxlrp import compat
-from jaxlrp.graph.groups import around
-from jaxlrp.graph.ir import Region, Value
+from jaxlrp.graph.groups import Group, around
+from jaxlrp.graph.ir import Eqn, Region, Value
+from jaxlrp.graph.particulars import mapped
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.rules import Rule
@@ -134,6 +135,7 @@ def _of_eqn(step: Step) -> Hashable:
 
 def _of_layer(layer: Layer, probes: Probes) -> Hashable:
     group = group_of(layer)
+    parts = group.particulars
     return (
         group.like or group,
         len(group.eqns),  # scales before a core are folded for each call apart
@@ -143,7 +145,12 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
         layer.nonnegative,
         layer.sign_split,
         layer.relu is not None,
-        group.gates,
-        group.logits is not None,
+        None if parts is None else mapped(parts, _places(group).__getitem__),
         probes.of_layer(layer),
     )
+
+
+def _places(group: Group) -> dict[Eqn | Value, int]:
+    """The places of a group's equations and values in it: the same in each call."""
+    values = (v for e in group.eqns for v in e.outputs)
+    return {x: n for n, x in enumerate((*group.eqns, *group.inputs, *values))}

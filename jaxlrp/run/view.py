@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.graph.groups import Group
+from jaxlrp.graph.particulars import Activation, Norm, Product, Softmax
 from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.rules.arithmetic import choose, safe_divide, stabilise, times
@@ -47,25 +48,52 @@ class View:
         self.arriving: Carries = layer.arriving
         self.carries: Carries = layer.carries
         self.sign_split = layer.sign_split
-        self.gate = group.gate
-        self.is_relu = group.is_relu
-        self.relu_slopes = group.relu_slopes
-        self.transport = group.transport
-        self.gates = group.gates
-        self.powers = group.powers
-        dividing = [i for i, power in enumerate(group.powers) if power < 0]
-        self.reciprocal = dividing[0] if len(dividing) == 1 else None
-        self.factors: Any = len(group.powers) or 2
-        if group.main.name == "reduce_prod":
-            shape = group.inputs[0].shape
-            self.factors = math.prod(shape[axis] for axis in group.main.params["axes"])
-        elif group.main.name == "cumprod":  # one more with every element
-            axis, reverse = group.main.params["axis"], group.main.params["reverse"]
-            counted = jax.lax.broadcasted_iota(output.dtype, output.shape, axis)
-            self.factors = output.shape[axis] - counted if reverse else 1 + counted
+        self._activation = group.particulars_as(Activation)
+        self._product = group.particulars_as(Product)
         self._contributions: Contributions | None = None
         self.bias_loss: list[Any] = []
         self.stabiliser_loss: list[Any] = []
+
+    @property
+    def is_relu(self) -> bool:
+        return self._activation.is_relu
+
+    @property
+    def relu_slopes(self) -> tuple[float, float] | None:
+        return self._activation.relu_slopes
+
+    @property
+    def transport(self) -> str:
+        return self._group.transport
+
+    @property
+    def powers(self) -> tuple[int, ...]:
+        return self._product.powers
+
+    @property
+    def gates(self) -> tuple[int, ...]:
+        return self._product.gates
+
+    @property
+    def gate(self) -> int | None:
+        return self._group.gate
+
+    @property
+    def reciprocal(self) -> int | None:
+        dividing = [i for i, power in enumerate(self.powers) if power < 0]
+        return dividing[0] if len(dividing) == 1 else None
+
+    @property
+    def factors(self) -> Any:
+        main = self._group.main
+        if main.name == "reduce_prod":
+            shape = self._group.inputs[0].shape
+            return math.prod(shape[axis] for axis in main.params["axes"])
+        if main.name == "cumprod":  # one more with every element
+            axis, shape = main.params["axis"], self.z.shape
+            counted = jax.lax.broadcasted_iota(self.z.dtype, shape, axis)
+            return shape[axis] - counted if main.params["reverse"] else 1 + counted
+        return len(self.powers) or 2
 
     @property
     def x(self) -> Any:
@@ -73,8 +101,7 @@ class View:
 
     @property
     def nonnegative(self) -> bool:
-        weights = self._group.affine is not None and self._group.kind != "norm"
-        return self._proven and (not weights or self._linear.keeps_signs)
+        return self._proven and (self._group.linear is None or self._linear.keeps_signs)
 
     @functools.cached_property
     def linear(self) -> Any:
@@ -91,7 +118,7 @@ class View:
 
     @functools.cached_property
     def bias(self) -> Any:
-        if self._group.kind == "norm" and self._group.affine is None:
+        if self._group.kind == "norm" and self._group.particulars_as(Norm).tail is None:
             return self._shift_inside()
         return bias_of(self._group, self._statics)
 
@@ -219,13 +246,13 @@ class View:
         outputs, back = jax.vjp(function, *self._inputs)
         cotangent = jax.tree.map(lambda c, y: c.astype(y.dtype), cotangent, outputs)
         found = back(cotangent)
-        if group.logits is not None and group.logits in group.inputs:
+        if group.particulars_as(Softmax).logits in group.inputs:
             found = tuple(jnp.where(x == -jnp.inf, 0.0, c) for x, c in zip(self._inputs, found))
         return found[0] if len(found) == 1 else found
 
     def secant(self, density: Any) -> Any:
         x = self.x
-        if self._group.is_relu:
+        if self.is_relu:
             return choose(self.z > 0, density, 0.0, density)
         if jnp.iscomplexobj(x) or jnp.iscomplexobj(self.z):
             return self._complex_secant(density)

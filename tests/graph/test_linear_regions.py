@@ -13,7 +13,8 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
-from jaxlrp.graph.groups import Affine, Group
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.particulars import Linear
 from jaxlrp.graph.primitives import LINEAR_CORES
 from jaxlrp.graph.trace import trace
 from jaxlrp.planning.layers import Layer
@@ -152,8 +153,8 @@ def region_of(fn, x):
     at = eqns.index(core) if core is not None else 0
     operand = next(i for i, v in enumerate((core or eqns[0]).inputs) if v in links)
     pre, post = ([], eqns) if core is None else (eqns[:at], eqns[at + 1 :])
-    affine = Affine(core, operand, pre, post, False)
-    group = Group("dense", eqns, [source], [output], core or eqns[0], affine)
+    linear = Linear(core, operand, tuple(pre), tuple(post), False)
+    group = Group("dense", eqns, [source], [output], core or eqns[0], linear)
     return group, {v: evaluate.read(env, v) for v in group.statics}
 
 

@@ -106,8 +106,8 @@ def test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes(name):
 def test_hard_relus_are_proven(name, proven):
     plan = lrp.plan(lambda x: ACTIVATIONS[name](x @ array(3, 3)), lrp.Epsilon())(array(2, 3))
     group = plan.select("activation")[0].group
-    assert group.hard_relu == proven
-    assert group.is_relu == (proven and name not in ("relu6", "relu, squared"))
+    assert group.particulars.hard_relu == proven
+    assert group.particulars.is_relu == (proven and name not in ("relu6", "relu, squared"))
 
 
 def test_a_number_times_a_relu_has_its_slopes():
@@ -120,8 +120,8 @@ def test_a_number_times_a_relu_has_its_slopes():
         (lambda h: jax.nn.leaky_relu(h, 0.1), None),
     ):
         found = group(f)
-        assert found.relu_slopes == slopes
-        assert not found.is_relu
+        assert found.particulars.relu_slopes == slopes
+        assert not found.particulars.is_relu
 
 
 def test_a_relu_whose_numbers_are_wider_than_its_input_is_a_relu():
@@ -129,7 +129,7 @@ def test_a_relu_whose_numbers_are_wider_than_its_input_is_a_relu():
         return jnp.where(h > 0, np.float64(1), np.float64(0)).astype(h.dtype) * h
 
     (layer,) = lrp.plan(fn, {})(jnp.ones(3, jnp.float32)).layers
-    assert layer.group.is_relu
+    assert layer.group.particulars.is_relu
 
 
 def test_a_part_of_a_sum_of_positive_numbers_is_a_gate():
@@ -141,7 +141,7 @@ def test_a_part_of_a_sum_of_positive_numbers_is_a_gate():
 
     for f, by in ((fn, "bounds"), (other, "activation")):
         (product,) = lrp.plan(f, {}, argnums=(0, 1))(array(3), array(3)).select("product")
-        assert product.group.gate_by == by
+        assert product.group.particulars.gate_by == by
 
 
 def test_a_relu_behind_a_learned_scale_is_a_relu():
@@ -153,7 +153,7 @@ def test_a_relu_behind_a_learned_scale_is_a_relu():
         return jnp.where(h > 0, h, 0.0) + h.sum()
 
     plan = lrp.plan(fn, lrp.Epsilon())(array(4, 5))
-    found = [y.group.is_relu for y in plan.select("activation")]
+    found = [y.group.particulars.is_relu for y in plan.select("activation")]
     assert found == [False, True]
 
 

@@ -283,9 +283,9 @@ def test_a_relu_is_known_by_its_one_corner(name):
     fn, is_relu = RELUS[name]
     plan = lrp.plan(lambda x: fn(x @ P["w"]) @ P["v"], {})(X)
     groups = [group_of(y) for y in plan.layers if y.kind == "activation"]
-    assert [g.is_relu for g in groups] == [is_relu] * len(groups)
+    assert [g.particulars.is_relu for g in groups] == [is_relu] * len(groups)
     if is_relu:
-        assert [g.hard_relu for g in groups] == [True]
+        assert [g.particulars.hard_relu for g in groups] == [True]
 
 
 def exp_gate(z):
