@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.core
+from jax.experimental import checkify
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.extend.core import primitives as jex_primitives
@@ -299,6 +300,11 @@ def is_concrete(x: Any) -> bool:
 def is_staging() -> bool:
     """Whether operations on constants are being traced, as under `jit`."""
     return not is_concrete(jax.lax.neg(jax.numpy.zeros(())))
+
+
+def check_under_checkify(holds: Any, message: str) -> None:
+    """Report an error where `jax.experimental.checkify` looks for user checks; else do nothing."""
+    checkify.debug_check(holds, message)
 
 
 def path_names(path: Sequence[Any]) -> tuple[str, ...]:

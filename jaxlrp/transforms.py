@@ -19,7 +19,6 @@ from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleLike, as_rule_map
 from jaxlrp.planning.selectors import Selector
-from jaxlrp.run import targets
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.masks import Condition, masks_of
 from jaxlrp.run.probes import WORDS, Probes
@@ -61,7 +60,8 @@ def explain(
         `"density"`, relevance / value; `"inputs"`, a tuple of the values of their active inputs;
         `"bias"`, f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
       check_finite: whether to raise `NonFiniteError` if the output or a relevance is NaN or
-        infinite. It works on concrete arrays, not under `jit`.
+        infinite. It looks at concrete arrays: under `jit` and other transformations it does nothing
+        (`jax.debug_nans` and `jax.experimental.checkify` look there).
 
     Returns:
       A function of `fn`'s arguments, `target` and `condition`. It returns R with the structure and
@@ -145,8 +145,7 @@ def value_and_relevance(
         *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
     ) -> tuple[PyTree, Relevance]:
         traced = prepare(request, args, kwargs)
-        shapes = [v.aval for v in traced.outputs]
-        weights = targets.output_weights(target, shapes, traced.out_tree)
+        weights = traced.weights(target)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
         values, aux, relevance, extra = pull_back(traced, weights, probed, words, masks)
@@ -306,8 +305,7 @@ def ledger(
     @_named_after(fn, "ledger")
     def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
         traced = prepare(request, args, kwargs)
-        shapes = [v.aval for v in traced.outputs]
-        weights = targets.output_weights(target, shapes, traced.out_tree)
+        weights = traced.weights(target)
         shown = selected(traced, request.layers)
         every = list(traced.plan.layers)
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 
+from jaxlrp.graph import rows
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import group_of
 from jaxlrp.planning.plans import Plan
-from jaxlrp.run import interpreter
+from jaxlrp.run import interpreter, targets
 from jaxlrp.run.probes import Probes
+from jaxlrp.types import Target
 
 
 @dataclasses.dataclass
@@ -36,6 +38,15 @@ class BoundCall:
         env: dict[Value, Any] = dict(zip(self.graph.inputs, self.arrays, strict=True))
         env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
         return env
+
+    def weights(self, target: Target) -> list[Any]:
+        """The weights on the outputs that a target means."""
+        shapes = [v.aval for v in self.outputs]
+
+        def is_batch() -> bool:
+            return rows.is_batch(self.graph, self.plan.explained, self.outputs[0])
+
+        return targets.output_weights(target, shapes, self.out_tree, is_batch)
 
     def primals(self) -> list[Any]:
         """The arrays that are explained."""
