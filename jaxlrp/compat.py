@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
@@ -249,6 +250,14 @@ def source_line(caller: Any, source_info: Any) -> str:
                 return f"{name.rsplit('/', 1)[-1]}:{frame.line_num} ({frame.function_name})"
     texts = (source_info_util.summarize(i) for i in (source_info, caller) if i is not None)
     return next((t.rsplit("/", 1)[-1] for t in texts if t), "unknown")
+
+
+def depth_of_user() -> int:
+    """How many calls up the first frame outside installed packages is; 1 is the caller itself."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[Any]:

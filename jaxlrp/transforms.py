@@ -16,6 +16,7 @@ from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
 from jaxlrp.arguments import ArgNums, Request, as_tuple, normal_argnums, prepare, selected
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
+from jaxlrp.planning.notes import warn_of_training
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleLike, as_rule_map
 from jaxlrp.planning.selectors import Selector
@@ -139,12 +140,15 @@ def value_and_relevance(
     """
     words = _words(what)
     request = _request(fn, rules, argnums, has_aux, wrt, layers, check_finite)
+    warned = False
 
     @_named_after(fn, "value_and_relevance")
     def both(
         *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
     ) -> tuple[PyTree, Relevance]:
+        nonlocal warned
         traced = prepare(request, args, kwargs)
+        warned = warned or warn_of_training(traced.plan)
         weights = traced.weights(target)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
