@@ -66,11 +66,12 @@ def explain(
 
     Returns:
       A function of `fn`'s arguments, `target` and `condition`. It returns R with the structure and
-      shapes of the explained argument (float32 at least), or `(R, {name: relevance})` with
-      `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both. `target`
-      is where relevance starts, see [`Target`][jaxlrp.Target]. `condition={selector: mask}`
-      multiplies the relevance at these layers' outputs by masks that broadcast to them
-      (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]).
+      shapes of the explained argument (float32 at least; integer and boolean leaves are static and
+      have zeros of dtype float0, as from `jax.grad(allow_int=True)`), or `(R, {name: relevance})`
+      with `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
+      `target` is where relevance starts, see [`Target`][jaxlrp.Target].
+      `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks that
+      broadcast to them (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]).
 
     Raises:
       InputError: an argument cannot be explained, or the output does not depend on it.
@@ -379,6 +380,8 @@ def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
     named += [(f"the result for layer {name!r}", r) for name, r in layers.items()]
     for name, tree in named:
         for leaf in jax.tree.leaves(tree):
+            if leaf.dtype == jax.dtypes.float0:
+                continue
             if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):
                 raise NonFiniteError(
                     f"check_finite: {name} has NaN or infinite entries; look at the inputs and "

@@ -26,7 +26,8 @@ class Note:
 
     Attributes:
       kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
-        examples) or `"mixed examples"` (another statistic over that axis).
+        examples), `"mixed examples"` (another statistic over that axis) or `"static leaves"`
+        (integers in an explained argument).
       text: the remark, as the table shows it.
       layers: names of the layers that it is about.
     """
