@@ -10,12 +10,13 @@ from jaxlrp.errors import (
     RuleError,
     SelectorError,
     TargetError,
+    TrainingModeWarning,
     UnsupportedPrimitiveError,
 )
 from jaxlrp.explained_function import as_function_of, output_weights
 from jaxlrp.graph.register import register_primitive
 from jaxlrp.planning.layers import Layer
-from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleLike, RuleMap
 from jaxlrp.planning.selectors import Selector, all_of, first, inside, kind, last
 from jaxlrp.rules import (
@@ -74,6 +75,7 @@ __all__ = [
     "LinearMap",
     "LinearRule",
     "NonFiniteError",
+    "Note",
     "Pass",
     "Plan",
     "PyTree",
@@ -90,6 +92,7 @@ __all__ = [
     "Stop",
     "Target",
     "TargetError",
+    "TrainingModeWarning",
     "Taylor",
     "Tempered",
     "Uniform",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,10 +19,10 @@ from jaxlrp.graph.trace import trace
 from jaxlrp.planning.inner_values import choose_inner
 from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.planner import make_plan
-from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import Selector
-from jaxlrp.run.bound_call import BoundCall
+from jaxlrp.run.bound_call import BoundCall, Explained
 
 ArgNums = int | Sequence[int]
 
@@ -129,7 +129,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     else:
         chosen, args = explained(request.argnums, args)
     flat = _FlatFunction(request, args, kwargs)
-    varying = flat.positions(chosen)
+    varying = [n for n in flat.positions(chosen) if inside or is_quantity(flat.arrays[n])]
     graph, consts, (out_shapes, _) = trace(
         flat, flat.arrays, flat.paths(), flat.n_own, varying=None if inside else varying
     )
@@ -137,21 +137,54 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     check_outputs(graph.outputs[:n_outputs])
     starts = [graph.inputs[n] for n in varying]
     entries: list[Group] = []
-    structure = None
+    argument = None
     if request.wrt is not None:
         numbers = [v for v in starts if is_inexact(v)]
         graph, entries = choose_inner(graph, request.wrt, n_outputs, numbers)
         starts = [group.inputs[0] for group in entries]
     else:
         picked = tuple(args[i] for i in chosen)
-        structure = jax.tree.structure(picked if isinstance(request.argnums, tuple) else picked[0])
+        argument = _structure(picked if isinstance(request.argnums, tuple) else picked[0])
     outputs = graph.outputs[:n_outputs]
     plan = make_plan(graph, starts, outputs, request.rules, request.seed, entries)
     _check_dependence(plan, outputs)
+    if not inside:
+        plan.notes += tuple(_static_leaves(chosen, args))
     aux = graph.outputs[n_outputs:]
     return BoundCall(
-        plan, outputs, aux, flat.arrays, consts, structure, flat.out_tree, flat.aux_tree
+        plan, outputs, aux, flat.arrays, consts, argument, flat.out_tree, flat.aux_tree
     )
+
+
+def _structure(picked: Any) -> Explained:
+    leaves, tree = jax.tree.flatten(picked)
+    zeros = [
+        None if is_quantity(leaf) else np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+        for leaf in leaves
+    ]
+    return Explained(tree, tuple(zeros))
+
+
+def is_quantity(leaf: Any) -> bool:
+    """Whether a leaf of an explained argument gets relevance: it is floating."""
+    return _is_array(leaf) and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _static_leaves(chosen: list[int], args: tuple[Any, ...]) -> Iterator[Note]:
+    """Notes on the leaves of the explained arguments that are no quantities."""
+    for number in chosen:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(args[number])
+        static = [
+            f"argument {number}{jax.tree_util.keystr(path)} ({jnp.result_type(leaf)})"
+            for path, leaf in leaves
+            if not is_quantity(leaf)
+        ]
+        if static:
+            yield Note(
+                "static leaves",
+                f"No relevance is computed for {', '.join(static)}: integers and booleans beside "
+                "floating leaves are static.",
+            )
 
 
 def explained(
@@ -180,7 +213,10 @@ def _chosen(
 
 
 def _explainable(arg: Any, number: int) -> Any:
-    """The argument with floating arrays as leaves, or an error that says what is wrong."""
+    """The argument with a floating array among its leaves, or an error that says what is wrong.
+
+    Integers, booleans and random keys beside it are static.
+    """
     leaves, tree = jax.tree_util.tree_flatten_with_path(arg)
     if not leaves:
         raise InputError(
@@ -190,24 +226,32 @@ def _explainable(arg: Any, number: int) -> Any:
     checked = []
     for path, leaf in leaves:
         where = f"argument {number}{jax.tree_util.keystr(path)}"
-        leaf: Any = jnp.asarray(leaf) if type(leaf) in (int, float) else leaf
-        if not _is_array(leaf):
+        leaf: Any = jnp.asarray(leaf) if type(leaf) is float else leaf
+        if not _is_array(leaf) and type(leaf) not in (int, bool):
             raise InputError(
                 f"{where} is to be explained, but it is {leaf!r} of type {type(leaf).__name__}; "
-                "every leaf must be a floating array. Choose another argument with argnums."
+                "expected floating arrays, and integers or booleans beside them. Choose another "
+                "argument with argnums, or close over what is no array."
             )
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise InputError(
-                f"{where} is to be explained, but it has dtype {leaf.dtype}; relevance needs "
-                "floating values. Cast it to float32 if its numbers are quantities; if they are "
-                'indices, explain the embedding they select (wrt="embed").'
+                f"{where} is to be explained, but it has dtype {leaf.dtype}; relevance needs real "
+                "values. Explain a function of the real and the imaginary part."
             )
-        if 0 in leaf.shape:
+        if is_quantity(leaf) and 0 in leaf.shape:
             raise InputError(
                 f"{where} has shape {tuple(leaf.shape)} and holds no numbers; expected an array of "
                 "at least one."
             )
         checked.append(leaf)
+    if not any(map(is_quantity, checked)):
+        dtypes = ", ".join(dict.fromkeys(str(jnp.result_type(leaf)) for leaf in checked))
+        raise InputError(
+            f"argument {number} is to be explained, but it has dtype {dtypes}; relevance needs "
+            "floating values. Cast it to float32 outside fn if its numbers are quantities, as "
+            "those of a uint8 picture; if they are indices, as those of tokens, explain the "
+            'embedding they select (wrt="embed").'
+        )
     return jax.tree.unflatten(tree, checked)
 
 

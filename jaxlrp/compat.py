@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.core
+from jax.experimental import checkify
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.extend.core import primitives as jex_primitives
@@ -250,6 +252,14 @@ def source_line(caller: Any, source_info: Any) -> str:
     return next((t.rsplit("/", 1)[-1] for t in texts if t), "unknown")
 
 
+def depth_of_user() -> int:
+    """How many calls up the first frame outside installed packages is; 1 is the caller itself."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
 def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[Any]:
     """Apply a primitive; always a list of outputs."""
     out = primitive.bind(*values, **primitive.get_bind_params(params))
@@ -299,6 +309,11 @@ def is_concrete(x: Any) -> bool:
 def is_staging() -> bool:
     """Whether operations on constants are being traced, as under `jit`."""
     return not is_concrete(jax.lax.neg(jax.numpy.zeros(())))
+
+
+def check_under_checkify(holds: Any, message: str) -> None:
+    """Report an error where `jax.experimental.checkify` looks for user checks; else do nothing."""
+    checkify.debug_check(holds, message)
 
 
 def path_names(path: Sequence[Any]) -> tuple[str, ...]:

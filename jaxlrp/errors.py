@@ -1,4 +1,4 @@
-"""Every error that jaxlrp raises on purpose. All derive from `LRPError`."""
+"""Every error that jaxlrp raises on purpose, derived from `LRPError`, and its warning."""
 
 
 class LRPError(Exception):
@@ -27,6 +27,10 @@ class UnsupportedPrimitiveError(LRPError, NotImplementedError):
 
 class NonFiniteError(LRPError, FloatingPointError):
     """Raised with `check_finite=True` when a value or a relevance is NaN or infinite."""
+
+
+class TrainingModeWarning(UserWarning):
+    """The explained network draws random numbers, or normalises over its batch, as in training."""
 
 
 class JaxVersionError(LRPError, RuntimeError):

@@ -16,10 +16,12 @@ from jaxlrp.arguments import (
     Request,
     check_outputs,
     explained,
+    is_quantity,
     normal_argnums,
     prepare,
     with_aux,
 )
+from jaxlrp.errors import InputError
 from jaxlrp.planning.selectors import Selector
 from jaxlrp.run import targets
 from jaxlrp.run.bound_call import BoundCall
@@ -105,6 +107,13 @@ def _of_arguments(
     kwargs: dict[str, Any],
 ) -> tuple[Any, Callable[[Any], Any]]:
     chosen, args = explained(numbers, args)
+    for number in chosen:
+        if not all(map(is_quantity, jax.tree.leaves(args[number]))):
+            raise InputError(
+                f"argument {number} holds integers or booleans beside floating arrays, which "
+                "`explain` takes as static; here every leaf must be floating. Pass the others in "
+                "an argument of their own."
+            )
 
     def run(x: Any) -> Any:
         given = list(args)

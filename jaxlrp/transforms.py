@@ -16,10 +16,10 @@ from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
 from jaxlrp.arguments import ArgNums, Request, as_tuple, normal_argnums, prepare, selected
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
+from jaxlrp.planning.notes import warn_of_training
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleLike, as_rule_map
 from jaxlrp.planning.selectors import Selector
-from jaxlrp.run import targets
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.masks import Condition, masks_of
 from jaxlrp.run.probes import WORDS, Probes
@@ -61,15 +61,17 @@ def explain(
         `"density"`, relevance / value; `"inputs"`, a tuple of the values of their active inputs;
         `"bias"`, f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
       check_finite: whether to raise `NonFiniteError` if the output or a relevance is NaN or
-        infinite. It works on concrete arrays, not under `jit`.
+        infinite. It looks at concrete arrays: under `jit` and other transformations it does nothing
+        (`jax.debug_nans` and `jax.experimental.checkify` look there).
 
     Returns:
       A function of `fn`'s arguments, `target` and `condition`. It returns R with the structure and
-      shapes of the explained argument (float32 at least), or `(R, {name: relevance})` with
-      `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both. `target`
-      is where relevance starts, see [`Target`][jaxlrp.Target]. `condition={selector: mask}`
-      multiplies the relevance at these layers' outputs by masks that broadcast to them
-      (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]).
+      shapes of the explained argument (float32 at least; integer and boolean leaves are static and
+      have zeros of dtype float0, as from `jax.grad(allow_int=True)`), or `(R, {name: relevance})`
+      with `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
+      `target` is where relevance starts, see [`Target`][jaxlrp.Target].
+      `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks that
+      broadcast to them (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]).
 
     Raises:
       InputError: an argument cannot be explained, or the output does not depend on it.
@@ -139,14 +141,16 @@ def value_and_relevance(
     """
     words = _words(what)
     request = _request(fn, rules, argnums, has_aux, wrt, layers, check_finite)
+    warned = False
 
     @_named_after(fn, "value_and_relevance")
     def both(
         *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
     ) -> tuple[PyTree, Relevance]:
+        nonlocal warned
         traced = prepare(request, args, kwargs)
-        shapes = [v.aval for v in traced.outputs]
-        weights = targets.output_weights(target, shapes, traced.out_tree)
+        warned = warned or warn_of_training(traced.plan)
+        weights = traced.weights(target)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
         values, aux, relevance, extra = pull_back(traced, weights, probed, words, masks)
@@ -306,8 +310,7 @@ def ledger(
     @_named_after(fn, "ledger")
     def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
         traced = prepare(request, args, kwargs)
-        shapes = [v.aval for v in traced.outputs]
-        weights = targets.output_weights(target, shapes, traced.out_tree)
+        weights = traced.weights(target)
         shown = selected(traced, request.layers)
         every = list(traced.plan.layers)
 
@@ -377,6 +380,8 @@ def _check_finite(value: Any, relevance: Any, layers: dict[str, Any]) -> None:
     named += [(f"the result for layer {name!r}", r) for name, r in layers.items()]
     for name, tree in named:
         for leaf in jax.tree.leaves(tree):
+            if leaf.dtype == jax.dtypes.float0:
+                continue
             if compat.is_concrete(leaf) and not bool(jnp.all(jnp.isfinite(leaf))):
                 raise NonFiniteError(
                     f"check_finite: {name} has NaN or infinite entries; look at the inputs and "

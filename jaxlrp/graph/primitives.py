@@ -46,6 +46,8 @@ SORTS = Family("sort")
 REDUCTIONS = Family("reduction")
 # A value drawn at random counts as a parameter.
 RANDOM = Family("random")
+# Of these, what draws numbers; the others make and split keys.
+RANDOM_NUMBERS = Family("random numbers")
 # Linear in each of two operands: with one of them static, the heart of a linear layer.
 LINEAR_CORES = Family("core")
 # Applied to integers that carry a value, these keep the bits, not the value.
@@ -284,6 +286,10 @@ _rows(
     """random_bits random_seed random_wrap random_unwrap random_split random_fold_in random_gamma
     threefry2x32 rng_bit_generator rng_uniform""",
     "random",
+)
+_rows(
+    "random_bits random_gamma threefry2x32 rng_bit_generator rng_uniform",
+    "random numbers",
 )
 
 

@@ -14,6 +14,7 @@ from jaxlrp.planning import edges
 from jaxlrp.planning.assign import assign_rules
 from jaxlrp.planning.kinds import default_rule
 from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.notes import notes_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleMap
 
@@ -30,6 +31,7 @@ def make_plan(
     plan = survey(reordered(graph, explained, outputs), explained, outputs, entries)
     assign_rules(plan, rules)
     edges.decide(plan, outputs, seed)
+    plan.notes = notes_of(plan, outputs)
     return plan
 
 

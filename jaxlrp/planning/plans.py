@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Literal
@@ -19,6 +20,23 @@ from jaxlrp.planning.selectors import LayerGraph, Selector, resolve
 from jaxlrp.planning.table import plan_html, plan_table
 
 
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """A remark of a plan on the function as a whole.
+
+    Attributes:
+      kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
+        examples), `"mixed examples"` (another statistic over that axis) or `"static leaves"`
+        (integers in an explained argument).
+      text: the remark, as the table shows it.
+      layers: names of the layers that it is about.
+    """
+
+    kind: str
+    text: str
+    layers: tuple[str, ...] = ()
+
+
 class Plan:
     """Which layers were found, which rule each was given, and why. `print(plan)` is a table.
 
@@ -26,6 +44,8 @@ class Plan:
 
     Attributes:
       layers: all layers in dataflow order, structural ones too, each a [`Layer`][jaxlrp.Layer].
+      notes: remarks on the function as a whole, each a [`Note`][jaxlrp.Note]; the table ends with
+        them.
     """
 
     def __init__(
@@ -36,6 +56,7 @@ class Plan:
         self.found = found
         self.activity = found.facts.activity
         self.layers: tuple[Layer, ...] = tuple(layers)
+        self.notes: tuple[Note, ...] = ()
         self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
         self.seeds: dict[Value, str] = {}  # of outputs: what a seed is there

@@ -91,13 +91,13 @@ def plan_table(plan: Any, width: int | None) -> str:
     else:
         narrow = [row[:_NARROW] for row in rows]
         text = columns(_HEADER[:_NARROW], narrow, (0,), width, shorten=(5, 4, 3, 2))
-    return f"{text}\n{wrapped(_foot(plan, shown), width)}"
+    return "\n".join([text, *(wrapped(line, width) for line in _foot(plan, shown))])
 
 
 def plan_html(plan: Any) -> str:
     shown = _shown(plan)
     rows = [_row(index, layer) for index, layer in enumerate(shown)]
-    return html_table(_HEADER, rows, _RIGHT, [_foot(plan, shown)])
+    return html_table(_HEADER, rows, _RIGHT, _foot(plan, shown))
 
 
 def wrapped(line: str, width: int | None) -> str:
@@ -124,8 +124,9 @@ def _row(index: int, layer: Any) -> list[str]:
     ]
 
 
-def _foot(plan: Any, shown: Sequence[Any]) -> str:
+def _foot(plan: Any, shown: Sequence[Any]) -> list[str]:
     counts = Counter(layer.kind for layer in shown)
     total = ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "no layers"
     moved = len(plan.layers) - len(shown)
-    return f"{total}; {moved} structural equations that relevance follows (see plan.layers)"
+    counted = f"{total}; {moved} structural equations that relevance follows (see plan.layers)"
+    return [counted, *(f"note: {note.text}" for note in plan.notes)]

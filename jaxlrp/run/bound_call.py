@@ -7,12 +7,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
+from jaxlrp.graph import rows
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import group_of
 from jaxlrp.planning.plans import Plan
-from jaxlrp.run import interpreter
+from jaxlrp.run import interpreter, targets
 from jaxlrp.run.probes import Probes
+from jaxlrp.types import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """The structure of the explained argument; its leaves that are static have their zeros here."""
+
+    tree: Any
+    zeros: tuple[np.ndarray | None, ...]
+
+    def filled(self, relevance: Sequence[Any]) -> Any:
+        given = iter(relevance)
+        leaves = [next(given) if zero is None else zero for zero in self.zeros]
+        return jax.tree.unflatten(self.tree, leaves)
 
 
 @dataclasses.dataclass
@@ -24,7 +40,7 @@ class BoundCall:
     aux: list[Value]
     arrays: list[Any]
     consts: list[Any]
-    explained_tree: Any  # of the explained argument; None: relevance is returned by name
+    argument: Explained | None  # None: relevance is returned by name
     out_tree: Any
     aux_tree: Any
 
@@ -37,14 +53,23 @@ class BoundCall:
         env.update(zip((v for v, _ in self.graph.consts), self.consts, strict=True))
         return env
 
+    def weights(self, target: Target) -> list[Any]:
+        """The weights on the outputs that a target means."""
+        shapes = [v.aval for v in self.outputs]
+
+        def is_batch() -> bool:
+            return rows.is_batch(self.graph, self.plan.explained, self.outputs[0])
+
+        return targets.output_weights(target, shapes, self.out_tree, is_batch)
+
     def primals(self) -> list[Any]:
         """The arrays that are explained."""
         return interpreter.before(self.plan, self._env())
 
     def explained(self, relevance: Sequence[Any]) -> Any:
         """Relevance with the structure of the explained values, or by name."""
-        if self.explained_tree is not None:
-            return jax.tree.unflatten(self.explained_tree, relevance)
+        if self.argument is not None:
+            return self.argument.filled(relevance)
         names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).inner}
         return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
 

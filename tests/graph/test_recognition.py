@@ -302,6 +302,7 @@ NORMS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::jaxlrp.TrainingModeWarning")
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_detach_the_factor_that_divides(name):
     norm, w, scale, shift, v = NORMS[name], array(5, 8), array(8), array(8), array(8, 3)

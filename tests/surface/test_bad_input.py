@@ -47,45 +47,6 @@ def test_argnums_of_the_wrong_type(argnums):
         lrp.explain(net, lrp.Epsilon(), argnums=argnums)
 
 
-@pytest.mark.parametrize("target", [3, -1, np.array([0, 7])])
-def test_a_class_out_of_range(target):
-    with pytest.raises(lrp.TargetError, match="out of range: the output has 3 classes, 0 to 2"):
-        lrp.explain(net, lrp.Epsilon())(X, target=target)
-
-
-def test_a_traced_class_out_of_range_is_nan():
-    relevance = jax.jit(lrp.explain(net, lrp.Epsilon()))(X, target=jnp.array([1, 3]))
-    assert jnp.isfinite(relevance[0]).all()
-    assert jnp.isnan(relevance[1]).all()
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        (np.array([0, 1, 2]), r"target of shape \(3,\).*integers of shape \(2,\)"),
-        (np.ones((2, 4)), r"weights of shape \(2, 4\).*output of shape \(2, 3\)"),
-        (np.ones(3), r"weights of shape \(3,\)"),
-        (0.5, r"weights of shape \(\)"),
-        (True, "boolean"),
-        (np.array([True, False]), "boolean"),
-        ((1, 2), "structure"),
-    ],
-)
-def test_a_target_that_does_not_fit(target, message):
-    with pytest.raises(lrp.TargetError, match=message):
-        lrp.explain(net, lrp.Epsilon())(X, target=target)
-
-
-def test_a_class_of_a_scalar_output():
-    with pytest.raises(lrp.TargetError, match="scalar; leave"):
-        lrp.explain(lambda x: net(x).sum(), lrp.Epsilon())(X, target=0)
-
-
-def test_a_class_with_several_outputs():
-    with pytest.raises(lrp.TargetError, match="several outputs"):
-        lrp.explain(lambda x: (net(x), net(x)), lrp.Epsilon())(X, target=0)
-
-
 def test_the_seed_of_relevance_vjp_must_fit():
     _, back = lrp.relevance_vjp(net, lrp.Epsilon(), X)
     with pytest.raises(lrp.TargetError, match=r"\(2, 4\)"):

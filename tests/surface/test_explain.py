@@ -392,6 +392,7 @@ def test_training_mode_normalises_by_the_batch():
         rngs = {"dropout": jax.random.key(1)}
         return Linen().apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
 
-    relevance, _ = lrp.explain(fn, lrp.Epsilon(), has_aux=True)(IMAGE, target=0)
+    with pytest.warns(lrp.TrainingModeWarning, match=r"Random numbers.*Norms over the axis"):
+        relevance, _ = lrp.explain(fn, lrp.Epsilon(), has_aux=True)(IMAGE, target=0)
     assert jnp.isfinite(relevance).all()
     assert lrp.plan(fn, lrp.Epsilon(), has_aux=True)(IMAGE).count("norm") == 1
