@@ -33,7 +33,7 @@ def after(
     inside: set[Eqn] = set()
     kept, pending = 0, False
     within: tuple[float, ...] = (math.prod(factors, start=1.0), *factors)
-    frontier = {start: within}  # and the written numbers in each
+    frontier: dict[Value, tuple[float, ...]] = {start: within}  # and the written numbers in each
     while not any(v in bench.ends for v in frontier):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
@@ -55,7 +55,8 @@ def after(
             if all(e in inside for e in bench.reached_uses(value)):
                 frontier.pop(value, None)
         reached = (v for v in eqn.outputs if v in bench.activity.reached)
-        frontier.update(dict.fromkeys(reached, tuple(f * by for f in within)))
+        scaled = tuple(f * by for f in within)
+        frontier.update({v: scaled for v in reached})
         if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
             kept, pending = len(eqns), False
     return eqns[:kept]
