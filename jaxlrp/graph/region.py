@@ -56,7 +56,7 @@ def after(
                 frontier.pop(value, None)
         reached = (v for v in eqn.outputs if v in bench.activity.reached)
         scaled = tuple(f * by for f in within)
-        frontier.update({v: scaled for v in reached})
+        frontier.update(dict.fromkeys(reached, scaled))
         if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
             kept, pending = len(eqns), False
     return eqns[:kept]
