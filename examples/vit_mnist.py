@@ -22,7 +22,7 @@ import numpy as np
 from mnist import CLASSES, LeNet, load_digits, pick_digits, relevance, train_network, where_it_went
 
 import jaxlrp as lrp
-from jaxlrp import composites, heatmap
+from jaxlrp import composites, heatmap, methods
 
 CNN, VIT = "CNN", "ViT"
 METHODS = {
@@ -32,6 +32,12 @@ METHODS = {
         VIT,
         composites.cp_lrp() | {"dense": lrp.Gamma(0.25), "conv": lrp.Gamma(0.25)},
     ),
+}
+# Not drawn, but measured.
+OTHERS = {
+    f"{VIT}: CP-LRP": (VIT, composites.cp_lrp()),
+    f"{VIT}: LibraGrad": (VIT, composites.libra_grad()),
+    f"{VIT}: GIM": (VIT, composites.gim()),
 }
 
 
@@ -97,7 +103,7 @@ def print_blackening(
         rows |= {
             name.removeprefix(f"{network}: "): R
             for name, R in maps.items()
-            if METHODS[name][0] == network
+            if name.startswith(f"{network}: ")
         }
         for name, scores in rows.items():
             changed = x if scores is None else blacken(x, scores, count)
@@ -142,18 +148,21 @@ def main() -> None:
     maps = {}
     print(f"Where the logits of the true class went ({len(x)} digits):")
     print(f"  {'':<24} {'pixels':>8} {'biases':>8} {'epsilon':>8} {'rule':>8}")
-    for name, (network, rules) in METHODS.items():
+    for name, (network, rules) in (METHODS | OTHERS).items():
         fn, params = networks[network]
         maps[name] = np.asarray(jax.jit(relevance(fn, rules))(params, x, truth))
         ledger = lrp.ledger(fn, rules, argnums=1)(params, x, target=truth)
         shares = where_it_went(ledger).values()
         print(f"  {name:<24}" + "".join(f" {round(share, 3) + 0:>8.1%}" for share in shares))
     print()
+    fn, params = networks[VIT]
+    gradients = methods.gradient_x_input(fn, argnums=1)
+    maps[f"{VIT}: gradient x input"] = np.asarray(jax.jit(gradients)(params, x, target=truth))
     print_blackening(predict, maps, x, truth, args.blacken, rng)
 
     figure = heatmap.grid(
-        np.stack([R[:CLASSES] for R in maps.values()]),
-        row_labels=[name.replace(": ", "\n") for name in maps],
+        np.stack([maps[name][:CLASSES] for name in METHODS]),
+        row_labels=[name.replace(": ", "\n") for name in METHODS],
         column_labels=[f"{c}" for c in truth[:CLASSES]],
         images=x[:CLASSES],
         title="The same digits, seen by a convolutional network and by a transformer",

@@ -111,6 +111,7 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
     alone = frozenset(v for v in leaves if _is_alone(bench, value, moves, v))
     if not any(_ends_layer(bench, leaf) for leaf in alone):
         return None
+    leaves = [v if v in alone else _turned(moves, v) for v in leaves]
     if not all(v in alone or _is_alone(bench, value, moves, v, aside=True) for v in leaves):
         return None
     statics = [v for e in eqns for v in e.inputs if v not in bench.activity.active]
@@ -197,6 +198,16 @@ def _ends_sum(bench: Workbench, value: Value) -> bool:
             return len(active) > 1 and eqn.name in ADDITIONS
         (value,) = active
     return False
+
+
+def _turned(moves: list[Eqn], leaf: Value) -> Value:
+    """A leaf after the moves that keep all of it: others may read it there. They are taken out."""
+    while True:
+        readers = [e for e in moves if leaf in e.inputs]
+        if len(readers) != 1 or readers[0].name not in _WHOLE:
+            return leaf
+        moves.remove(readers[0])
+        leaf = readers[0].out
 
 
 def _is_alone(

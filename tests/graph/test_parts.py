@@ -136,6 +136,18 @@ PAIRS = {
         lambda x: (lambda h: jnp.concatenate([h + C[:6], h @ U + B[:4]], -1))(jnp.tanh(x)),
         lambda x: (lambda h: jnp.concatenate([h, h @ U], -1) + jnp.r_[C[:6], B[:4]])(jnp.tanh(x)),
     ),
+    "the same, by vmap": (
+        lambda x: (lambda h: jnp.concatenate([h + C[:6], h @ U + B[:4]], -1))(jnp.tanh(x)),
+        lambda x: jax.vmap(
+            lambda h: (lambda g: jnp.concatenate([g, g @ U], -1) + jnp.r_[C[:6], B[:4]])(h[None])[0]
+        )(jnp.tanh(x)),
+    ),
+    "the same, turned before": (
+        lambda x: (lambda h: jnp.concatenate([h + C[:6], h @ U + B[:4]], -1))(jnp.tanh(x)),
+        lambda x: (lambda h: jnp.concatenate([h, h @ U], -1) + jnp.r_[C[:6], B[:4]])(
+            jnp.tanh(x.T)[::-1].T[:, ::-1]
+        ),
+    ),
     "the same, a bias for each piece": (
         lambda x: (lambda h: jnp.concatenate([h + C[:6], h @ U + B[:4]], -1))(jnp.tanh(x)),
         lambda x: (
