@@ -766,7 +766,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "run/linear_map.py",
-        'how.negated(env[v]) if name == "sub" and i == 1 else env[v]',
+        'way.negated(env[v]) if name == "sub" and i == 1 else env[v]',
         "env[v]",
         MAPS + "[different scales behind]",
     ),
