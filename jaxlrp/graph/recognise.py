@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxlrp.graph import (
     activation,
+    affine_layers,
     contraction,
     flat,
     gates,
@@ -34,8 +35,7 @@ _FINDERS = (
     activation.find,
     flat.find_products,
     flat.find_sums,
-    activation.find_affine,
-    activation.find_pairs,
+    affine_layers.find,
     structure.find,
 )
 

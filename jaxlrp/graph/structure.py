@@ -23,7 +23,8 @@ from jaxlrp.graph.primitives import (
 
 # These have another meaning for integers than for floats.
 _UNLIKE_FLOATS = BITS | {"div", "rem"}
-_WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
+_PAIRS = frozenset({"max", "min"})
+_WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS | _PAIRS
 
 
 def control_flow(bench: Workbench) -> list[Group]:
