@@ -613,7 +613,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        "if affine_operand(bench, last) is not None and not is_literal(bench, last):",
+        "if affine_operand(bench, last) is not None and not is_written(bench, last):",
         "if False:",
         "graph/test_recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
     ),

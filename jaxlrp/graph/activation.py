@@ -8,7 +8,7 @@ import math
 
 from jaxlrp.graph import branches
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.affine import affine_operand, is_literal
+from jaxlrp.graph.affine import affine_operand, is_written
 from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.homogeneous import is_homogeneous
@@ -91,7 +91,7 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
     """
     if _routes(bench, last):
         return []
-    if affine_operand(bench, last) is not None and not is_literal(bench, last):
+    if affine_operand(bench, last) is not None and not is_written(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
     if last.name == "neg" and _is_term(bench, last.out) and sign_of_tail(bench, last.out) < 0:
         return []  # the sign is that of a term, and cancels none within
@@ -163,7 +163,7 @@ def _is_term(bench: Workbench, value: Value) -> bool:
 
 
 def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:
-    return affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
+    return affine_operand(bench, eqn) is not None and not is_written(bench, eqn)
 
 
 def _is_learned_shift(bench: Workbench, eqn: Eqn) -> bool:

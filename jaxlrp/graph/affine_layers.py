@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from jaxlrp.graph import region
-from jaxlrp.graph.affine import affine_operand, is_literal_scale, is_move
+from jaxlrp.graph.affine import affine_operand, is_move, is_written_scale
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.particulars import Linear
@@ -26,7 +26,7 @@ def _claim(bench: Workbench, first: Eqn) -> None:
     assert position is not None
     source, chain = _region(bench, first, first.inputs[position])
     kind = "affine"
-    if all(is_literal_scale(bench, e) or is_move(bench, e) for e in chain):
+    if all(is_written_scale(bench, e) or is_move(bench, e) for e in chain):
         kind, source, chain = "structural", first.inputs[position], _number_scale(bench, first)
     linear = Linear(None, position, (), tuple(chain), True, transport="scale")
     bench.claim(Group(kind, chain, [source], [chain[-1].out], first, linear))
@@ -36,7 +36,7 @@ def _number_scale(bench: Workbench, first: Eqn) -> list[Eqn]:
     """A chain of scales by numbers: relevance is handed on, element for element."""
     chain = [first]
     while (eqn := bench.sole_use(chain[-1].out)) is not None and bench.is_open(eqn):
-        if eqn.name not in COPIES and not is_literal_scale(bench, eqn):
+        if eqn.name not in COPIES and not is_written_scale(bench, eqn):
             break
         chain.append(eqn)
     return chain
@@ -50,7 +50,7 @@ def _region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[E
 
     def belongs(eqn: Eqn) -> bool:
         # A written scale at the end is left to what reads it, as after any linear layer.
-        return affine_operand(bench, eqn) is not None and not is_literal_scale(bench, eqn)
+        return affine_operand(bench, eqn) is not None and not is_written_scale(bench, eqn)
 
     def after(value: Value, *factors: float) -> list[Eqn]:
         moves = functools.partial(is_move, bench)

@@ -147,7 +147,7 @@ def _finish(
     last = path[-1]
     own = set(path)
     statistic = [e for e in statistic if e not in own]
-    after = absorb_affine_after(bench, last.out, literal_shifts=False)
+    after = absorb_affine_after(bench, last.out, written_shifts=False)
     output = after[-1].out if after else last.out
     eqns = sorted({*statistic, *path}, key=lambda e: e.order)
     borrowed = frozenset(bench.shared(statistic, own | set(after)))

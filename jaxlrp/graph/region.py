@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from jaxlrp.graph import branches
-from jaxlrp.graph.affine import affine_operand, brings_zeros, is_literal_scale, is_move
+from jaxlrp.graph.affine import affine_operand, brings_zeros, is_move, is_written_scale
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
@@ -42,7 +42,7 @@ def after(
         read = {frontier[v] for v in eqn.inputs if v in frontier}
         within = read.pop() if len(read) == 1 else (math.nan,)
         by = factor_of(bench, eqn)
-        written = is_literal_scale(bench, eqn)
+        written = is_written_scale(bench, eqn)
         ours = belongs(eqn) or (written and _cancels(within, by))
         if not ours and not passes(eqn) and not written and eqn.name != "tie":
             break
