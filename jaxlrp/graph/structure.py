@@ -60,7 +60,7 @@ def claim_integers(bench: Workbench) -> None:
 def note_integers(bench: Workbench) -> None:
     """Note where a layer reads a value that depends on the input through integers that choose."""
     for group in bench.groups:
-        makers = (bench.activity.integers(v) for v in group.statics)
+        makers = (bench.activity.integers(v) for v in group.outside)
         eqn = next((m for m in makers if m is not None), None)
         if eqn is not None:
             note = f"depends on the input through integers at {eqn.source}"

@@ -59,9 +59,9 @@ class _Map:
 class LinearLayer:
     """A linear group with the arrays that it reads, ready to be mapped."""
 
-    def __init__(self, group: Group, statics: Env, x: Any):
+    def __init__(self, group: Group, outside: Env, x: Any):
         self.group = group
-        self.statics = statics
+        self.outside = outside
         self.like = x
         self.linear = group.linear
         self.links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
@@ -128,7 +128,7 @@ class LinearLayer:
         if eqn.name == "sub":
             return 1 if eqn.inputs[0] in self.links else -1
         if eqn.name in ("mul", "div"):
-            static = self.statics_of(eqn)
+            static = self.outside_of(eqn)
             return _sign_of(static[0]) if static else None
         return 1
 
@@ -140,7 +140,7 @@ class LinearLayer:
     def kernel(self, core: Eqn, operand: int) -> Any:
         """The kernel of a contraction or convolution, in its own layout; scales folded in."""
         weights = core.inputs[weight_position(core, operand)]
-        kernel = evaluate.as_number(evaluate.read(self.statics, weights))
+        kernel = evaluate.as_number(evaluate.read(self.outside, weights))
         linear = self.linear
         if not self.folds or linear is None:
             return kernel
@@ -161,8 +161,8 @@ class LinearLayer:
                 sign = -sign
             if eqn.name not in ("mul", "div"):
                 continue
-            value = self.statics_of(eqn)[0]
-            scale = evaluate.as_number(evaluate.read(self.statics, value))
+            value = self.outside_of(eqn)[0]
+            scale = evaluate.as_number(evaluate.read(self.outside, value))
             if scale.ndim > 0:
                 scale = thin(scale, features)
             if eqn.name == "div":
@@ -173,7 +173,7 @@ class LinearLayer:
             return None if sign == 1 else -1.0
         return slope if sign == 1 else -slope
 
-    def statics_of(self, eqn: Eqn) -> list[Value]:
+    def outside_of(self, eqn: Eqn) -> list[Value]:
         """Operands of an equation that are not links of the layer."""
         return [v for v in eqn.inputs if v not in self.links]
 
@@ -218,10 +218,10 @@ class LinearLayer:
 
     def _factor(self, eqn: Eqn) -> Callable[[], Any]:
         """The factor of a scale, read when it is asked for."""
-        (value,) = self.statics_of(eqn)
+        (value,) = self.outside_of(eqn)
 
         def read() -> Any:
-            factor = evaluate.as_number(evaluate.read(self.statics, value))
+            factor = evaluate.as_number(evaluate.read(self.outside, value))
             return 1 / factor if eqn.name == "div" else factor
 
         return functools.cache(read)
@@ -230,7 +230,7 @@ class LinearLayer:
         """The core applied to its active operand, with another kernel."""
         places = {operand: x, weight_position(core, operand): kernel}
         operands = [
-            places[i] if i in places else evaluate.read(self.statics, v)
+            places[i] if i in places else evaluate.read(self.outside, v)
             for i, v in enumerate(core.inputs)
         ]
         params = evaluate.widened_params(core.params, x.dtype)
@@ -243,7 +243,7 @@ class LinearLayer:
             if v in values:
                 operands.append(values[v])
                 continue
-            static = evaluate.read(self.statics, v)
+            static = evaluate.read(self.outside, v)
             is_term = i in carrying(eqn) and v.dtype != bool
             operands.append(jnp.zeros_like(static) if is_term else static)
         return evaluate.apply(_filled_with_zeros(eqn), operands, wide=True)
