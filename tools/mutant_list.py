@@ -475,8 +475,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/statistic.py",
-        'eqn.name in MOVES | ELEMENTWISE | {"tie"}:',
-        'eqn.name in {"tie"}:',
+        'eqn.name in MOVES | ELEMENTWISE | {"reordered"}:',
+        'eqn.name in {"reordered"}:',
         "graph/test_recognition.py::test_norms_detach_the_factor_that_divides",
     ),
     Mutant(

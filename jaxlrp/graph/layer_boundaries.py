@@ -117,8 +117,8 @@ def _is_stacked_term(bench: Workbench, view: Eqn) -> bool:
     return total is not None and total.name == "reduce_sum"
 
 
-_TERMS = ADDITIONS | COPIES | {"neg", "tie"}
-_FACTORS = COPIES | {"mul", "div", "neg", "tie"}
+_TERMS = ADDITIONS | COPIES | {"neg", "reordered"}
+_FACTORS = COPIES | {"mul", "div", "neg", "reordered"}
 _TREES = ((_TERMS | {"reduce_sum"}, _TERMS), (_FACTORS, _FACTORS))
 
 

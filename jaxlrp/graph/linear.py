@@ -257,7 +257,7 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
     summed = False
     for eqn in chain:
         summed = summed or eqn.name in DEVICE_SUMS
-        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg", "tie"}:
+        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg", "reordered"}:
             continue
         if eqn.name not in ("mul", "div") or summed:
             return False

@@ -44,7 +44,7 @@ def after(
         by = factor_of(bench, eqn)
         written = is_written_scale(bench, eqn)
         ours = belongs(eqn) or (written and _cancels(within, by))
-        if not ours and not passes(eqn) and not written and eqn.name != "tie":
+        if not ours and not passes(eqn) and not written and eqn.name != "reordered":
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
             break
@@ -94,7 +94,7 @@ def before(
         if not shared and not bench.closed([eqn, core, *inside], core.outputs):
             break
         scales = affine_operand(bench, eqn, spread=True) is not None
-        if not scales and not is_move(bench, eqn) and eqn.name != "tie":
+        if not scales and not is_move(bench, eqn) and eqn.name != "reordered":
             break
         inside.append(eqn)
         for v in eqn.outputs:

@@ -9,10 +9,10 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view, rounds
+from jaxlrp.graph.reordered_value import Ordered
 from jaxlrp.graph.sources import is_learned
 from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.statistic import is_reduced_from
-from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
 _NAMES = ("add", "sub")

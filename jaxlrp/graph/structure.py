@@ -95,7 +95,7 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, Product | Move | None, str]:
         return "max_pool", Move("move"), ""
     if name in SORTS:
         return "structural", Move("move"), "relevance follows the permutation"
-    if name in MOVES or name == "tie" or sums_nothing(eqn):
+    if name in MOVES or name == "reordered" or sums_nothing(eqn):
         return "structural", Move("move"), ""
     if name == "select_n" and eqn.inputs[0] not in active:
         return "structural", Move("move"), "relevance goes to the case that was taken"

@@ -73,7 +73,7 @@ def _feature_places(core: Eqn, features: frozenset[int], post: Sequence[Eqn]) ->
         given = [found[v] for v in eqn.inputs if v in found]
         if len(given) != 1:
             return None
-        if eqn.name in _IN_PLACE - DEVICE_MOVES or eqn.name == "tie":
+        if eqn.name in _IN_PLACE - DEVICE_MOVES or eqn.name == "reordered":
             outs = [np.broadcast_to(given[0], eqn.out.shape)]
         else:
             outs = moving.moved(eqn, given) if eqn.name in _PLAIN_MOVES else None
@@ -171,7 +171,7 @@ def bias_of(group: Group, outside: Env) -> Any:
             ]
             if terms:
                 env[eqn.out] = sum(terms[1:], terms[0])
-        elif eqn.name == "tie":  # its other operand is the value, not the bias
+        elif eqn.name == "reordered":  # its other operand is the value, not the bias
             env.update((eqn.out, env[v]) for v in active if v in env)
         elif any(v in env for v in active) or _brings(eqn, static):
             operands = [

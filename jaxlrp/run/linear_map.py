@@ -202,7 +202,7 @@ class LinearLayer:
             return [way.applied(lambda x: _widened_to(x, active[0], eqn.out), terms[0])]
         if name == "neg":
             return [way.negated(env[active[0]])]
-        if name == "tie" or (name in _IDENTITIES and len(eqn.inputs) == 1):
+        if name == "reordered" or (name in _IDENTITIES and len(eqn.inputs) == 1):
             return [env[active[0]]]
         if len(active) == 1 and (name == "mul" or (name == "div" and eqn.inputs[0] in env)):
             x = way.applied(lambda x: _widened_to(x, active[0], eqn.out), env[active[0]])
