@@ -136,17 +136,17 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     n_outputs = len(out_shapes)
     check_outputs(graph.outputs[:n_outputs])
     starts = [graph.inputs[n] for n in varying]
-    entries: list[Group] = []
+    inner_layers: list[Group] = []
     argument = None
     if request.wrt is not None:
         numbers = [v for v in starts if is_inexact(v)]
-        graph, entries = choose_inner(graph, request.wrt, n_outputs, numbers)
-        starts = [group.inputs[0] for group in entries]
+        graph, inner_layers = choose_inner(graph, request.wrt, n_outputs, numbers)
+        starts = [group.inputs[0] for group in inner_layers]
     else:
         picked = tuple(args[i] for i in chosen)
         argument = _structure(picked if isinstance(request.argnums, tuple) else picked[0])
     outputs = graph.outputs[:n_outputs]
-    plan = make_plan(graph, starts, outputs, request.rules, request.seed, entries)
+    plan = make_plan(graph, starts, outputs, request.rules, request.seed, inner_layers)
     _check_dependence(plan, outputs)
     if not inside:
         plan.notes += tuple(_static_leaves(chosen, args))

@@ -475,8 +475,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/statistic.py",
-        'eqn.name in MOVES | ELEMENTWISE | {"tie"}:',
-        'eqn.name in {"tie"}:',
+        'eqn.name in MOVES | ELEMENTWISE | {"reordered"}:',
+        'eqn.name in {"reordered"}:',
         "graph/test_recognition.py::test_norms_detach_the_factor_that_divides",
     ),
     Mutant(
@@ -613,7 +613,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        "if affine_operand(bench, last) is not None and not is_literal(bench, last):",
+        "if affine_operand(bench, last) is not None and not is_written(bench, last):",
         "if False:",
         "graph/test_recognition.py::test_a_learned_shift_beside_an_activation_is_a_layer",
     ),
@@ -766,7 +766,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "run/linear_map.py",
-        'how.negated(env[v]) if name == "sub" and i == 1 else env[v]',
+        'way.negated(env[v]) if name == "sub" and i == 1 else env[v]',
         "env[v]",
         MAPS + "[different scales behind]",
     ),

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from jax.typing import ArrayLike
 
-from jaxlrp.composites.linear_layers import first_linear_layer, linear_layers
+from jaxlrp.composites.linear_layers import linear_layers, with_first
 from jaxlrp.planning.rulemap import RuleMap
-from jaxlrp.planning.selectors import Selector
-from jaxlrp.rules import AlphaBeta, Flat, Gamma, Rule, ZBox, ZPlus
+from jaxlrp.rules import AlphaBeta, Flat, Gamma, ZBox, ZPlus
 from jaxlrp.rules.base import BiasPolicy
-
-
-def _flat(epsilon: float) -> dict[Selector, Rule]:
-    return {first_linear_layer(): Flat(epsilon=epsilon)}
 
 
 def lrp_zero(*, bias: BiasPolicy = "absorb") -> RuleMap:
@@ -32,8 +27,7 @@ def lrp_zero(*, bias: BiasPolicy = "absorb") -> RuleMap:
     Returns:
       A rule map.
     """
-    entries = linear_layers(0.0, bias)
-    return RuleMap(entries, "lrp_zero")
+    return RuleMap(linear_layers(0.0, bias), "lrp_zero")
 
 
 def epsilon_plus(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
@@ -54,9 +48,8 @@ def epsilon_plus(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleM
     Returns:
       A rule map.
     """
-    return RuleMap(
-        linear_layers(epsilon, bias, conv=ZPlus(epsilon=epsilon, bias=bias)), "epsilon_plus"
-    )
+    entries = linear_layers(epsilon, bias, conv=ZPlus(epsilon=epsilon, bias=bias))
+    return RuleMap(entries, "epsilon_plus")
 
 
 def epsilon_plus_flat(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMap:
@@ -79,9 +72,8 @@ def epsilon_plus_flat(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> 
     Returns:
       A rule map.
     """
-    return RuleMap(
-        {**epsilon_plus(epsilon=epsilon, bias=bias), **_flat(epsilon)}, "epsilon_plus_flat"
-    )
+    entries = epsilon_plus(epsilon=epsilon, bias=bias)
+    return RuleMap(with_first(entries, Flat(epsilon=epsilon)), "epsilon_plus_flat")
 
 
 def epsilon_alpha2_beta1(
@@ -146,7 +138,7 @@ def epsilon_alpha2_beta1_flat(
       A rule map.
     """
     entries = epsilon_alpha2_beta1(epsilon=epsilon, bias=bias, alpha=alpha, beta=beta)
-    return RuleMap({**entries, **_flat(epsilon)}, "epsilon_alpha2_beta1_flat")
+    return RuleMap(with_first(entries, Flat(epsilon=epsilon)), "epsilon_alpha2_beta1_flat")
 
 
 def epsilon_gamma_box(
@@ -189,4 +181,4 @@ def epsilon_gamma_box(
     """
     entries = linear_layers(epsilon, bias, conv=Gamma(gamma, epsilon=epsilon, bias=bias))
     box = ZBox(low, high, epsilon=epsilon, bias=bias)
-    return RuleMap({**entries, first_linear_layer(): box}, "epsilon_gamma_box")
+    return RuleMap(with_first(entries, box), "epsilon_gamma_box")

@@ -1,6 +1,8 @@
-"""What the composites share: rules for all linear layers, and the first of them."""
+"""Entries that composites share: rules for all linear layers, and for the first of them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from jaxlrp.planning.selectors import Selector, first, kind
 from jaxlrp.rules import Detach, Epsilon, Rule
@@ -24,5 +26,6 @@ def linear_layers(
     return entries
 
 
-def first_linear_layer() -> Selector:
-    return first(kind("conv"), kind("dense"), kind("embed"))
+def with_first(entries: Mapping[Selector, Rule], rule: Rule) -> dict[Selector, Rule]:
+    """The same entries, but for the first linear layer."""
+    return {**entries, first(kind("conv"), kind("dense"), kind("embed")): rule}

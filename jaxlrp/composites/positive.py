@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax.typing import ArrayLike
 
-from jaxlrp.composites.linear_layers import first_linear_layer, linear_layers
+from jaxlrp.composites.linear_layers import linear_layers, with_first
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import Selector, kind
 from jaxlrp.rules import Gradient, Rule, WSquare, ZBox, ZPlus
@@ -58,7 +58,7 @@ def deep_taylor(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMa
       A rule map.
     """
     entries = _plus_everywhere(epsilon, bias)
-    return RuleMap({**entries, first_linear_layer(): WSquare(epsilon=epsilon)}, "deep_taylor")
+    return RuleMap(with_first(entries, WSquare(epsilon=epsilon)), "deep_taylor")
 
 
 def deep_taylor_bounded(
@@ -90,4 +90,4 @@ def deep_taylor_bounded(
     """
     entries = deep_taylor(epsilon=epsilon, bias=bias)
     box = ZBox(low, high, epsilon=epsilon, bias=bias)
-    return RuleMap({**entries, first_linear_layer(): box}, "deep_taylor_bounded")
+    return RuleMap(with_first(entries, box), "deep_taylor_bounded")

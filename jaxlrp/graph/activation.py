@@ -1,31 +1,26 @@
-"""Activations: groups of elementwise equations with one active source, whatever their spelling.
-
-Also what remains elementwise afterwards: scales and shifts that fold into no neighbour, and the
-larger of two values.
-"""
+"""Activations: groups of elementwise equations with one active source, whatever their spelling."""
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import math
 
-from jaxlrp.graph import branches, region
+from jaxlrp.graph import branches
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.affine import affine_operand, is_literal, is_literal_scale, is_move
+from jaxlrp.graph.affine import affine_operand, is_written
 from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.homogeneous import is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.particulars import Activation, Linear
+from jaxlrp.graph.particulars import Activation
 from jaxlrp.graph.primitives import (
     ADDITIONS,
     COPIES,
     ELEMENTWISE,
     makes_integers,
 )
-from jaxlrp.graph.written import factor_of, sign_of_tail
+from jaxlrp.graph.written import sign_of_tail
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6
@@ -38,13 +33,6 @@ def find(bench: Workbench) -> None:
             continue
         if eqn.name in ELEMENTWISE and len(eqn.outputs) == 1:
             linear.update(_claim_activation(bench, eqn))
-
-
-def find_affine(bench: Workbench) -> None:
-    """Chains of scales and shifts that no neighbour took."""
-    for eqn in bench.eqns:
-        if bench.is_open(eqn) and affine_operand(bench, eqn) is not None:
-            _claim_affine(bench, eqn)
 
 
 def _nonlinear(bench: Workbench, eqn: Eqn) -> bool:
@@ -103,7 +91,7 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
     """
     if _routes(bench, last):
         return []
-    if affine_operand(bench, last) is not None and not is_literal(bench, last):
+    if affine_operand(bench, last) is not None and not is_written(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
     if last.name == "neg" and _is_term(bench, last.out) and sign_of_tail(bench, last.out) < 0:
         return []  # the sign is that of a term, and cancels none within
@@ -175,7 +163,7 @@ def _is_term(bench: Workbench, value: Value) -> bool:
 
 
 def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:
-    return affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
+    return affine_operand(bench, eqn) is not None and not is_written(bench, eqn)
 
 
 def _is_learned_shift(bench: Workbench, eqn: Eqn) -> bool:
@@ -212,59 +200,3 @@ def _facts_of(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> Ac
         if slopes.count(0.0) == 1 and all(map(math.isfinite, slopes)):
             relu_slopes = slopes
     return Activation(zero_at_zero, hard_relu, relu_slopes)
-
-
-def _claim_affine(bench: Workbench, first: Eqn) -> None:
-    """A chain of scales and shifts that no neighbour took, with the moves between them."""
-    position = affine_operand(bench, first)
-    assert position is not None
-    source, chain = _affine_region(bench, first, first.inputs[position])
-    kind = "affine"
-    if all(is_literal_scale(bench, e) or is_move(bench, e) for e in chain):
-        kind, source, chain = "structural", first.inputs[position], _number_scale(bench, first)
-    linear = Linear(None, position, (), tuple(chain), True, transport="scale")
-    bench.claim(Group(kind, chain, [source], [chain[-1].out], first, linear))
-
-
-def _number_scale(bench: Workbench, first: Eqn) -> list[Eqn]:
-    """A chain of scales by numbers: relevance is handed on, element for element."""
-    chain = [first]
-    while (eqn := bench.sole_use(chain[-1].out)) is not None and bench.is_open(eqn):
-        if eqn.name not in COPIES and not is_literal_scale(bench, eqn):
-            break
-        chain.append(eqn)
-    return chain
-
-
-def _affine_region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[Eqn]]:
-    """The region in which an equation is the first scale or shift, and what it begins at.
-
-    It may begin before moves, if parts are scaled apart there and meet again.
-    """
-
-    def belongs(eqn: Eqn) -> bool:
-        # A written scale at the end is left to what reads it, as after any linear layer.
-        return affine_operand(bench, eqn) is not None and not is_literal_scale(bench, eqn)
-
-    def after(value: Value, *factors: float) -> list[Eqn]:
-        moves = functools.partial(is_move, bench)
-        return region.after(bench, value, belongs, moves, factors)
-
-    source = operand
-    while (maker := source.producer) is not None and source not in bench.activity.explained:
-        active = bench.activity.active_inputs(maker)
-        if not bench.is_open(maker) or not is_move(bench, maker) or len(active) != 1:
-            break
-        (source,) = active
-        parted = len(maker.outputs) > 1 or len(bench.reached_uses(source)) > 1
-        if parted and first in (eqns := after(source)):
-            return source, eqns
-    return operand, [first, *after(first.out, factor_of(bench, first))]
-
-
-def find_pairs(bench: Workbench) -> None:
-    """The larger of two active values."""
-    for eqn in bench.eqns:
-        if bench.is_open(eqn) and eqn.name in ("max", "min"):
-            active = bench.activity.active_inputs(eqn)
-            bench.claim(Group("max_pool", [eqn], active, [eqn.out], eqn))

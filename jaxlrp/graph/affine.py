@@ -1,7 +1,7 @@
 """Scales, shifts and moves: equations with one active operand.
 
-A number that is written in the program, or an array made of such, is a literal: it belongs to the
-activation beside it. An argument, or a value closed over, is learned: it belongs to a layer.
+A number in the program, or an array made of such numbers, is written: it belongs to the activation
+beside it. An argument, or a value closed over, is learned: it belongs to a layer.
 """
 
 from __future__ import annotations
@@ -60,27 +60,27 @@ def is_mask(bench: Workbench, eqn: Eqn) -> bool:
     return False
 
 
-def is_literal(bench: Workbench, eqn: Eqn) -> bool:
+def is_written(bench: Workbench, eqn: Eqn) -> bool:
     """A scale or shift by numbers that are written in the program, not learned."""
     static = [v for v in eqn.inputs if v not in bench.activity.depends]
     return eqn.name == "neg" or any(not bench.statics.parameters(v) for v in static)
 
 
-def is_literal_shift(bench: Workbench, eqn: Eqn) -> bool:
+def is_written_shift(bench: Workbench, eqn: Eqn) -> bool:
     """A shift by numbers that are written in the program, not learned (and are not 0)."""
-    if eqn.name not in ADDITIONS or not is_literal(bench, eqn):
+    if eqn.name not in ADDITIONS or not is_written(bench, eqn):
         return False
     static = (v for v in eqn.inputs if v not in bench.activity.depends)
     return all(bench.intervals.constant(v) != 0.0 for v in static)
 
 
-def is_literal_scale(bench: Workbench, eqn: Eqn) -> bool:
+def is_written_scale(bench: Workbench, eqn: Eqn) -> bool:
     """A scale or change of sign that is written in the program: it belongs to its reader."""
     if eqn.name == "neg":
         return True
-    if affine_operand(bench, eqn) is None or not is_literal(bench, eqn):
+    if affine_operand(bench, eqn) is None or not is_written(bench, eqn):
         return False
-    return eqn.name in ("mul", "div") or not is_literal_shift(bench, eqn)
+    return eqn.name in ("mul", "div") or not is_written_shift(bench, eqn)
 
 
 def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:

@@ -12,7 +12,7 @@ from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, REDUCTIONS
 Labels = tuple[int | None, ...]
 _PARTS = frozenset("slice dynamic_slice gather rev split concatenate pad sort top_k".split())
 
-_SAME = ELEMENTWISE | COPIES | {"stop_gradient", "tie"}
+_SAME = ELEMENTWISE | COPIES | {"stop_gradient", "reordered"}
 
 
 def aligned(a: Value, origin_a: Value, b: Value, origin_b: Value) -> bool | None:
@@ -43,7 +43,7 @@ def _found(value: Value, origin: Value, known) -> Labels | Literal["part", "unkn
     eqn = value.producer
     if eqn is None:
         return (None,) * value.ndim
-    carried = eqn.inputs[:1] if eqn.name == "tie" else eqn.inputs
+    carried = eqn.inputs[:1] if eqn.name == "reordered" else eqn.inputs
     before = [_labels(v, origin, known) for v in carried]
     if "part" in before:
         return "part"

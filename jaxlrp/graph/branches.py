@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from jaxlrp.graph import trees
-from jaxlrp.graph.affine import is_literal_scale
+from jaxlrp.graph.affine import is_written_scale
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
@@ -20,7 +20,7 @@ from jaxlrp.graph.sources import sources
 def joined_at(bench: Workbench, end: Eqn) -> list[Eqn]:
     """The additions of a sum of branches that ends here, or nothing. Written scales may follow."""
     scales: list[Eqn] = []
-    while is_literal_scale(bench, end):
+    while is_written_scale(bench, end):
         (value,) = bench.activity.active_inputs(end)
         if value.producer is None or not bench.free(value.producer):
             return []
@@ -33,7 +33,7 @@ def joined_before(bench: Workbench, join: Eqn, group: Container[Eqn]) -> list[Eq
     """The additions of a sum of branches at whose value the rest of a group begins."""
     scales: list[Eqn] = []
     reader = bench.sole_use(join.out)
-    while reader is not None and reader in group and is_literal_scale(bench, reader):
+    while reader is not None and reader in group and is_written_scale(bench, reader):
         scales.append(reader)
         reader = bench.sole_use(reader.out)
     return _joined(bench, join, scales)
@@ -66,7 +66,7 @@ def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
 
 def _bends(bench: Workbench, eqns: list[Eqn]) -> bool:
     """Whether some equation is neither an addition nor a written scale: `0.5 * (x + x)` is x."""
-    return any(e.name not in ADDITIONS and not is_literal_scale(bench, e) for e in eqns)
+    return any(e.name not in ADDITIONS and not is_written_scale(bench, e) for e in eqns)
 
 
 def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
@@ -80,6 +80,6 @@ def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
 
 def _unscaled(bench: Workbench, value: Value) -> Value:
     """A term without the written scales of it."""
-    while (eqn := value.producer) is not None and is_literal_scale(bench, eqn):
+    while (eqn := value.producer) is not None and is_written_scale(bench, eqn):
         (value,) = bench.activity.active_inputs(eqn)
     return value

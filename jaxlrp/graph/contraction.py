@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxlrp.graph import trees
-from jaxlrp.graph.affine import is_literal_scale
+from jaxlrp.graph.affine import is_written_scale
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
@@ -28,8 +28,8 @@ def _claim(bench: Workbench, total: Eqn) -> None:
     while (eqn := _sole_maker(bench, value, reader)) is not None:
         if len(bench.activity.active_inputs(eqn)) > 1:
             break
-        tied = eqn.name == "tie"
-        if not tied and not is_literal_scale(bench, eqn) and (not is_view(eqn) or rounds(eqn)):
+        reordered = eqn.name == "reordered"
+        if not reordered and not is_written_scale(bench, eqn) and (not is_view(eqn) or rounds(eqn)):
             return
         before.append(eqn)
         reader, (value,) = eqn, bench.activity.active_inputs(eqn)

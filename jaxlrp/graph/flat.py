@@ -22,7 +22,11 @@ from jaxlrp.graph.trees import Operands, Tree
 def find_products(bench: Workbench) -> None:
     done: set[Eqn] = set()
     for eqn in reversed(bench.eqns):
-        if eqn.name not in ("mul", "div", "neg", "tie") or eqn in done or not bench.is_open(eqn):
+        if (
+            eqn.name not in ("mul", "div", "neg", "reordered")
+            or eqn in done
+            or not bench.is_open(eqn)
+        ):
             continue
         if _normalises(bench, eqn):
             continue
@@ -77,7 +81,7 @@ def _adds(bench: Workbench, eqn: Eqn) -> bool:
     if eqn.name == "reduce_sum":
         return is_stack_sum(bench, eqn)
     both = eqn.name in ADDITIONS and all(v in bench.activity.active for v in eqn.inputs)
-    return both or eqn.name in ("neg", "tie")
+    return both or eqn.name in ("neg", "reordered")
 
 
 _SIGNED = ADDITIONS | {"neg"}

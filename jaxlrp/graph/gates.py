@@ -76,7 +76,7 @@ def _is_reciprocal(bench: Workbench, value: Value) -> bool:
 def _divides(group: Group) -> bool:
     if group.kind != "activation":
         return False
-    made = [e for e in group.eqns if not _keeps_entries(e)]
+    made = [e for e in group.eqns if not _keeps_elements(e)]
     return len(made) == 1 and (
         made[0].name == "div" or (made[0].name == "integer_pow" and made[0].params["y"] == -1)
     )
@@ -90,7 +90,7 @@ def _activated(bench: Workbench, value: Value) -> bool:
 def _made_by(bench: Workbench, value: Value, test: Callable[[Group], bool]) -> bool:
     """Whether a layer of a sort makes a value: here, in a body or outside of one.
 
-    Neither moving entries nor rounding them makes anything; of several makers all must be such.
+    Neither moving elements nor rounding them makes anything; of several makers all must be such.
     """
     stack, seen, found = [value], set(), False
     while stack:
@@ -118,11 +118,11 @@ def _made_by(bench: Workbench, value: Value, test: Callable[[Group], bool]) -> b
 
 def _hands_on(group: Group) -> bool:
     moves = group.kind == "structural" and group.transport == "move"
-    return moves or all(map(_keeps_entries, group.eqns))
+    return moves or all(map(_keeps_elements, group.eqns))
 
 
-def _keeps_entries(eqn: Eqn) -> bool:
-    """Whether an equation hands entries on, moved or rounded at most."""
+def _keeps_elements(eqn: Eqn) -> bool:
+    """Whether an equation hands elements on, moved or rounded at most."""
     return is_view(eqn) or eqn.name in COPIES or rounds(eqn)
 
 

@@ -74,7 +74,7 @@ class Group:
         return self.particulars_as(Norm).borrowed
 
     @property
-    def statics(self) -> list[Value]:
+    def outside(self) -> list[Value]:
         """Values from outside that the equations read besides the active inputs."""
         known = {v for e in self.eqns for v in e.outputs}.union(self.inputs)
         read = (v for e in self.eqns for v in e.inputs)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxlrp import compat
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.activity import Activity
-from jaxlrp.graph.affine import affine_operand, is_literal_scale, is_literal_shift
+from jaxlrp.graph.affine import affine_operand, is_written_scale, is_written_shift
 from jaxlrp.graph.affine import leads_into_nonlinearity as meets_nonlinearity
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.groups import Facts, Workbench
@@ -134,9 +134,9 @@ def _scaled(bench: Workbench, eqn: Eqn) -> Value | None:
 
 def _belongs(bench: Workbench, eqn: Eqn) -> bool:
     """Whether a scale or shift belongs to the layer before it."""
-    if is_literal_scale(bench, eqn):
+    if is_written_scale(bench, eqn):
         return False
-    return not is_literal_shift(bench, eqn) or not meets_nonlinearity(bench, eqn.out)
+    return not is_written_shift(bench, eqn) or not meets_nonlinearity(bench, eqn.out)
 
 
 def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value]]:

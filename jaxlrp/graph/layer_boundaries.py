@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from jaxlrp.graph.affine import is_literal, is_literal_shift
+from jaxlrp.graph.affine import is_written, is_written_shift
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand
@@ -56,7 +56,7 @@ def _is_scaled(bench: Workbench, value: Value) -> bool:
         if is_view(eqn):
             if _is_scaled(bench, eqn.out):
                 return True
-        elif eqn.name == "neg" or (eqn.name in ("mul", "div") and is_literal(bench, eqn)):
+        elif eqn.name == "neg" or (eqn.name in ("mul", "div") and is_written(bench, eqn)):
             return True
     return False
 
@@ -64,7 +64,7 @@ def _is_scaled(bench: Workbench, value: Value) -> bool:
 def _is_shifted(bench: Workbench, eqn: Eqn | None) -> bool:
     """Whether a number that is written in the program was added, before scales and copies."""
     while eqn is not None and _is_link(bench, eqn):
-        if is_literal_shift(bench, eqn):
+        if is_written_shift(bench, eqn):
             return True
         active = bench.activity.active_inputs(eqn)
         eqn = active[0].producer if active else None
@@ -117,8 +117,8 @@ def _is_stacked_term(bench: Workbench, view: Eqn) -> bool:
     return total is not None and total.name == "reduce_sum"
 
 
-_TERMS = ADDITIONS | COPIES | {"neg", "tie"}
-_FACTORS = COPIES | {"mul", "div", "neg", "tie"}
+_TERMS = ADDITIONS | COPIES | {"neg", "reordered"}
+_FACTORS = COPIES | {"mul", "div", "neg", "reordered"}
 _TREES = ((_TERMS | {"reduce_sum"}, _TERMS), (_FACTORS, _FACTORS))
 
 

@@ -17,9 +17,9 @@ from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import (
     affine_operand,
     brings_zeros,
-    is_literal_scale,
-    is_literal_shift,
     is_move,
+    is_written_scale,
+    is_written_shift,
     leads_into_nonlinearity,
     static_operands,
 )
@@ -257,7 +257,7 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
     summed = False
     for eqn in chain:
         summed = summed or eqn.name in DEVICE_SUMS
-        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg", "tie"}:
+        if eqn.name in COPIES | ADDITIONS | DEVICE_SUMS | {"neg", "reordered"}:
             continue
         if eqn.name not in ("mul", "div") or summed:
             return False
@@ -270,7 +270,7 @@ def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset
 def absorb_affine_after(
     bench: Workbench,
     start: Value,
-    literal_shifts: bool = True,
+    written_shifts: bool = True,
     sums: AbstractSet[str] | None = None,
     factors: tuple[float, ...] = (),
 ) -> list[Eqn]:
@@ -283,10 +283,10 @@ def absorb_affine_after(
     def belongs(eqn: Eqn) -> bool:
         if affine_operand(bench, eqn) is None:
             return sums is not None and eqn.name in sums
-        if is_literal_scale(bench, eqn):
+        if is_written_scale(bench, eqn):
             return False
-        shift = is_literal_shift(bench, eqn)
-        return not shift or (literal_shifts and not leads_into_nonlinearity(bench, eqn.out))
+        shift = is_written_shift(bench, eqn)
+        return not shift or (written_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
     passes = is_view if sums is None else functools.partial(is_move, bench)
     return region.after(bench, start, belongs, passes, factors)

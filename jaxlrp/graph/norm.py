@@ -147,7 +147,7 @@ def _finish(
     last = path[-1]
     own = set(path)
     statistic = [e for e in statistic if e not in own]
-    after = absorb_affine_after(bench, last.out, literal_shifts=False)
+    after = absorb_affine_after(bench, last.out, written_shifts=False)
     output = after[-1].out if after else last.out
     eqns = sorted({*statistic, *path}, key=lambda e: e.order)
     borrowed = frozenset(bench.shared(statistic, own | set(after)))
@@ -302,9 +302,9 @@ def _is_linear(
             continue
         seen.add(value)
         free = [v for i, v in enumerate(eqn.inputs) if (eqn, i) not in held]
-        free = free[:1] if eqn.name == "tie" else free
+        free = free[:1] if eqn.name == "reordered" else free
         dependent = [v for v in free if v in bench.activity.depends]
-        is_sum = eqn.name in ADDITIONS | MOVES | COPIES | {"neg", "reduce_sum", "tie"}
+        is_sum = eqn.name in ADDITIONS | MOVES | COPIES | {"neg", "reduce_sum", "reordered"}
         is_scale = eqn.name in ("mul", "div") and len(dependent) == 1
         if not (is_sum or (is_scale and (eqn.name == "mul" or eqn.inputs[0] is dependent[0]))):
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from jaxlrp.graph import region
-from jaxlrp.graph.affine import affine_operand, is_literal_scale
+from jaxlrp.graph.affine import affine_operand, is_written_scale
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import is_view
@@ -59,7 +59,7 @@ def _before(bench: Workbench, total: Eqn) -> list[Eqn]:
     while (eqn := value.producer) is not None and bench.is_open(eqn):
         if bench.sole_use(value) is None or value in bench.activity.explained:
             break
-        scales = eqn.name in ("mul", "div") and is_literal_scale(bench, eqn)
+        scales = eqn.name in ("mul", "div") and is_written_scale(bench, eqn)
         if not scales and not is_view(eqn):
             break
         chain.append(eqn)

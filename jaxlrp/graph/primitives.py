@@ -122,8 +122,8 @@ _rows(
 )
 _rows("scatter", "move", "scatter", bounds=spreads.with_updates(2), chooses={1})
 _rows("stop_gradient", bounds=spreads.first, **_FLAT)
-# Relevance follows the first operand, the value is that of the second; see `graph/tie.py`.
-_rows("tie", bounds=ranges.of(lambda ordered, own: own), chooses={1}, **_FLAT)
+# Relevance follows the first operand, the value is that of the second: `graph/reordered_value.py`.
+_rows("reordered", bounds=ranges.of(lambda ordered, own: own), chooses={1}, **_FLAT)
 
 # -- element by element --------------------------------------------------------------------------
 

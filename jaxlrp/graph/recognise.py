@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxlrp.graph import (
     activation,
+    affine_layers,
     contraction,
     flat,
     gates,
@@ -34,8 +35,7 @@ _FINDERS = (
     activation.find,
     flat.find_products,
     flat.find_sums,
-    activation.find_affine,
-    activation.find_pairs,
+    affine_layers.find,
     structure.find,
 )
 
@@ -72,16 +72,16 @@ def recognise(
     graph: Graph,
     explained: Iterable[Value],
     outputs: Iterable[Value],
-    entries: Iterable[Group] = (),
+    inner_layers: Iterable[Group] = (),
 ) -> Recognised:
     """Group every equation that relevance crosses on its way from `outputs` to `explained`.
 
-    `entries` are the layers at which explained values inside the function are read.
+    `inner_layers` are the layers at which explained values inside the function are read.
     """
     outputs, explained = list(outputs), list(explained)
     facts = hoist.facts_once_hoisted(graph, explained, outputs)
     bench = Workbench(graph, facts, outputs)
-    for group in entries:
+    for group in inner_layers:
         bench.claim(group)
     around: dict[Workbench, Group | None] = {bench: None}
     _add_bodies(bench, around)

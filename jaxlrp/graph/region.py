@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from jaxlrp.graph import branches
-from jaxlrp.graph.affine import affine_operand, brings_zeros, is_literal_scale, is_move
+from jaxlrp.graph.affine import affine_operand, brings_zeros, is_move, is_written_scale
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
@@ -42,9 +42,9 @@ def after(
         read = {frontier[v] for v in eqn.inputs if v in frontier}
         within = read.pop() if len(read) == 1 else (math.nan,)
         by = factor_of(bench, eqn)
-        written = is_literal_scale(bench, eqn)
+        written = is_written_scale(bench, eqn)
         ours = belongs(eqn) or (written and _cancels(within, by))
-        if not ours and not passes(eqn) and not written and eqn.name != "tie":
+        if not ours and not passes(eqn) and not written and eqn.name != "reordered":
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
             break
@@ -94,7 +94,7 @@ def before(
         if not shared and not bench.closed([eqn, core, *inside], core.outputs):
             break
         scales = affine_operand(bench, eqn, spread=True) is not None
-        if not scales and not is_move(bench, eqn) and eqn.name != "tie":
+        if not scales and not is_move(bench, eqn) and eqn.name != "reordered":
             break
         inside.append(eqn)
         for v in eqn.outputs:

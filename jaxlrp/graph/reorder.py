@@ -2,9 +2,8 @@
 
 A sum hides a layer where a bias stands away from the product that it belongs to; a product does
 where the factors that are one activation stand apart, and a mean may be written as a product with
-one number everywhere. There new equations compute the value in
-another order, tied to the network's own (`graph/tie.py`). Where the order is right, nothing is
-added.
+one number everywhere. There new equations compute the value in another order, beside the network's
+own (`graph/reordered_value.py`). Where the order is right, nothing is added.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.reorder_factors import factors_in_order
 from jaxlrp.graph.reorder_terms import terms_in_order
-from jaxlrp.graph.tie import CannotOrder, Ordered
+from jaxlrp.graph.reordered_value import CannotOrder, Ordered
 from jaxlrp.graph.uniform import as_sum
 
 _ORDERS = {
@@ -52,7 +51,7 @@ def _reordered(bench: Workbench) -> Graph:
             except CannotOrder:
                 continue
             if value is not None and value.shape == eqn.out.shape:
-                after[eqn] = made.tied(value)
+                after[eqn] = made.in_place_of_own(value)
     for eqn, graphs in bodies.items():
         eqn.bodies = graphs
     if not after:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from jaxlrp.graph import stopped_terms, trees
-from jaxlrp.graph.affine import affine_operand, is_literal_shift, is_mask, is_move
+from jaxlrp.graph.affine import affine_operand, is_mask, is_move, is_written_shift
 from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, LINEAR_CORES, is_view, rounds
+from jaxlrp.graph.reordered_value import Ordered
 from jaxlrp.graph.sources import is_learned
 from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.statistic import is_reduced_from
-from jaxlrp.graph.tie import Ordered
 from jaxlrp.graph.trees import Operand, Tree
 
 _NAMES = ("add", "sub")
@@ -178,7 +178,7 @@ def _is_around(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation after a core may be part of its layer."""
     if not bench.activity.is_reached(eqn) or eqn.name in LINEAR_CORES:
         return False
-    scales = affine_operand(bench, eqn) is not None and not is_literal_shift(bench, eqn)
+    scales = affine_operand(bench, eqn) is not None and not is_written_shift(bench, eqn)
     return scales or _moves(bench, eqn)
 
 

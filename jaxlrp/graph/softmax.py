@@ -17,7 +17,7 @@ from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS, VIEWS
-from jaxlrp.graph.tie import is_tied
+from jaxlrp.graph.reordered_value import is_reordered
 
 
 def find(bench: Workbench) -> None:
@@ -58,14 +58,14 @@ _SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
 
 
 _PLAIN = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
-_ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "tie"}
+_ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "reordered"}
 
 _OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 
 
 def _is_allowed(bench: Workbench) -> Callable[[Eqn], bool]:
-    """Whether an equation may stand in a softmax: none that is a layer, but for a tied one."""
-    return lambda eqn: eqn.name in _ALLOWED or is_tied(bench.graph, eqn)
+    """Whether an equation may stand in a softmax: no layer, but for one in another order."""
+    return lambda eqn: eqn.name in _ALLOWED or is_reordered(bench.graph, eqn)
 
 
 def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
@@ -85,7 +85,7 @@ def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
 
     What takes its place where a mask shuts is static.
     """
-    if eqn.name == "tie":
+    if eqn.name == "reordered":
         return eqn.inputs[0]
     every = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
     dependent = [v for v in every if is_inexact(v)]

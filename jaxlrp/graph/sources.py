@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaxlrp.graph.affine import affine_operand, is_literal
+from jaxlrp.graph.affine import affine_operand, is_written
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ELEMENTWISE
@@ -46,7 +46,7 @@ def _may_be_inside(bench: Workbench, eqn: Eqn) -> bool:
 
 def is_learned(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation scales or shifts by an array that is learned."""
-    return affine_operand(bench, eqn) is not None and not is_literal(bench, eqn)
+    return affine_operand(bench, eqn) is not None and not is_written(bench, eqn)
 
 
 def _order(value: Value) -> int:

@@ -12,10 +12,10 @@ from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, ELEMENTWISE, MOVES, REDUCTIONS
-from jaxlrp.graph.tie import is_tied
+from jaxlrp.graph.reordered_value import is_reordered
 
 _REDUCERS = frozenset("reduce_sum reduce_max reduce_window_sum".split())
-_ALLOWED = ELEMENTWISE | MOVES | _REDUCERS | {"stop_gradient", "dot_general", "tie"}
+_ALLOWED = ELEMENTWISE | MOVES | _REDUCERS | {"stop_gradient", "dot_general", "reordered"}
 # Equations after which a divisor is still one; a statistic has them after its reductions, too.
 KEEPS_FORM = frozenset("mul div neg min max stop_gradient sqrt cbrt square abs integer_pow".split())
 # Further equations between a statistic's sum and the division: roots, powers, guards.
@@ -70,7 +70,7 @@ def statistic_of(bench: Workbench, value: Value, source: Value, scaled: Value) -
     eqns = made_from(bench, value, {source})
     if not eqns or not any(_is_reduction(bench, e) for e in eqns):
         return None
-    products = [e for e in eqns if e.name == "dot_general" and not is_tied(bench.graph, e)]
+    products = [e for e in eqns if e.name == "dot_general" and not is_reordered(bench.graph, e)]
     if not all(_is_reduction(bench, e) for e in products):
         return None  # weights between: a statistic of another layer's output
     if _weighs_before_a_sum(bench, value, source):
@@ -88,7 +88,7 @@ def _before_reductions(bench: Workbench, value: Value) -> dict[Value, None]:
         if v in seen or v not in bench.activity.depends:
             continue
         seen[v] = None
-        if eqn is not None and eqn.name == "tie":
+        if eqn is not None and eqn.name == "reordered":
             stack.append(eqn.inputs[0])
         elif eqn is not None and not _is_reduction(bench, eqn):
             stack.extend(eqn.inputs)
@@ -105,7 +105,7 @@ def has_form(bench: Workbench, value: Value, scaled: Value) -> bool:
     reduced = False
     for v in _before_reductions(bench, value):
         eqn = v.producer
-        if eqn is None or eqn.name == "tie":
+        if eqn is None or eqn.name == "reordered":
             continue
         if _is_reduction(bench, eqn):
             reduced = True
@@ -116,8 +116,8 @@ def has_form(bench: Workbench, value: Value, scaled: Value) -> bool:
 
 def _thinnest(bench: Workbench, value: Value) -> Value:
     """The value before it was broadcast."""
-    while (eqn := value.producer) is not None and eqn.name in MOVES | ELEMENTWISE | {"tie"}:
-        read = eqn.inputs[:1] if eqn.name == "tie" else dict.fromkeys(eqn.inputs)
+    while (eqn := value.producer) is not None and eqn.name in MOVES | ELEMENTWISE | {"reordered"}:
+        read = eqn.inputs[:1] if eqn.name == "reordered" else dict.fromkeys(eqn.inputs)
         dependent = [v for v in read if v in bench.activity.depends]
         if len(dependent) != 1:
             break

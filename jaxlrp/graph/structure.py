@@ -23,7 +23,8 @@ from jaxlrp.graph.primitives import (
 
 # These have another meaning for integers than for floats.
 _UNLIKE_FLOATS = BITS | {"div", "rem"}
-_WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS
+_PAIRS = frozenset({"max", "min"})
+_WINNERS = REDUCE_WINNERS | WINDOW_WINNERS | RUNNING_WINNERS | SCATTER_WINNERS | _PAIRS
 
 
 def control_flow(bench: Workbench) -> list[Group]:
@@ -59,7 +60,7 @@ def claim_integers(bench: Workbench) -> None:
 def note_integers(bench: Workbench) -> None:
     """Note where a layer reads a value that depends on the input through integers that choose."""
     for group in bench.groups:
-        makers = (bench.activity.integers(v) for v in group.statics)
+        makers = (bench.activity.integers(v) for v in group.outside)
         eqn = next((m for m in makers if m is not None), None)
         if eqn is not None:
             note = f"depends on the input through integers at {eqn.source}"
@@ -94,7 +95,7 @@ def _kind(bench: Workbench, eqn: Eqn) -> tuple[str, Product | Move | None, str]:
         return "max_pool", Move("move"), ""
     if name in SORTS:
         return "structural", Move("move"), "relevance follows the permutation"
-    if name in MOVES or name == "tie" or sums_nothing(eqn):
+    if name in MOVES or name == "reordered" or sums_nothing(eqn):
         return "structural", Move("move"), ""
     if name == "select_n" and eqn.inputs[0] not in active:
         return "structural", Move("move"), "relevance goes to the case that was taken"

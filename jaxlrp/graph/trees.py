@@ -78,4 +78,6 @@ def terms(eqn: Eqn) -> list[Operand] | None:
 
 def is_copy(eqn: Eqn) -> bool:
     """Whether an equation returns its first operand unchanged."""
-    return eqn.name == "tie" or (eqn.name in COPIES and not rounds(eqn) and len(eqn.inputs) == 1)
+    return eqn.name == "reordered" or (
+        eqn.name in COPIES and not rounds(eqn) and len(eqn.inputs) == 1
+    )

@@ -14,7 +14,7 @@ from jaxlrp.graph.build import equations
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand
-from jaxlrp.graph.tie import Ordered
+from jaxlrp.graph.reordered_value import Ordered
 
 
 def as_sum(bench: Workbench, core: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:

@@ -137,7 +137,7 @@ class _Decider:
         units = self.plan.found.units
         in_one_region = units(group_of(reader).eqns[-1]) == units(group_of(layer).eqns[-1])
         alone = self.uses[output] == 1
-        alone = alone and all(isinstance(v, Literal) for v in group_of(reader).statics)
+        alone = alone and all(isinstance(v, Literal) for v in group_of(reader).outside)
         good = passes and in_one_region and alone and layer.rule.takes_relu
         return reader if good and not layer.rule.plain and layer.kind != "structural" else None
 

@@ -22,15 +22,15 @@ def choose_inner(
     Data enters at the embeddings, if there are any, else at the `given` inputs.
     """
     embeddings = embed.find(graph)
-    graph, entries = cut(graph, embeddings)
-    start = [group.inputs[0] for group in entries] or list(given)
+    graph, inner_layers = cut(graph, embeddings)
+    start = [group.inputs[0] for group in inner_layers] or list(given)
     if not start:
         raise InputError(
             f"wrt={wrt!r}: no embedding was found (a gather from a table by an integer array, a "
             "one-hot times a matrix), and the argument that argnums names holds no floating array "
             "to start from. Give the indices to fn as an integer array."
         )
-    plan = survey(graph, start, graph.outputs[:n_outputs], entries)
+    plan = survey(graph, start, graph.outputs[:n_outputs], inner_layers)
     found = plan.select(wrt)
     if not found:
         kinds = ", ".join(dict.fromkeys(layer.kind for layer in plan.layers)) or "none"

@@ -75,7 +75,7 @@ def _read(group: Group) -> list[Value]:
     """What a layer reads besides active values; of control flow, what chooses the branch."""
     if group.main.bodies:
         return group.main.inputs[:1] if group.main.name == "cond" else []
-    return group.statics
+    return group.outside
 
 
 def _statistics(plan: Plan, outputs: Sequence[Value]) -> Iterable[Note]:

@@ -25,10 +25,10 @@ def make_plan(
     outputs: Sequence[Value],
     rules: RuleMap,
     seed: str = "density",
-    entries: Sequence[Group] = (),
+    inner_layers: Sequence[Group] = (),
 ) -> Plan:
     """Recognise layers, give each its rule, and choose density or relevance for edges."""
-    plan = survey(reordered(graph, explained, outputs), explained, outputs, entries)
+    plan = survey(reordered(graph, explained, outputs), explained, outputs, inner_layers)
     assign_rules(plan, rules)
     edges.decide(plan, outputs, seed)
     plan.notes = notes_of(plan, outputs)
@@ -39,10 +39,10 @@ def survey(
     graph: Graph,
     explained: Sequence[Value],
     outputs: Sequence[Value],
-    entries: Sequence[Group] = (),
+    inner_layers: Sequence[Group] = (),
 ) -> Plan:
     """The layers of a graph with their names, before any rule."""
-    found = recognise(graph, explained, outputs, entries)
+    found = recognise(graph, explained, outputs, inner_layers)
     named = naming.assign(found)
     layers = [_layer(found.facts, group, *named[group]) for group in found.groups]
     return Plan(graph, explained, found, layers)

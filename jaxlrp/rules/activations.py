@@ -16,18 +16,33 @@ import jax.numpy as jnp
 from jaxlrp.rules.base import Rule, check_number
 from jaxlrp.rules.layer_view import Carries, Inputs, LayerView
 
-_ACTIVATION = frozenset({"activation"})
 
+@dataclasses.dataclass(frozen=True)
+class _ReluRule(Rule):
+    """A rule for ReLUs, of x or -x and with a number before or after: f(x) = t s max(d x, 0).
 
-def _parts(slopes: tuple[float, float]) -> tuple[float, float, float]:
-    """Slope s, turn t and side d of f(x) = t |s| max(d x, 0), t and d being 1 or -1."""
-    below, above = slopes
-    side = 1.0 if above else -1.0
-    return above or below, math.copysign(1.0, above or -below), side
+    Any other activation has its derivative.
+    """
+
+    carries: ClassVar[Carries] = "relevance"
+    fits: ClassVar[frozenset[str] | None] = frozenset({"activation"})
+    from_weight: ClassVar[bool] = True
+
+    def propagate(self, layer: LayerView) -> Inputs:
+        if layer.relu_slopes is None:
+            return layer.vjp(layer.relevance, detach=False)
+        below, above = layer.relu_slopes
+        turned = math.copysign(1.0, above or -below) * layer.relevance
+        side = 1.0 if above else -1.0
+        return (above or below) * self.through(side * layer.x, turned, layer.relevance)
+
+    def through(self, x: jax.Array, turned: jax.Array, relevance: jax.Array) -> jax.Array:
+        """Relevance before max(x, 0); `turned` has the sign that relevance has at that ReLU."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Deconvnet(Rule):
+class Deconvnet(_ReluRule):
     r"""A ReLU on what arrives, whether the unit was active or not.
 
     $$R_i = \max(R_j, 0)$$
@@ -43,19 +58,12 @@ class Deconvnet(Rule):
     Source: [Zeiler and Fergus 2014][zeiler2014].
     """
 
-    carries: ClassVar[Carries] = "relevance"
-    fits: ClassVar[frozenset[str] | None] = _ACTIVATION
-    from_weight: ClassVar[bool] = True
-
-    def propagate(self, layer: LayerView) -> Inputs:
-        if layer.relu_slopes is None:
-            return layer.vjp(layer.relevance, detach=False)
-        slope, turn, _ = _parts(layer.relu_slopes)
-        return slope * jnp.where(turn * layer.relevance > 0, layer.relevance, 0.0)
+    def through(self, x: jax.Array, turned: jax.Array, relevance: jax.Array) -> jax.Array:
+        return jnp.where(turned > 0, relevance, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class GuidedBackprop(Rule):
+class GuidedBackprop(_ReluRule):
     r"""A ReLU's gradient, where what arrives is positive.
 
     $$R_i = 1[x_i > 0] \max(R_j, 0)$$
@@ -71,20 +79,12 @@ class GuidedBackprop(Rule):
     Source: [Springenberg et al. 2015][springenberg2015].
     """
 
-    carries: ClassVar[Carries] = "relevance"
-    fits: ClassVar[frozenset[str] | None] = _ACTIVATION
-    from_weight: ClassVar[bool] = True
-
-    def propagate(self, layer: LayerView) -> Inputs:
-        if layer.relu_slopes is None:
-            return layer.vjp(layer.relevance, detach=False)
-        slope, turn, side = _parts(layer.relu_slopes)
-        kept = (side * layer.x > 0) & (turn * layer.relevance > 0)
-        return slope * jnp.where(kept, layer.relevance, 0.0)
+    def through(self, x: jax.Array, turned: jax.Array, relevance: jax.Array) -> jax.Array:
+        return jnp.where((x > 0) & (turned > 0), relevance, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class BetaSmooth(Rule):
+class BetaSmooth(_ReluRule):
     r"""A ReLU's derivative, replaced by that of a softplus.
 
     $$R_i = \text{sigmoid}(\beta x_i) R_j$$
@@ -105,15 +105,8 @@ class BetaSmooth(Rule):
 
     beta: float = 10.0
 
-    carries: ClassVar[Carries] = "relevance"
-    fits: ClassVar[frozenset[str] | None] = _ACTIVATION
-    from_weight: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check_number(self, "beta", self.beta)
 
-    def propagate(self, layer: LayerView) -> Inputs:
-        if layer.relu_slopes is None:
-            return layer.vjp(layer.relevance, detach=False)
-        slope, _, side = _parts(layer.relu_slopes)
-        return slope * jax.nn.sigmoid(self.beta * side * layer.x) * layer.relevance
+    def through(self, x: jax.Array, turned: jax.Array, relevance: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(self.beta * x) * relevance

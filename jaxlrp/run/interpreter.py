@@ -93,20 +93,20 @@ def run_layer(state: RunState, layer: Layer, env: Env) -> None:
         control_flow.run(state, layer, env, run_graph)
         return
     inputs = tuple(_convert(state, evaluate.read(env, v), v, layer) for v in group.inputs)
-    statics = {v: state.narrow(evaluate.read(env, v), v) for v in group.statics}
+    outside = {v: state.narrow(evaluate.read(env, v), v) for v in group.outside}
     account = state.probes.accounts.get(layer)
     counted = any(is_integer(v) for v in (*group.inputs, *group.outputs))
     exact = not (state.plan.low_precision or counted)
     if account is None and exact and layer_vjp.is_plain(layer):
-        outputs = layer_vjp.plain(group, inputs, statics)
+        outputs = layer_vjp.plain(group, inputs, outside)
     elif (relu := _fusable(state, layer)) is not None:
-        (output,) = layer_vjp.ruled(state, layer, inputs, statics, None, relu)
+        (output,) = layer_vjp.ruled(state, layer, inputs, outside, None, relu)
         env[relu.output] = _probed(state, relu, (output,), (), {})[0]
         state.done.add(relu)
         return
     else:
-        outputs = layer_vjp.ruled(state, layer, inputs, statics, account)
-    probed = _probed(state, layer, outputs, inputs, statics)
+        outputs = layer_vjp.ruled(state, layer, inputs, outside, account)
+    probed = _probed(state, layer, outputs, inputs, outside)
     env.update(zip(group.outputs, probed, strict=True))
 
 
@@ -124,7 +124,7 @@ def _probed(
     layer: Layer,
     outputs: tuple[Any, ...],
     inputs: tuple[Any, ...],
-    statics: Env,
+    outside: Env,
 ) -> tuple[Any, ...]:
     """Outputs with the mask and probe of the layer in their backward pass."""
     if layer in state.probes.masks:
@@ -139,7 +139,7 @@ def _probed(
             x = tuple(map(evaluate.number_of, inputs))
             known["inputs"] = x
             if "bias" in probe:
-                known["bias"] = offset(group_of(layer), x, statics)
+                known["bias"] = offset(group_of(layer), x, outside)
         tapped = evaluate.on_number(
             lambda y: identities.tap(y, probe, layer.arriving, known), outputs[0]
         )

@@ -73,7 +73,7 @@ def _feature_places(core: Eqn, features: frozenset[int], post: Sequence[Eqn]) ->
         given = [found[v] for v in eqn.inputs if v in found]
         if len(given) != 1:
             return None
-        if eqn.name in _IN_PLACE - DEVICE_MOVES or eqn.name == "tie":
+        if eqn.name in _IN_PLACE - DEVICE_MOVES or eqn.name == "reordered":
             outs = [np.broadcast_to(given[0], eqn.out.shape)]
         else:
             outs = moving.moved(eqn, given) if eqn.name in _PLAIN_MOVES else None
@@ -152,7 +152,7 @@ def number_of(value: Value) -> Any:
     return value.val
 
 
-def bias_of(group: Group, statics: Env) -> Any:
+def bias_of(group: Group, outside: Env) -> Any:
     """The layer's output for a zero input, of size 1 where it does not vary; 0.0 if it has none.
 
     Zeros are symbolic: no product is computed unless a shift comes before the core.
@@ -167,32 +167,32 @@ def bias_of(group: Group, statics: Env) -> Any:
             terms = [
                 -term if eqn.name == "sub" and position == 1 else term
                 for position, v in enumerate(eqn.inputs)
-                if (term := _term(v, env, links, statics)) is not None
+                if (term := _term(v, env, links, outside)) is not None
             ]
             if terms:
                 env[eqn.out] = sum(terms[1:], terms[0])
-        elif eqn.name == "tie":  # its other operand is the value, not the bias
+        elif eqn.name == "reordered":  # its other operand is the value, not the bias
             env.update((eqn.out, env[v]) for v in active if v in env)
         elif any(v in env for v in active) or _brings(eqn, static):
             operands = [
-                _fill(env[v], v, eqn) if v in env else _static_or_zero(v, links, statics)
+                _fill(env[v], v, eqn) if v in env else _outside_or_zero(v, links, outside)
                 for v in eqn.inputs
             ]
             env.update(zip(eqn.outputs, evaluate.apply(eqn, operands, wide=True), strict=True))
     return env.get(group.outputs[0], 0.0)
 
 
-def _term(value: Value, env: Env, links: set[Value], statics: Env) -> Any:
+def _term(value: Value, env: Env, links: set[Value], outside: Env) -> Any:
     """A term of a sum; None for the zero that an active one is."""
     if value in links:
         return env.get(value)
-    return evaluate.as_number(evaluate.read(statics, value))
+    return evaluate.as_number(evaluate.read(outside, value))
 
 
-def _static_or_zero(value: Value, links: set[Value], statics: Env) -> Any:
+def _outside_or_zero(value: Value, links: set[Value], outside: Env) -> Any:
     if value in links:
         return jnp.zeros(value.shape, evaluate.as_number(jnp.zeros((), value.dtype)).dtype)
-    return evaluate.read(statics, value)
+    return evaluate.read(outside, value)
 
 
 def _fill(array: Any, value: Value, eqn: Eqn) -> Any:

@@ -27,12 +27,12 @@ def is_plain(layer: Layer) -> bool:
     return layer.rule.follows and group_of(layer).transport == "move"
 
 
-def plain(group: Group, inputs: tuple[Any, ...], statics: Env) -> tuple[Any, ...]:
+def plain(group: Group, inputs: tuple[Any, ...], outside: Env) -> tuple[Any, ...]:
     """Evaluate a layer whose rule is its derivative."""
     logits = group.particulars_as(Softmax).logits
     if logits in group.inputs:
         inputs = tuple(masked_softmax.without_arrivals(x) for x in inputs)
-    local = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
+    local = {**outside, **dict(zip(group.inputs, inputs, strict=True))}
     evaluate.run(group.eqns, local, detached=group.detached)
     outputs = tuple(local[v] for v in group.outputs)
     if logits is not None:
@@ -44,7 +44,7 @@ def ruled(
     state: RunState,
     layer: Layer,
     inputs: tuple[Any, ...],
-    statics: Env,
+    outside: Env,
     account: Any,
     relu: Layer | None = None,
 ) -> tuple[Any, ...]:
@@ -55,7 +55,7 @@ def ruled(
     """
     group = group_of(layer)
     logits = group.particulars_as(Softmax).logits
-    keys = list(statics)
+    keys = list(outside)
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
         env = dict(zip(keys, arrays, strict=True))
@@ -82,13 +82,13 @@ def ruled(
         inputs, arrays, outputs, account = kept
         env = dict(zip(keys, arrays, strict=True))
         x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
-        back, none, entries = _backward(layer, x, env, z, came, account, relu is not None)
+        back, none, accounted = _backward(layer, x, env, z, came, account, relu is not None)
         pairs = zip(inputs, back, strict=True)
         back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
-        return back, none, entries
+        return back, none, accounted
 
     call.defvjp(call_forward, call_backward)
-    outputs = call(inputs, list(statics.values()), account)
+    outputs = call(inputs, list(outside.values()), account)
     return tuple(
         y._replace(exact=compat.without_derivative(y.exact)) if isinstance(y, Counted) else y
         for y in outputs
@@ -98,14 +98,14 @@ def ruled(
 def _backward(
     layer: Layer,
     inputs: tuple[Any, ...],
-    statics: Env,
+    outside: Env,
     outputs: tuple[Any, ...],
     arrived: tuple[Any, ...],
     account: Any,
     relu: bool,
 ) -> tuple[Any, None, Any]:
     output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
-    view = View(layer, inputs, statics, output, came, relu)
+    view = View(layer, inputs, outside, output, came, relu)
     back = layer.rule.propagate(view)
     back = back if isinstance(back, tuple) else (back,)
     back = tuple(
@@ -117,7 +117,7 @@ def _backward(
     arriving = sum(jnp.sum(r) for r in jax.tree.leaves(view.relevance))
     leaving = back if layer.carries == "relevance" else times(inputs, back)
     bias, stabiliser = view.losses()
-    entries = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
+    amounts = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
     # Each by itself: what is the same on all devices is not summed over them.
-    entries = [compat.typed_like(jnp.real(jnp.asarray(e)), account) for e in entries]
-    return back, None, jnp.stack(entries)
+    amounts = [compat.typed_like(jnp.real(jnp.asarray(a)), account) for a in amounts]
+    return back, None, jnp.stack(amounts)

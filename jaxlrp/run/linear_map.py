@@ -30,18 +30,12 @@ from jaxlrp.graph.primitives import (
 )
 from jaxlrp.run import evaluate
 from jaxlrp.run.evaluate import Env
-from jaxlrp.run.kernels import (
-    contraction_count,
-    scale_conv_kernel,
-    scale_dot_kernel,
-    thin,
-    weight_position,
-    window_count,
-)
+from jaxlrp.run.kernels import scale_conv_kernel, scale_dot_kernel, thin, weight_position
 from jaxlrp.run.layer_facts import number_of
+from jaxlrp.run.linear_protocols import T, Way
 from jaxlrp.run.signs import Split, as_output, listed, zeros_of
+from jaxlrp.run.weights import Ones, Weighted, combination, is_zero
 
-Weights = Callable[[Any], Any]
 _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
 # Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.
 _IDENTITIES = frozenset({"optimization_barrier", "name", "reduce_precision"})
@@ -62,54 +56,31 @@ class _Map:
         return compat.linear_transpose(self._function, self._layer.like, s)
 
 
-def combination(signed: float, positive: float, negative: float, absolute: float) -> Weights:
-    """The weights signed*W + positive*W+ + negative*W- + absolute*|W|, elementwise."""
-
-    def weights(w: Any) -> Any:
-        parts = [
-            (signed, lambda: w),
-            (positive, lambda: jnp.maximum(w, 0)),
-            (negative, lambda: jnp.minimum(w, 0)),
-            (absolute, lambda: jnp.abs(w)),
-        ]
-        terms = [part() if _is_one(c) else c * part() for c, part in parts if not _is_zero(c)]
-        return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(w)
-
-    return weights
-
-
-def _is_zero(c: Any) -> bool:
-    return isinstance(c, (int, float)) and c == 0
-
-
-def _is_one(c: Any) -> bool:
-    return isinstance(c, (int, float)) and c == 1
-
-
 class LinearLayer:
     """A linear group with the arrays that it reads, ready to be mapped."""
 
-    def __init__(self, group: Group, statics: Env, x: Any):
+    def __init__(self, group: Group, outside: Env, x: Any):
         self.group = group
-        self.statics = statics
+        self.outside = outside
         self.like = x
         self.linear = group.linear
         self.links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
         linear = self.linear
         self.folds = linear is not None and linear.core is not None and linear.folds
+        self.one_kernel = self._has_one_kernel()
 
     def map(self, signed: float, positive: float, negative: float, absolute: float) -> _Map:
         if self.one_kernel:
-            return self._mapped(_Weighted(self, combination(signed, positive, negative, absolute)))
-        if _is_zero(positive) and _is_zero(negative):
+            return self._mapped(Weighted(self, combination(signed, positive, negative, absolute)))
+        if is_zero(positive) and is_zero(negative):
             terms = [
-                (signed, _Weighted(self, lambda w: w)),
-                (absolute, _Weighted(self, jnp.abs)),
+                (signed, Weighted(self, lambda w: w)),
+                (absolute, Weighted(self, jnp.abs)),
             ]
-            terms = [(c, how) for c, how in terms if not _is_zero(c)]
+            terms = [(c, way) for c, way in terms if not is_zero(c)]
 
             def summed(x: Any) -> Any:
-                return sum((c * self.run(listed(x), how) for c, how in terms), 0.0)
+                return sum((c * self.run(listed(x), way) for c, way in terms), 0.0)
 
             return _Map(summed, self)
         # W = W+ + W- and |W| = W+ - W-
@@ -119,24 +90,23 @@ class LinearLayer:
         def function(x: Any) -> Any:
             up, down = split.parts(x, None)
             cells = [(c, cell) for c, cell in ((plus, up), (minus, down)) if cell is not None]
-            return sum((c * cell() for c, cell in cells if not _is_zero(c)), zeros_of(self.group))
+            return sum((c * cell() for c, cell in cells if not is_zero(c)), zeros_of(self.group))
 
         return _Map(function, self)
 
     def squares(self) -> _Map:
-        return self._mapped(_Weighted(self, jnp.square, signs=False))
+        return self._mapped(Weighted(self, jnp.square, signs=False))
 
     def ones(self) -> _Map:
-        return self._mapped(_Ones(self))
+        return self._mapped(Ones(self))
 
     def split(self) -> Split:
         return Split(self)
 
-    def _mapped(self, how: _Weighted) -> _Map:
-        return _Map(lambda x: self.run(listed(x), how), self)
+    def _mapped(self, way: Weighted) -> _Map:
+        return _Map(lambda x: self.run(listed(x), way), self)
 
-    @functools.cached_property
-    def one_kernel(self) -> bool:
+    def _has_one_kernel(self) -> bool:
         """Whether W+ costs one product: every factor but the kernel's is folded or positive."""
         linear = self.linear
         if linear is None or linear.core is None or linear.core.name not in LINEAR_CORES:
@@ -158,7 +128,7 @@ class LinearLayer:
         if eqn.name == "sub":
             return 1 if eqn.inputs[0] in self.links else -1
         if eqn.name in ("mul", "div"):
-            static = self.statics_of(eqn)
+            static = self.outside_of(eqn)
             return _sign_of(static[0]) if static else None
         return 1
 
@@ -170,7 +140,7 @@ class LinearLayer:
     def kernel(self, core: Eqn, operand: int) -> Any:
         """The kernel of a contraction or convolution, in its own layout; scales folded in."""
         weights = core.inputs[weight_position(core, operand)]
-        kernel = evaluate.as_number(evaluate.read(self.statics, weights))
+        kernel = evaluate.as_number(evaluate.read(self.outside, weights))
         linear = self.linear
         if not self.folds or linear is None:
             return kernel
@@ -191,8 +161,8 @@ class LinearLayer:
                 sign = -sign
             if eqn.name not in ("mul", "div"):
                 continue
-            value = self.statics_of(eqn)[0]
-            scale = evaluate.as_number(evaluate.read(self.statics, value))
+            value = self.outside_of(eqn)[0]
+            scale = evaluate.as_number(evaluate.read(self.outside, value))
             if scale.ndim > 0:
                 scale = thin(scale, features)
             if eqn.name == "div":
@@ -203,44 +173,44 @@ class LinearLayer:
             return None if sign == 1 else -1.0
         return slope if sign == 1 else -slope
 
-    def statics_of(self, eqn: Eqn) -> list[Value]:
+    def outside_of(self, eqn: Eqn) -> list[Value]:
         """Operands of an equation that are not links of the layer."""
         return [v for v in eqn.inputs if v not in self.links]
 
     # -- the layer's own equations ----------------------------------------------------------
 
-    def run(self, xs: Sequence[Any], how: Any) -> Any:
-        """Run the layer's equations on values of the kind that `how` knows."""
-        env: dict[Value, Any] = dict(zip(self.group.inputs, xs, strict=True))
+    def run(self, xs: Sequence[T], way: Way[T]) -> T:
+        """Run the layer's equations on values of the sort that `way` knows."""
+        env: dict[Value, T] = dict(zip(self.group.inputs, xs, strict=True))
         for eqn in self.group.eqns:
-            env.update(zip(eqn.outputs, self._step(eqn, env, how), strict=True))
+            env.update(zip(eqn.outputs, self._step(eqn, env, way), strict=True))
         return env[self.group.outputs[0]]
 
-    def _step(self, eqn: Eqn, env: dict[Value, Any], how: Any) -> Sequence[Any]:
+    def _step(self, eqn: Eqn, env: dict[Value, T], way: Way[T]) -> Sequence[T]:
         active = [v for v in eqn.inputs if v in env]
         name = eqn.name
         if self.is_folded(eqn):
             return [env[active[0]]]
         if name in ADDITIONS:
             terms = [
-                how.negated(env[v]) if name == "sub" and i == 1 else env[v]
+                way.negated(env[v]) if name == "sub" and i == 1 else env[v]
                 for i, v in enumerate(eqn.inputs)
                 if v in env
             ]
             if len(terms) == 2:
-                return [how.added(*terms)]
-            return [how.applied(lambda x: _widened_to(x, active[0], eqn.out), terms[0])]
+                return [way.added(*terms)]
+            return [way.applied(lambda x: _widened_to(x, active[0], eqn.out), terms[0])]
         if name == "neg":
-            return [how.negated(env[active[0]])]
-        if name == "tie" or (name in _IDENTITIES and len(eqn.inputs) == 1):
+            return [way.negated(env[active[0]])]
+        if name == "reordered" or (name in _IDENTITIES and len(eqn.inputs) == 1):
             return [env[active[0]]]
         if len(active) == 1 and (name == "mul" or (name == "div" and eqn.inputs[0] in env)):
-            x = how.applied(lambda x: _widened_to(x, active[0], eqn.out), env[active[0]])
-            return [how.scaled(x, self._factor(eqn), self.sign(eqn))]
+            x = way.applied(lambda x: _widened_to(x, active[0], eqn.out), env[active[0]])
+            return [way.scaled(x, self._factor(eqn), self.sign(eqn))]
         if name in LINEAR_CORES and len(active) == 1:
-            return [how.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
+            return [way.through(eqn, eqn.inputs.index(active[0]), env[active[0]])]
         if name in MOVES or name == "select_n" or (name in FIXED_LINEAR and name not in _UNMAPPED):
-            return how.moved(eqn, env)
+            return way.moved(eqn, env)
         raise RuleError(
             f"The rule splits weights by their sign, but the layer of `{name}` ({eqn.source}) has "
             "no weights that can be split; give this layer Epsilon, Gradient, Pass or Stop."
@@ -248,10 +218,10 @@ class LinearLayer:
 
     def _factor(self, eqn: Eqn) -> Callable[[], Any]:
         """The factor of a scale, read when it is asked for."""
-        (value,) = self.statics_of(eqn)
+        (value,) = self.outside_of(eqn)
 
         def read() -> Any:
-            factor = evaluate.as_number(evaluate.read(self.statics, value))
+            factor = evaluate.as_number(evaluate.read(self.outside, value))
             return 1 / factor if eqn.name == "div" else factor
 
         return functools.cache(read)
@@ -260,7 +230,7 @@ class LinearLayer:
         """The core applied to its active operand, with another kernel."""
         places = {operand: x, weight_position(core, operand): kernel}
         operands = [
-            places[i] if i in places else evaluate.read(self.statics, v)
+            places[i] if i in places else evaluate.read(self.outside, v)
             for i, v in enumerate(core.inputs)
         ]
         params = evaluate.widened_params(core.params, x.dtype)
@@ -273,7 +243,7 @@ class LinearLayer:
             if v in values:
                 operands.append(values[v])
                 continue
-            static = evaluate.read(self.statics, v)
+            static = evaluate.read(self.outside, v)
             is_term = i in carrying(eqn) and v.dtype != bool
             operands.append(jnp.zeros_like(static) if is_term else static)
         return evaluate.apply(_filled_with_zeros(eqn), operands, wide=True)
@@ -299,58 +269,3 @@ def _sign_of(value: Value) -> int | None:
     if number is None or not (number > 0 or number < 0):
         return None
     return 1 if number > 0 else -1
-
-
-class _Weighted:
-    """Runs with every factor replaced by a function of it; without `signs` none is negative."""
-
-    def __init__(self, layer: LinearLayer, weights: Weights, signs: bool = True):
-        self.layer = layer
-        self.weights = weights
-        self.signs = signs and weights is not jnp.abs
-
-    def negated(self, x: Any) -> Any:
-        return -x if self.signs else x
-
-    def added(self, x: Any, y: Any) -> Any:
-        return x + y
-
-    def applied(self, function: Callable[[Any], Any], x: Any) -> Any:
-        return function(x)
-
-    def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
-        # A combination of W, W+ and W- is asked of the kernel, where no scale is negative.
-        if self.layer.one_kernel and self.signs:
-            return x * factor()
-        return x * self.weights(factor())
-
-    def through(self, core: Eqn, operand: int, x: Any) -> Any:
-        return self.layer.product(core, operand, x, self.weights(self.layer.kernel(core, operand)))
-
-    def moved(self, eqn: Eqn, env: dict[Value, Any]) -> list[Any]:
-        return self.layer.move(eqn, env)
-
-
-class _Ones(_Weighted):
-    """Runs with every factor 1: it counts inputs, and its transpose spreads evenly."""
-
-    def __init__(self, layer: LinearLayer):
-        super().__init__(layer, jnp.ones_like, signs=False)
-
-    def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
-        return x
-
-    def through(self, core: Eqn, operand: int, x: Any) -> Any:
-        """A window sum over one channel, or a sum over contracted axes."""
-        if core.name == "conv_general_dilated":
-            if operand == 0 and core.params["batch_group_count"] == 1:
-                return window_count(core, x)
-            return self._with_ones(core, operand, x)
-        if core.name != "dot_general":
-            return self._with_ones(core, operand, x)
-        return contraction_count(core, operand, x)
-
-    def _with_ones(self, core: Eqn, operand: int, x: Any) -> Any:
-        kernel = core.inputs[weight_position(core, operand)]
-        ones = compat.typed_like(jnp.ones(kernel.shape, x.dtype), x)
-        return self.layer.product(core, operand, x, ones)

@@ -36,7 +36,7 @@ def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
     for eqn in reversed(graph.eqns):
         if eqn in last:
             group = group_of(last[eqn])
-            reads = [*group.inputs, *group.statics, *control_flow.free_values(eqn)]
+            reads = [*group.inputs, *group.outside, *control_flow.free_values(eqn)]
             steps.append(Step(last[eqn], None, reads, group.outputs, units(eqn)))
             needed.update(reads)
         writes = [v for v in eqn.outputs if v in needed and v not in made]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxlrp import compat
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value, is_low
+from jaxlrp.run.linear_protocols import LinearProgram
 
 # An array that is computed when it is asked for, once; None is zero.
 Cell = Callable[[], Any] | None
@@ -25,29 +26,6 @@ class Parts(NamedTuple):
     negative: Cell
 
 
-class Runs(Protocol):
-    """A layer whose equations run on whatever values `how` knows; see `LinearLayer`."""
-
-    group: Group
-    like: Any
-
-    def run(self, xs: Sequence[Any], how: Any) -> Any:
-        """The equations of the layer on `xs`."""
-        ...
-
-    def kernel(self, core: Eqn, operand: int) -> Any:
-        """The kernel of the layer's core."""
-        ...
-
-    def product(self, core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
-        """The core with another kernel."""
-        ...
-
-    def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
-        """An equation that moves elements, on other values."""
-        ...
-
-
 class Split:
     """The linear part with W+ and W- apart: of u and v the sums W+u + W-v and W-u + W+v.
 
@@ -55,7 +33,7 @@ class Split:
     products; nothing is subtracted. A product that nothing asks for is not computed.
     """
 
-    def __init__(self, layer: Runs):
+    def __init__(self, layer: LinearProgram):
         self._layer = layer
 
     def parts(self, u: Any, v: Any) -> Parts:
@@ -123,9 +101,9 @@ def _then(function: Callable[[Any], Any], x: Cell) -> Cell:
 
 
 class _Signs:
-    """Runs on pairs: a positive factor keeps the two apart, a negative one swaps them."""
+    """LinearProgram on pairs: a positive factor keeps the two apart, a negative one swaps them."""
 
-    def __init__(self, layer: Runs):
+    def __init__(self, layer: LinearProgram):
         self.layer = layer
 
     def negated(self, x: Parts) -> Parts:

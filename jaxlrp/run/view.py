@@ -33,14 +33,14 @@ class View:
         self,
         layer: Layer,
         inputs: tuple[Any, ...],
-        statics: Env,
+        outside: Env,
         output: Any,
         arrived: Any,
         relu: bool = False,
     ):
         self._group = group = group_of(layer)
         self._inputs = inputs
-        self._statics = statics
+        self._outside = outside
         self._proven = layer.nonnegative
         self.z = output
         self._arrived = arrived
@@ -120,7 +120,7 @@ class View:
     def bias(self) -> Any:
         if self._group.kind == "norm" and self._group.particulars_as(Norm).tail is None:
             return self._shift_inside()
-        return bias_of(self._group, self._statics)
+        return bias_of(self._group, self._outside)
 
     def _shift_inside(self) -> Any:
         """The output for a zero input, with the detached factors at their values."""
@@ -129,12 +129,12 @@ class View:
     def _held(self) -> Callable[..., Any]:
         """The layer as a function of its inputs, with the detached factors at their values."""
         group = self._group
-        env = {**self._statics, **dict(zip(group.inputs, self._inputs, strict=True))}
+        env = {**self._outside, **dict(zip(group.inputs, self._inputs, strict=True))}
         evaluate.run(group.eqns, env, wide=True)
         held = {(e, i): evaluate.read(env, e.inputs[i]) for e, i in group.detached}
 
         def function(*inputs: Any) -> Any:
-            given = {**self._statics, **dict(zip(group.inputs, inputs, strict=True))}
+            given = {**self._outside, **dict(zip(group.inputs, inputs, strict=True))}
             evaluate.run(group.eqns, given, wide=True, given=held)
             return given[group.outputs[0]]
 
@@ -200,7 +200,7 @@ class View:
 
     @functools.cached_property
     def _linear(self) -> LinearLayer:
-        return LinearLayer(self._group, self._statics, self.x)
+        return LinearLayer(self._group, self._outside, self.x)
 
     def map(
         self,
@@ -235,13 +235,13 @@ class View:
         return compat.typed_like(constant(self._group, self.x, value), self.x)
 
     def function(self, *inputs: Any) -> Any:
-        return evaluated(self._group, inputs, self._statics)
+        return evaluated(self._group, inputs, self._outside)
 
     def vjp(self, cotangent: Any, *, detach: bool = True) -> Any:
         group = self._group
 
         def function(*inputs: Any) -> Any:
-            return evaluated(group, inputs, self._statics, group.detached if detach else ())
+            return evaluated(group, inputs, self._outside, group.detached if detach else ())
 
         outputs, back = jax.vjp(function, *self._inputs)
         cotangent = jax.tree.map(lambda c, y: c.astype(y.dtype), cotangent, outputs)
@@ -271,26 +271,26 @@ class View:
     def route(self, arrived: Any) -> Any:
         if self._group.main.name in WINDOW_WINNERS:
             return self.vjp(arrived)  # select-and-scatter: the first of equals
-        back = winners.route(self._group.main, self._inputs, self._statics, self.z, arrived)
+        back = winners.route(self._group.main, self._inputs, self._outside, self.z, arrived)
         return back[0] if len(back) == 1 else back
 
 
-def evaluated(group: Group, inputs: Sequence[Any], statics: Env, detached: Any = ()) -> Any:
+def evaluated(group: Group, inputs: Sequence[Any], outside: Env, detached: Any = ()) -> Any:
     """A layer's output for other inputs, a tuple if it has several."""
-    env = {**statics, **dict(zip(group.inputs, inputs, strict=True))}
+    env = {**outside, **dict(zip(group.inputs, inputs, strict=True))}
     evaluate.run(group.eqns, env, wide=True, detached=detached)
     outputs = tuple(env[v] for v in group.outputs)
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def offset(group: Group, inputs: tuple[Any, ...], statics: Env) -> Any:
+def offset(group: Group, inputs: tuple[Any, ...], outside: Env) -> Any:
     """f(x) - f'(x) x of a layer's first output: the bias of its linear approximation at x."""
     if group.kind in LINEAR_KINDS:
-        bias = jnp.asarray(bias_of(group, statics), inputs[0].dtype)
+        bias = jnp.asarray(bias_of(group, outside), inputs[0].dtype)
         return jnp.broadcast_to(bias, group.outputs[0].shape)
 
     def function(*inputs: Any) -> Any:
-        found = evaluated(group, inputs, statics)
+        found = evaluated(group, inputs, outside)
         return found[0] if len(group.outputs) > 1 else found
 
     along = tuple(jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in inputs)

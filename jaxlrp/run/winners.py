@@ -13,12 +13,12 @@ from jaxlrp.run.evaluate import Env, read
 
 
 def route(
-    eqn: Eqn, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
+    eqn: Eqn, inputs: tuple[Any, ...], outside: Env, output: Any, arrived: Any
 ) -> tuple[Any, ...]:
     """The quantity that arrived at `output`, sent to the active inputs that won."""
     name = eqn.name
     if name in SCATTER_WINNERS:
-        return _of_scatter(eqn, inputs, statics, output, arrived)
+        return _of_scatter(eqn, inputs, outside, output, arrived)
     if name in ("max", "min"):
         return _of_two(eqn, inputs, output, arrived)
     if name in ("reduce_max", "reduce_min"):
@@ -29,11 +29,11 @@ def route(
 
 
 def _of_scatter(
-    eqn: Eqn, inputs: tuple[Any, ...], statics: Env, output: Any, arrived: Any
+    eqn: Eqn, inputs: tuple[Any, ...], outside: Env, output: Any, arrived: Any
 ) -> tuple[Any, ...]:
     """The array that was scattered into wins a tie, then the first of the updates."""
-    active = [v for v in dict.fromkeys(eqn.inputs) if v not in statics]
-    values = {**statics, **dict(zip(active, inputs, strict=True))}
+    active = [v for v in dict.fromkeys(eqn.inputs) if v not in outside]
+    values = {**outside, **dict(zip(active, inputs, strict=True))}
     operand, indices, updates = (jnp.asarray(read(values, v)) for v in eqn.inputs)
     config = {k: eqn.params[k] for k in ("dimension_numbers", "indices_are_sorted", "mode")}
 

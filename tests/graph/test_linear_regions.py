@@ -155,7 +155,7 @@ def region_of(fn, x):
     pre, post = ([], eqns) if core is None else (eqns[:at], eqns[at + 1 :])
     linear = Linear(core, operand, tuple(pre), tuple(post), False)
     group = Group("dense", eqns, [source], [output], core or eqns[0], linear)
-    return group, {v: evaluate.read(env, v) for v in group.statics}
+    return group, {v: evaluate.read(env, v) for v in group.outside}
 
 
 def dense_layer(fn, shape):
@@ -174,13 +174,13 @@ def test_a_region(name, rule):
     layer = dense_layer(fn, shape)
     ours, theirs = RULES[rule]
     for known, x in ((False, rng.normal(size=(2, *shape))), (True, rng.uniform(size=(2, *shape)))):
-        group, statics = region_of(batched, x)
+        group, outside = region_of(batched, x)
         z = batched(x)
         relevance = rng.normal(size=z.shape)
         for bias in ("absorb", "ignore", "distribute") if not known else ("absorb",):
             chosen = ours(bias=bias)
             carries = chosen.what_it_carries("relevance", None)
-            view = View(layer_of(group, carries, nonnegative=known), (x,), statics, z, relevance)
+            view = View(layer_of(group, carries, nonnegative=known), (x,), outside, z, relevance)
             actual = chosen.propagate(view) * (x if carries == "density" else 1.0)
             expected = reference.apply_rule(theirs, layer, x, relevance, bias=bias)
             assert_close(actual, expected, tolerance=1e-10, what=f"{name}, {rule}, {bias}, {known}")
@@ -190,10 +190,10 @@ def test_a_region(name, rule):
 def test_the_maps_of_a_region(name):
     fn, shape = REGIONS[name]
     x = RNG.normal(size=(1, *shape))
-    group, statics = region_of(jax.vmap(fn), x)
+    group, outside = region_of(jax.vmap(fn), x)
     matrix = dense_layer(fn, shape).matrix
     z = jax.vmap(fn)(x)
-    view = View(layer_of(group, "density", nonnegative=False), (jnp.asarray(x),), statics, z, z)
+    view = View(layer_of(group, "density", nonnegative=False), (jnp.asarray(x),), outside, z, z)
     up, down = reference.positive(matrix), reference.negative(matrix)
     maps = {
         "signed": (view.map(signed=2), 2 * matrix),
@@ -232,10 +232,10 @@ def test_arrays_as_bounds_refer_to_the_value_before_the_region():
     fn, shape = REGIONS["flip and scale by position"]
     low, high = RNG.normal(size=shape) - 3, RNG.normal(size=shape) + 3
     x = RNG.normal(size=(2, *shape))
-    group, statics = region_of(jax.vmap(fn), x)
+    group, outside = region_of(jax.vmap(fn), x)
     z = jax.vmap(fn)(x)
     relevance = RNG.normal(size=z.shape)
-    view = View(layer_of(group, "relevance", nonnegative=False), (x,), statics, z, relevance)
+    view = View(layer_of(group, "relevance", nonnegative=False), (x,), outside, z, relevance)
     actual = lrp.ZBox(low, high).propagate(view)
     rule = functools.partial(reference.zbox_rule, low=low.reshape(-1), high=high.reshape(-1))
     expected = reference.apply_rule(rule, dense_layer(fn, shape), x, relevance)
@@ -250,18 +250,18 @@ def test_relative_epsilon_finds_the_features_behind_moves():
         return fn(x).T.reshape(-1) + 0.0 * jnp.tile(SHIFT5[:4], 3)
 
     x = RNG.normal(size=(3, 6))
-    group, statics = region_of(fn, x)
+    group, outside = region_of(fn, x)
     z = fn(x)
     relevance = RNG.normal(size=z.shape)
-    view = View(layer_of(group, "density", nonnegative=False), (x,), statics, z, relevance)
+    view = View(layer_of(group, "density", nonnegative=False), (x,), outside, z, relevance)
     actual = x * lrp.Epsilon(0.5, relative=True).propagate(view)
     layer = reference.dense_layer(K[:, 1:][:, ::-1], SHIFT5[:4])
     rule = functools.partial(reference.epsilon_rule, epsilon=0.5, relative=True)
     expected = reference.apply_rule(rule, layer, x, np.asarray(relevance).T)
     assert_close(actual, expected, tolerance=1e-10)
-    group, statics = region_of(flat, x)
+    group, outside = region_of(flat, x)
     seed = relevance.T.reshape(-1)
-    view = View(layer_of(group, "density", nonnegative=False), (x,), statics, flat(x), seed)
+    view = View(layer_of(group, "density", nonnegative=False), (x,), outside, flat(x), seed)
     actual = x * lrp.Epsilon(0.5, relative=True).propagate(view)
     assert_close(actual, expected, tolerance=1e-10)
 

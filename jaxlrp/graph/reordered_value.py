@@ -1,4 +1,4 @@
-"""A tie: a value as the network computes it, and the same in another order of operations.
+"""A reordered value: as the network computes it, and the same in another order of operations.
 
 Forward it is the network's own value, to the last bit. Its derivative, and relevance, go to the
 other one alone, in which the order is the one that recognition looks for.
@@ -20,19 +20,19 @@ from jaxlrp.graph.ir import Eqn, Graph, Value
 
 
 @jax.custom_jvp
-def _tied(ordered: Any, own: Any) -> Any:
+def _reordered(ordered: Any, own: Any) -> Any:
     return own
 
 
-@_tied.defjvp
+@_reordered.defjvp
 def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
-    return _tied(*primals), tangents[0]
+    return _reordered(*primals), tangents[0]
 
 
-class _Tie:
+class _Reordered:
     """The members of a primitive that an equation uses."""
 
-    name = "tie"
+    name = "reordered"
     multiple_results = False
 
     @staticmethod
@@ -41,17 +41,17 @@ class _Tie:
 
     @staticmethod
     def bind(ordered: Any, own: Any) -> Any:
-        return _tied(ordered, own)
+        return _reordered(ordered, own)
 
 
-_PRIMITIVE = _Tie()
+_PRIMITIVE = _Reordered()
 _PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
 
 
-def is_tied(graph: Graph, eqn: Eqn) -> bool:
-    """Whether the result of an equation is only used by ties, which have it in another order."""
+def is_reordered(graph: Graph, eqn: Eqn) -> bool:
+    """Whether the result of an equation is only used beside the same in another order."""
     readers = [(e, v) for v in eqn.outputs for e in graph.uses(v)]
-    own = all(e.name == _Tie.name and e.inputs[0] is not v for e, v in readers)
+    own = all(e.name == _Reordered.name and e.inputs[0] is not v for e, v in readers)
     return own and bool(readers) and not any(map(graph.is_output, eqn.outputs))
 
 
@@ -97,8 +97,8 @@ class Ordered:
 
         return copy(value)
 
-    def tied(self, value: Value) -> list[Eqn]:
-        """All equations: the last one ties the value to the result of `own`, in its place."""
+    def in_place_of_own(self, value: Value) -> list[Eqn]:
+        """All equations: the last one pairs the value with the result of `own`, in its place."""
         out = self._own.out
         own = Value(out.aval, self._own)
         self._own.outputs = [own]

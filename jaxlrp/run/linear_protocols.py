@@ -1,0 +1,67 @@
+"""The two sides of running a linear layer's equations: the layer, and the values that they run on.
+
+A layer knows its equations, kernel and factors; a way of running them knows what its values are
+(arrays, or pairs of arrays) and what a factor does to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.ir import Eqn, Value
+
+T = TypeVar("T")
+
+
+class LinearProgram(Protocol):
+    """A linear layer whose equations run on the values of any `Way`; see `LinearLayer`."""
+
+    group: Group
+    like: Any
+    one_kernel: bool  # every factor but the kernel's is folded into the kernel, or positive
+
+    def run(self, xs: Sequence[T], way: Way[T]) -> T:
+        """The equations of the layer on `xs`."""
+        ...
+
+    def kernel(self, core: Eqn, operand: int) -> Any:
+        """The kernel of the layer's core."""
+        ...
+
+    def product(self, core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
+        """The core with another kernel."""
+        ...
+
+    def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
+        """An equation that moves elements, on other values."""
+        ...
+
+
+class Way(Protocol[T]):
+    """What each sort of equation does to the values that a layer runs on."""
+
+    def negated(self, x: T) -> T:
+        """A change of sign."""
+        ...
+
+    def added(self, x: T, y: T) -> T:
+        """A sum of two terms."""
+        ...
+
+    def applied(self, function: Callable[[Any], Any], x: T) -> T:
+        """A linear function without weights, on each array."""
+        ...
+
+    def scaled(self, x: T, factor: Callable[[], Any], sign: int | None) -> T:
+        """A product with a factor, of known sign or None."""
+        ...
+
+    def through(self, core: Eqn, operand: int, x: T) -> T:
+        """The core."""
+        ...
+
+    def moved(self, eqn: Eqn, env: dict[Value, T]) -> Sequence[T]:
+        """An equation that moves elements."""
+        ...
