@@ -99,6 +99,7 @@ def draw(explain: dict, params: dict, says: dict, x, truth, lie, out: Path) -> N
         row_labels=SHOWN,
         column_labels=labels,
         images=x,
+        photographs=False,
         per="image",
         title="Digits with a false mark in the corner: why this answer?",
     )

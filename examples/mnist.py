@@ -173,6 +173,7 @@ def draw(maps: dict[str, np.ndarray], images, classes, path: Path) -> None:
             rival: [f"{c}?" for c in classes[1, :CLASSES]],
         },
         images=images[:CLASSES],
+        photographs=False,
         title="What LeNet sees in a digit: relevance for (red) and against (blue)",
     )
     path.parent.mkdir(parents=True, exist_ok=True)

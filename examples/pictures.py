@@ -106,7 +106,7 @@ def draw_front(pixels, R, classes, shares, names, path: Path) -> None:
     def write(x, y, text, **style):
         figure.text(x / width, 1 - y / height, text, va="center", **style)
 
-    alone = heatmap.colours(first, "NHW")
+    alone = heatmap.colors(first, "NHW")
     over = heatmap.overlay(first, pixels, "NHW", fade=0.6)
     parted = heatmap.overlay(contrast, pixels, "NHW", fade=0.6)
     for column in range(count):

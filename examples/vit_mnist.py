@@ -165,6 +165,7 @@ def main() -> None:
         row_labels=[name.replace(": ", "\n") for name in METHODS],
         column_labels=[f"{c}" for c in truth[:CLASSES]],
         images=x[:CLASSES],
+        photographs=False,
         title="The same digits, seen by a convolutional network and by a transformer",
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@
 # pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -296,7 +295,9 @@ def ledger(
 
     Returns:
       A function of `fn`'s arguments and `target` that returns a [`Ledger`][jaxlrp.Ledger], whose
-      sums are over the whole batch. `print` shows the ledger as a table with a verdict.
+      sums are over the whole batch. `print` shows the ledger as a table with a verdict. The
+      function is compiled once for each plan and shapes, may be called under `jit`, and gives
+      the sums of each sample under `vmap`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -312,24 +313,7 @@ def ledger(
         traced = prepare(request, args, kwargs)
         weights = traced.weights(target)
         shown = selected(traced, request.layers)
-        every = list(traced.plan.layers)
-
-        @jax.jit
-        def account(arrays: list[Any], consts: list[Any], weights: list[Any]) -> Any:
-            run = dataclasses.replace(traced, arrays=arrays, consts=consts)
-            values, _, relevance, accounts = pull_back(run, weights, every)
-            seeds = [
-                w if traced.plan.seeds.get(o) == "relevance" else w * v
-                for o, w, v in zip(traced.outputs, weights, values, strict=True)
-            ]
-            seeded = [jnp.sum(seed) for seed in seeds]
-            arrived = sum((jnp.sum(r) for r in relevance), jnp.zeros(()))
-            return [accounts[layer] for layer in every], sum(seeded, jnp.zeros(())), arrived
-
-        accounts, seeded, arrived = account(traced.arrays, traced.consts, weights)
-        by_layer = dict(zip(every, accounts, strict=True))
-        rows = shown if request.layers is not None else every
-        return make_ledger(by_layer, rows, seeded, arrived)
+        return make_ledger(traced, weights, traced.plan.layers if request.layers is None else shown)
 
     return kept
 

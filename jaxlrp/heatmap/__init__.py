@@ -10,22 +10,28 @@ pictures. `"NHWC"` is a batch of images, `"RKHW"` a table of rows and columns of
 sequence of tokens, or bytes, with one number each.
 """
 
-from jaxlrp.heatmap.figure import grid
+from jaxlrp.heatmap.figure import grid, show
 from jaxlrp.heatmap.page import TextPage, text_html
-from jaxlrp.heatmap.palette import channel_sum, colours, ranked, scales
+from jaxlrp.heatmap.palette import channel_sum, colors, colours, ranked, scales
 from jaxlrp.heatmap.paragraph import text_figure
 from jaxlrp.heatmap.photographs import contour, overlay
+from jaxlrp.heatmap.series import lines
+from jaxlrp.heatmap.tables import bars
 from jaxlrp.heatmap.tokens import merge_pieces
 
 __all__ = [
+    "bars",
     "channel_sum",
+    "colors",
     "colours",
     "contour",
     "grid",
+    "lines",
     "scales",
     "merge_pieces",
     "overlay",
     "ranked",
+    "show",
     "text_figure",
     "text_html",
     "TextPage",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp.heatmap.palette import paint
+from jaxlrp.heatmap.letters import readable
+from jaxlrp.heatmap.palette import STOPS, paint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +29,9 @@ class Canvas:
         self.figure = _matplotlib_figure((width, height))
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """A line of text centred on y."""
-        self.figure.text(x / self.width, 1 - y / self.height, text, **{"va": "center", **style})
+        """Text centred on y, as it is: a dollar sign begins no equation."""
+        style = {"va": "center", "parse_math": False, **style}
+        self.figure.text(x / self.width, 1 - y / self.height, readable(text), **style)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         """Axes whose top left corner is at (x, y)."""
@@ -41,10 +44,18 @@ class Canvas:
             )
         )
 
-    def colour_bar(self, x: float, y: float, width: float, ends: tuple[str, str]) -> None:
+    def colour_bar(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        ends: tuple[str, str],
+        palette: np.ndarray = STOPS,
+    ) -> None:
         """The palette from -scale to +scale, with `ends` written below its two ends."""
         bar = self.axes(x, y + 0.14, width, 0.13)
-        bar.imshow(paint(np.linspace(-1, 1, 401)[None], np.array(1.0)), aspect="auto")
+        colours = paint(np.linspace(-1, 1, 401)[None], np.array(1.0), palette)
+        bar.imshow(colours, aspect="auto")
         bar.set_yticks([])
         bar.set_xticks([0, 200, 400], [ends[0], "0", ends[1]])
         bar.tick_params(labelsize=9, length=2, color="0.6")
@@ -53,10 +64,18 @@ class Canvas:
         self.text(x - 0.1, middle, "against", size=9, ha="right")
         self.text(x + width + 0.1, middle, "for", size=9, ha="left")
 
-    def upright_bar(self, x: float, y: float, height: float, ends: tuple[str, str]) -> None:
+    def upright_bar(
+        self,
+        x: float,
+        y: float,
+        height: float,
+        ends: tuple[str, str],
+        palette: np.ndarray = STOPS,
+    ) -> None:
         """The palette from -scale below to +scale above, with `ends` beside its two ends."""
         bar = self.axes(x, y, 0.1, height)
-        bar.imshow(paint(np.linspace(1, -1, 401)[:, None], np.array(1.0)), aspect="auto")
+        colours = paint(np.linspace(1, -1, 401)[:, None], np.array(1.0), palette)
+        bar.imshow(colours, aspect="auto")
         bar.set_xticks([])
         bar.set_yticks([0, 200, 400], [ends[1], "0", ends[0]])
         bar.yaxis.tick_right()
@@ -78,6 +97,13 @@ def frame(axes: Axes) -> None:
         spine.set_linewidth(0.6)
 
 
+def check_lengths(**lengths: Any) -> None:
+    """Raise unless lengths are positive numbers."""
+    for name, length in lengths.items():
+        if not isinstance(length, (int, float)) or not 0 < length < float("inf"):
+            raise ValueError(f"{name} must be a positive number, not {length!r}")
+
+
 def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
@@ -93,6 +119,14 @@ def _matplotlib_figure(size: tuple[float, float]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, facecolor="white")
+    class Drawing(Figure):
+        """A figure that a notebook shows."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    figure = Drawing(figsize=size, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

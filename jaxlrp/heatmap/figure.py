@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp.heatmap.canvas import Canvas, frame, plus_minus, short_number
-from jaxlrp.heatmap.palette import Per, channel_sum, given_scale, paint, scales_of
+from jaxlrp.heatmap.canvas import Canvas, check_lengths, frame, plus_minus, short_number
+from jaxlrp.heatmap.letters import readable
+from jaxlrp.heatmap.palette import Per, channel_sum, given_scale, paint, palette_of, scales_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ def grid(
     layout: str | None = None,
     images: Any = None,
     image_label: str = "input",
-    photographs: bool = False,
+    photographs: bool = True,
     outline: bool = True,
     per: Per = "row",
     scale: Any = None,
@@ -32,6 +33,8 @@ def grid(
     row_bars: bool = False,
     title: str | None = None,
     cell: float = 0.8,
+    color_map: str | None = None,
+    colour_map: str | None = None,
 ) -> Figure:
     """A figure of relevance maps in labelled rows and columns, each row ending with its scale.
 
@@ -46,21 +49,25 @@ def grid(
             in a row above the maps, between their own least and greatest value.
         image_label: the label of that row.
         photographs: whether grey images are bright where the number is large, as photographs are;
-            by default they are dark there, as ink is.
+            with False they are dark there, as ink is.
         outline: whether to trace each image's outline over its maps, as a faint line.
         per: `"row"`, `"image"` or `"shared"` (over one block), as in
             [`scales`][jaxlrp.heatmap.scales].
-        scale: fixes the scale, as in [`colours`][jaxlrp.heatmap.colours].
+        scale: fixes the scale, as in [`colors`][jaxlrp.heatmap.colors].
         percentile: as in `scales`.
         row_bars: whether each row ends with a colour bar of its own, with numbers, in place of one
             bar below all rows. All maps of a row must then share their scale.
         title: a line above everything.
         cell: width of one map in inches; the height follows from its shape.
+        color_map: another palette, as in [`colors`][jaxlrp.heatmap.colors].
+        colour_map: another name of `color_map`.
 
     Returns:
         A `matplotlib.figure.Figure` that belongs to no window and no global state; write it with
         `figure.savefig(path)`.
     """
+    check_lengths(cell=cell)
+    palette = palette_of(color_map, colour_map)
     blocks = dict(R) if isinstance(R, Mapping) else {"": R}
     if not blocks:
         raise ValueError("grid needs at least one block of relevance, and the mapping is empty")
@@ -77,7 +84,7 @@ def grid(
             if scale is None
             else np.broadcast_to(given_scale(scale, (rows, columns)), (rows, columns))
         )
-        painted[heading] = paint(block, bounds[heading])
+        painted[heading] = paint(block, bounds[heading], palette)
         if row_bars and not (bounds[heading] == bounds[heading][:, :1]).all():
             raise ValueError(
                 'row_bars wants one scale for each row: give per="row" or "shared", or a scale '
@@ -88,10 +95,11 @@ def grid(
     page = _Page(
         columns=columns,
         cell=(cell, cell * height / width),
-        row_labels=(*row_labels, image_label),
+        row_labels=[readable(label) for label in (*row_labels, image_label)],
         lines=(pictures is not None, *(rows for _ in maps)),
-        headings=list(maps),
+        headings=[readable(heading) for heading in maps],
         title=title,
+        palette=palette,
         row_bars=row_bars,
     )
     top = page.top
@@ -101,7 +109,7 @@ def grid(
         page.row_label(top, image_label, style="italic")
         top += page.pitch
     for heading in maps:
-        top = page.heading(top, heading)
+        top = page.heading(top, readable(heading))
         for column, label in enumerate(labels[heading]):
             page.column_label(top, column, label)
         top += page.column_label_height
@@ -120,6 +128,56 @@ def grid(
     if not row_bars:
         page.bar(top, "the picture's" if per == "image" and scale is None else "the row's")
     return page.figure
+
+
+def show(
+    R: Any,
+    images: Any = None,
+    layout: str | None = None,
+    *,
+    labels: Sequence[Any] | None = None,
+    title: str | None = None,
+    cell: float = 1.6,
+    **options: Any,
+) -> Figure:
+    """Relevance of one picture or of several, beside each other: the figure for a first look.
+
+    Args:
+        R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum]. The pictures of all
+            counting axes are drawn in one row, with one scale.
+        images: the explained images, drawn above: one for each picture, (H, W) or (H, W, C) for a
+            single one.
+        layout: of R; by default `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
+        labels: one for each picture; by default numbers, where there are several.
+        title: a line above everything.
+        cell: width of one map in inches.
+        **options: other arguments of [`grid`][jaxlrp.heatmap.grid].
+
+    Returns:
+        A figure that a notebook shows; `figure.savefig(path)` writes it.
+
+    Examples:
+        >>> import numpy as np
+        >>> figure = show(np.ones((2, 8, 8, 3)), title="Why?")
+    """
+    if layout is None and np.ndim(R) == 3:
+        layout = "HWC"
+    maps = channel_sum(R, layout)
+    maps = maps.reshape(-1, *maps.shape[-2:])
+    if images is not None:
+        images = np.asarray(images)
+        images = images[None] if images.shape[:2] == maps.shape[-2:] else images
+    if labels is None:
+        labels = range(len(maps)) if len(maps) > 1 else [""]
+    return grid(
+        maps[None],
+        row_labels=["relevance"],
+        column_labels=[readable(label) for label in labels],
+        images=images,
+        title=title,
+        cell=cell,
+        **options,
+    )
 
 
 def _table(block: Any, layout: str | None) -> np.ndarray:
@@ -154,9 +212,7 @@ def _labels_per_block(
 ) -> dict[str, Sequence[str]]:
     if isinstance(labels, Mapping):
         if set(labels) != set(maps):
-            raise ValueError(
-                f"column_labels names the blocks {sorted(labels)}, relevance {sorted(maps)}"
-            )
+            raise ValueError(f"column_labels names the blocks {[*labels]}, relevance {[*maps]}")
         per_block = dict(labels)
     else:
         per_block = dict.fromkeys(maps, labels)
@@ -182,6 +238,10 @@ def _pictures(images: Any, columns: int, size: tuple[int, int]) -> np.ndarray:
     return (images - low) / (high - low if high > low else 1.0)
 
 
+# Inches that a letter takes for each point of its size: on average, and in a word of wide ones.
+_LETTER, _WIDE = 0.0078, 0.009
+
+
 class _Page(Canvas):
     """The rows, columns and headings of a grid."""
 
@@ -189,13 +249,13 @@ class _Page(Canvas):
     column_label_height = 0.24
     bar_height = 0.62
 
-    def __init__(self, *, columns, cell, row_labels, lines, headings, title, row_bars):
+    def __init__(self, *, columns, cell, row_labels, lines, headings, title, row_bars, palette):
         self.cell = cell
+        self.palette = palette
         self.pitch = cell[1] + self.gap
         self.heading_height = 0.42 if any(headings) else 0.0
-        # Text of 10 points is about 0.075 inches a letter.
         longest = max(len(line) for label in row_labels for line in label.split("\n"))
-        self.left = self.margin + 0.078 * longest + 0.12
+        self.left = self.margin + 10 * _LETTER * longest + 0.12
         self.right = 1.0 if row_bars else 0.8
         width = self.left + columns * (cell[0] + self.gap) - self.gap + self.right
         self.top = self.margin + (0.4 if title else 0.0)
@@ -204,6 +264,7 @@ class _Page(Canvas):
         height = self.top + sum(lines) * self.pitch + blocks + bar
         super().__init__(width, height)
         if title:
+            title = readable(title).replace("\n", " ")
             self.text(self.margin, self.margin + 0.14, title, size=13, weight="bold", ha="left")
 
     def _x(self, column):
@@ -229,11 +290,17 @@ class _Page(Canvas):
             ends = (f"−{short_number(scale)}", f"+{short_number(scale)}")
             inset = 0.08 * self.cell[1]  # so that numbers of two rows stay apart
             x = self.width - self.right + 0.08
-            self.upright_bar(x, y + inset, self.cell[1] - 2 * inset, ends)
+            self.upright_bar(x, y + inset, self.cell[1] - 2 * inset, ends, self.palette)
 
     def column_label(self, y, column, label):
         x = self._x(column) + self.cell[0] / 2
-        self.text(x, y + self.column_label_height / 2, label, size=10, ha="center")
+        label = readable(label).replace("\n", " ")
+        # A long label is smaller, and loses its middle where that is not enough.
+        size = min(10.0, max(7.0, self.cell[0] / (_WIDE * max(len(label), 1))))
+        fits = max(3, int(self.cell[0] / (_WIDE * size)))
+        if len(label) > fits:
+            label = f"{label[: fits // 2]}…{label[len(label) - (fits - fits // 2 - 1) :]}"
+        self.text(x, y + self.column_label_height / 2, label, size=size, ha="center")
 
     def heading(self, y, heading):
         if heading:
@@ -244,7 +311,7 @@ class _Page(Canvas):
         room = self.width - self.left - self.right
         width = min(3.0, room)
         x = self.left + (room - width) / 2
-        self.colour_bar(x, y, width, (f"−{whose} scale", f"+{whose} scale"))
+        self.colour_bar(x, y, width, (f"−{whose} scale", f"+{whose} scale"), self.palette)
 
 
 def _trace(axes: Axes, picture: np.ndarray) -> None:

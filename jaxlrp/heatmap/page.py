@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from jaxlrp.heatmap.canvas import plus_minus, short_number
+from jaxlrp.heatmap.letters import readable
 from jaxlrp.heatmap.palette import STOPS
 from jaxlrp.heatmap.tokens import PerText, Text, Tokens, read_texts
 
@@ -75,6 +76,7 @@ def text_html(
         >>> _ = Path("why.html").write_text(page, encoding="utf-8")  # doctest: +SKIP
     """
     texts = read_texts(tokens, R, separator, per, scale, percentile)
+    title = None if title is None else readable(title)
     one_scale = len({text.scale for text in texts}) == 1
     parts = [f"<h1>{escape(title)}</h1>"] if title else []
     for text in texts:

@@ -39,7 +39,8 @@ def channel_sum(R: Any, layout: str | None = None) -> np.ndarray:
             `"NHWC"` for rank 4.
 
     Returns:
-        A float32 array (float64 for float64 input) of shape `(..., H, W)`.
+        A float32 array (float64 for float64 input, and for sums too large for float32) of shape
+        `(..., H, W)`.
 
     Raises:
         TypeError: `R` is not floating.
@@ -60,7 +61,11 @@ def channel_sum(R: Any, layout: str | None = None) -> np.ndarray:
     kept = [axis for axis, letter in enumerate(layout) if letter not in "HWC"]
     channels = [axis for axis, letter in enumerate(layout) if letter == "C"]
     R = R.transpose(*kept, layout.index("H"), layout.index("W"), *channels)
-    return R.sum(axis=-1) if channels else R
+    if not channels:
+        return R
+    total = R.sum(axis=-1, dtype=np.float64)
+    fits = np.abs(total).max() <= np.finfo(R.dtype).max
+    return total.astype(R.dtype) if fits else total
 
 
 def scales(
@@ -74,7 +79,9 @@ def scales(
         per: `"image"` for one scale a picture, `"row"` for one along the first counting axis
             (all pictures of a row are then comparable), `"shared"` for one in all.
         percentile: of |R|, in (0, 100]; 100 is the plain maximum. Where so few pixels carry
-            relevance that the percentile is 0, the maximum is taken.
+            relevance that the percentile is 0, the maximum is taken. Below 100, a scale is at most
+            four times the value below it in rank, and four times that of the median picture
+            that it governs, so that neither one pixel nor one picture blanks the others.
 
     Returns:
         An array with one scale per picture, of the shape of the counting axes: 0 only where every
@@ -83,13 +90,14 @@ def scales(
     return scales_of(channel_sum(R, layout), per, percentile)
 
 
-def colours(
+def colors(
     R: Any,
     layout: str | None = None,
     *,
     scale: Any = None,
     per: Per = "image",
     percentile: float = 99.5,
+    color_map: str | None = None,
     colour_map: str | None = None,
 ) -> np.ndarray:
     """Relevance as red (for), white (zero) and blue (against).
@@ -102,15 +110,16 @@ def colours(
             with `per` and `percentile`.
         per: as in `scales`.
         percentile: as in `scales`.
-        colour_map: another palette: the name of a colour map of matplotlib, which is then needed.
-            Its middle is 0, its last colour the scale; choose one that diverges (`"seismic"`).
+        color_map: another palette: the name of a color map of matplotlib, which is then needed.
+            Its middle is 0, its last color the scale; choose one that diverges (`"seismic"`).
+        colour_map: another name of `color_map`, as `colours` is of this function.
 
     Returns:
-        A `uint8` array of shape `(..., H, W, 3)`. Values beyond the scale take the last colour.
+        A `uint8` array of shape `(..., H, W, 3)`. Values beyond the scale take the last color.
 
     Examples:
         >>> import numpy as np
-        >>> colours(np.array([[-1.0, 0.0, 1.0]]))[0].tolist()
+        >>> colors(np.array([[-1.0, 0.0, 1.0]]))[0].tolist()
         [[1, 62, 138], [255, 255, 255], [124, 18, 24]]
     """
     maps = channel_sum(R, layout)
@@ -118,7 +127,10 @@ def colours(
         scale = scales_of(maps, per, percentile)
     else:
         scale = given_scale(scale, maps.shape[:-2])
-    return paint(maps, scale, STOPS if colour_map is None else _stops_of(colour_map))
+    return paint(maps, scale, palette_of(color_map, colour_map))
+
+
+colours = colors
 
 
 def ranked(R: Any, layout: str | None = None, *, per: Per = "image") -> np.ndarray:
@@ -151,16 +163,24 @@ def ranked(R: Any, layout: str | None = None, *, per: Per = "image") -> np.ndarr
     return np.stack(found).reshape(maps.shape)
 
 
+def palette_of(color_map: str | None, colour_map: str | None = None) -> np.ndarray:
+    """The stops of a palette, by either of the names of the argument."""
+    if color_map is not None and colour_map is not None:
+        raise ValueError("color_map and colour_map are one argument: give color_map alone")
+    name = colour_map if color_map is None else color_map
+    return STOPS if name is None else _stops_of(name)
+
+
 def _stops_of(name: str) -> np.ndarray:
     try:
         import matplotlib
     except ImportError:
         raise ImportError(
-            f"colour_map={name!r} needs matplotlib: pip install 'jaxlrp[examples]'"
+            f"color_map={name!r} needs matplotlib: pip install 'jaxlrp[examples]'"
         ) from None
     if name not in matplotlib.colormaps:
         raise ValueError(
-            f"colour_map={name!r} is not known to matplotlib; diverging ones are 'seismic', 'bwr', "
+            f"color_map={name!r} is not known to matplotlib; diverging ones are 'seismic', 'bwr', "
             "'RdBu_r', 'coolwarm'"
         )
     stops = matplotlib.colormaps[name].resampled(257)(np.arange(257))
@@ -210,16 +230,42 @@ def given_scale(scale: Any, counting: tuple[int, ...]) -> np.ndarray:
         ) from None
 
 
-def scales_of(maps: np.ndarray, per: Per, percentile: float) -> np.ndarray:
+def check_percentile(percentile: float) -> None:
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be above 0 and at most 100, not {percentile}")
+
+
+def scales_of(maps: np.ndarray, per: Per, percentile: float) -> np.ndarray:
+    check_percentile(percentile)
     counting = maps.shape[:-2]
     first = _first_axis(per, len(counting))
-    magnitude = np.abs(maps)
-    axes = tuple(range(first, maps.ndim))
-    bound = np.percentile(magnitude, percentile, axis=axes)
-    bound = np.where(bound > 0, bound, magnitude.max(axis=axes))
+    governed = np.abs(maps).reshape(*counting[:first], -1, *maps.shape[-2:])
+    bound = magnitude_of(governed, percentile, (-3, -2, -1))
+    if percentile < 100 and governed.shape[-3] > 1:
+        bound = np.minimum(bound, _MOST * _median(magnitude_of(governed, percentile, (-2, -1))))
     return np.broadcast_to(bound.reshape(bound.shape + (1,) * (len(counting) - first)), counting)
+
+
+# By how much an outlier may stand out: a quarter of the full strength is still seen.
+_MOST = 4.0
+
+
+def magnitude_of(
+    magnitude: np.ndarray, percentile: float, axes: tuple[int, ...], pictures: bool = True
+) -> np.ndarray:
+    """A percentile, in pictures one that no single value sets; the maximum where it is 0."""
+    bound = np.percentile(magnitude, percentile, axis=axes)
+    if pictures and percentile < 100:  # between two ranks, the upper one may be an outlier
+        lower = np.percentile(magnitude, percentile, axis=axes, method="lower")
+        bound = np.where(lower > 0, np.minimum(bound, _MOST * lower), bound)
+    return np.where(bound > 0, bound, magnitude.max(axis=axes))
+
+
+def _median(scales: np.ndarray) -> np.ndarray:
+    """The lower median over the last axis of scales that are not 0; infinite where all are."""
+    rising = np.sort(np.where(scales > 0, scales, np.inf), axis=-1)
+    middle = np.maximum(np.sum(scales > 0, axis=-1) - 1, 0) // 2
+    return np.take_along_axis(rising, middle[..., None], axis=-1)[..., 0]
 
 
 def paint(maps: np.ndarray, scale: np.ndarray, palette: np.ndarray = STOPS) -> np.ndarray:

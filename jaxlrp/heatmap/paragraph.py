@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxlrp.heatmap.canvas import Canvas, plus_minus, require_matplotlib, short_number
+from jaxlrp.heatmap.canvas import (
+    Canvas,
+    check_lengths,
+    plus_minus,
+    require_matplotlib,
+    short_number,
+)
+from jaxlrp.heatmap.letters import readable
 from jaxlrp.heatmap.tokens import PerText, Text, Tokens, read_texts
 
 if TYPE_CHECKING:
@@ -23,9 +30,9 @@ _BAR = 0.62
 
 @dataclasses.dataclass(frozen=True)
 class _Box:
-    """Some letters of one token, on one line; lengths in inches."""
+    """Some letters of one token, or of a separator, on one line; lengths in inches."""
 
-    token: int
+    token: int | None
     letters: str
     line: int
     x: float
@@ -69,11 +76,12 @@ def text_figure(
         ValueError: as in `text_html`, or a page too narrow for a single letter.
     """
     require_matplotlib()
+    check_lengths(width=width, size=size)
     texts = read_texts(tokens, R, separator, per, scale, percentile)
     one_scale = len({text.scale for text in texts}) == 1
     page = _Page(width, size, font)
     if title:
-        page.title(title)
+        page.title(readable(title))
     for text in texts:
         page.heading(text.heading, None if one_scale else plus_minus(text.scale))
         page.text(text)
@@ -108,7 +116,7 @@ class _Page:
 
     def _bold(self, text: str, *, size: float, pitch: float, room: float) -> None:
         for line in _broken(text, room, _ruler("DejaVu Sans", size, "bold")):
-            style = {"size": size, "weight": "bold", "parse_math": False}
+            style = {"size": size, "weight": "bold"}
             self.lines.append((Canvas.margin, self.y + 0.12, line, style))
             self.y += pitch
 
@@ -155,11 +163,13 @@ def _ruler(family: str | list[str], size: float, weight: str = "normal") -> Call
 def _broken(text: str, room: float, ruler: Callable[[str], float]) -> list[str]:
     """A line of text, broken between words where it is longer than the room."""
     lines: list[str] = []
-    for word in text.split(" "):
-        if lines and ruler(f"{lines[-1]} {word}") <= room:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
+    for paragraph in text.split("\n"):
+        begins = len(lines)
+        for word in paragraph.split(" "):
+            if len(lines) > begins and ruler(f"{lines[-1]} {word}") <= room:
+                lines[-1] += f" {word}"
+            else:
+                lines.extend(_pieces(word, room, ruler) or [""])
     return lines
 
 
@@ -186,20 +196,38 @@ def _lay_out(text: Text, room: float, ruler: Callable[[str], float], size: float
                 x += width
             if part.endswith("\n"):
                 x, line = 0.0, line + 1
-        if x > 0 and text.separator:
-            x += ruler(text.separator)
+        if token + 1 < len(text.visible) and text.separator:
+            for part in text.separator.splitlines(keepends=True):
+                mark = part.removesuffix("\n")
+                width = ruler(mark)
+                if mark.strip():
+                    if x > 0 and x + width > room:
+                        x, line = 0.0, line + 1
+                    boxes.append(_Box(None, mark, line, x, width))
+                x += width if x > 0 or mark.strip() else 0.0
+                if part.endswith("\n"):
+                    x, line = 0.0, line + 1
     return boxes
 
 
 def _pieces(letters: str, room: float, wide: Callable[[str], float]) -> list[str]:
     """A word as it is, or in pieces of a line each where it is longer than a line."""
-    pieces = []
-    while letters:
-        count = len(letters)
-        while count > 1 and wide(letters[:count]) > room:
-            count -= 1
-        pieces.append(letters[:count])
-        letters = letters[count:]
+    pieces: list[str] = []
+    start = 0
+    while start < len(letters):
+        # Measuring takes as long as the letters are many: no more are tried than two lines hold.
+        fits, beyond = 1, 2
+        while start + beyond <= len(letters) and wide(letters[start : start + beyond]) <= room:
+            fits, beyond = beyond, 2 * beyond
+        beyond = min(beyond, len(letters) - start + 1)
+        while beyond - fits > 1:
+            middle = (fits + beyond) // 2
+            if wide(letters[start : start + middle]) <= room:
+                fits = middle
+            else:
+                beyond = middle
+        pieces.append(letters[start : start + fits])
+        start += fits
     return pieces
 
 
@@ -221,20 +249,21 @@ def _draw(
     height = _line_height(text, size)
     inner = 1.0 if text.monospace else 0.86  # words stand apart; bytes make a field
     corners = []
-    for box in boxes:
+    coloured = [(box, box.token) for box in boxes if box.token is not None]
+    for box, _ in coloured:
         left = x + box.x
         upper = y + box.line * height + (1 - inner) / 2 * height
         right, lower = left + box.width, upper + inner * height
         corners.append([(left, upper), (right, upper), (right, lower), (left, lower)])
-    colours = text.background[[box.token for box in boxes]] / 255
+    colours = text.background[[token for _, token in coloured]] / 255
     # Edges that are smoothed would leave white seams between neighbours.
     axes.add_collection(
         PolyCollection(corners, facecolors=colours, linewidths=0, antialiaseds=False)
     )
-    pad = _padding(text, size)
     for box in boxes:
         if not box.letters.strip():
             continue
+        pad = 0.0 if box.token is None else _padding(text, size)
         axes.text(
             x + box.x + pad,
             y + (box.line + 0.5) * height + 0.36 * size * _POINT,
@@ -242,6 +271,6 @@ def _draw(
             va="baseline",
             size=size,
             family=family,
-            color="white" if text.white_ink[box.token] else "black",
+            color="white" if box.token is not None and text.white_ink[box.token] else "black",
             parse_math=False,
         )

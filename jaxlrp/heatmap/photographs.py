@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.heatmap.palette import STOPS, Per, channel_sum, given_scale, paint, scales_of
+from jaxlrp.heatmap.palette import (
+    STOPS,
+    Per,
+    channel_sum,
+    given_scale,
+    paint,
+    palette_of,
+    scales_of,
+)
 
 # Rec. 709: how bright red, green and blue seem.
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -22,6 +30,8 @@ def overlay(
     per: Per = "image",
     percentile: float = 99.5,
     fade: float = 0.45,
+    color_map: str | None = None,
+    colour_map: str | None = None,
 ) -> np.ndarray:
     """Relevance in colour over the photograph in pale grey.
 
@@ -37,10 +47,12 @@ def overlay(
         layout: of R.
         image_layout: one letter for each axis of `images`, with `C` of size 1 or 3. By default
             `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
-        scale: as in [`colours`][jaxlrp.heatmap.colours].
+        scale: as in [`colors`][jaxlrp.heatmap.colors].
         per: as there.
         percentile: as there.
         fade: by how much the photograph is faded towards white, from 0 (not) to 1 (all).
+        color_map: another palette, as in [`colors`][jaxlrp.heatmap.colors].
+        colour_map: another name of `color_map`.
 
     Returns:
         A `uint8` array of shape `(..., H, W, 3)`.
@@ -67,7 +79,8 @@ def overlay(
     cover = np.sqrt(np.clip(share, 0, 1))[..., None]
     below = 255 * (fade + (1 - fade) * grey)[..., None]
     # Colours of full strength, thinned by the cover: a weak one is a tint, not a pale patch.
-    colour = paint(maps, scale).astype(np.float64)
+    palette = palette_of(color_map, colour_map)
+    colour = paint(maps, scale, palette).astype(np.float64)
     return np.rint((1 - cover) * below + cover * colour).astype(np.uint8)
 
 

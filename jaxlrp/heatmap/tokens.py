@@ -9,12 +9,11 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp.heatmap.palette import given_scale, paint, scales_of
+from jaxlrp.heatmap.letters import readable, visible
+from jaxlrp.heatmap.palette import check_percentile, given_scale, magnitude_of, paint
 
 Tokens = str | bytes | Sequence[str | bytes]
 PerText = Literal["text", "shared"]
-
-EMPTY = "∅"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,40 +119,20 @@ def read_texts(
         raise ValueError("there is nothing to draw: the mapping of relevance is empty")
     texts = dict(tokens) if isinstance(tokens, Mapping) else dict.fromkeys(relevance, tokens)
     if set(texts) != set(relevance):
-        raise ValueError(f"tokens names the texts {sorted(texts)}, relevance {sorted(relevance)}")
+        raise ValueError(f"tokens names the texts {[*texts]}, relevance {[*relevance]}")
     words = {heading: _tokens(texts[heading]) for heading in relevance}
     numbers = {h: _one_per_token(r, words[h], h) for h, r in relevance.items()}
     bounds = _scales(list(numbers.values()), per, scale, percentile)
     return [
         _text(
-            heading, words[heading], numbers[heading], bound, _separator(texts[heading], separator)
+            readable(heading),
+            words[heading],
+            numbers[heading],
+            bound,
+            _separator(texts[heading], separator),
         )
         for heading, bound in zip(relevance, bounds)
     ]
-
-
-def visible(token: str | bytes) -> str:
-    """How a token is shown: a line ends after its mark, and nothing acts or hides.
-
-    >>> visible(b"a\\tb\\n"), visible("\\u202e"), visible(b"\\xff"), visible("")
-    ('a→   b↵\\n', '\\\\u202e', '\\\\xff', '∅')
-    """
-    if not token:
-        return EMPTY
-    if isinstance(token, bytes):
-        return "".join(_visible_letter(chr(byte), byte < 128) for byte in token)
-    return "".join(_visible_letter(letter, True) for letter in token)
-
-
-def _visible_letter(letter: str, known: bool) -> str:
-    if letter == "\n":
-        return "↵\n"
-    if letter == "\t":
-        return "→   "
-    if known and letter.isprintable():
-        return letter
-    # Control letters, marks of direction and whatever else has no picture of its own.
-    return letter.encode("unicode_escape").decode("ascii")
 
 
 def _tokens(tokens: Tokens) -> tuple[str | bytes, ...]:
@@ -173,7 +152,7 @@ def _tokens(tokens: Tokens) -> tuple[str | bytes, ...]:
 
 def _separator(text: Tokens, separator: str | None) -> str:
     if separator is not None:
-        return separator
+        return readable(separator)
     return "" if isinstance(text, str | bytes) else " "
 
 
@@ -185,7 +164,7 @@ def _floating(R: Any) -> np.ndarray:
 
 
 def _one_per_token(R: Any, tokens: tuple[str | bytes, ...], heading: str) -> np.ndarray:
-    where = f" of {heading!r}" if heading else ""
+    where = f" of {heading!r}" if heading != "" else ""
     R = _floating(R)
     if R.shape != (len(tokens),):
         hint = ""
@@ -211,8 +190,9 @@ def _scales(numbers: list[np.ndarray], per: PerText, scale: Any, percentile: flo
         raise ValueError(f'per must be "text" or "shared", not {per!r}')
     if scale is not None:
         return given_scale(scale, (len(numbers),))
+    check_percentile(percentile)
     groups = numbers if per == "text" else [np.concatenate(numbers)]
-    found = [float(scales_of(R[None], "image", percentile)) for R in groups]
+    found = [float(magnitude_of(np.abs(R), percentile, (0,), pictures=False)) for R in groups]
     return np.broadcast_to(found, (len(numbers),))
 
 

@@ -15,6 +15,7 @@ from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
 from jaxlrp.planning.adjacency import layer_graph
 from jaxlrp.planning.diagram import mermaid
+from jaxlrp.planning.examples import Examples
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.selectors import LayerGraph, Selector, resolve
 from jaxlrp.planning.table import plan_html, plan_table
@@ -90,6 +91,11 @@ class Plan:
     def adjacency(self) -> LayerGraph:
         """Which layers read which."""
         return layer_graph(self.layers, self.found, self.explained)
+
+    @functools.cached_property
+    def examples(self) -> Examples:
+        """Where the examples of a batch lie, if the outputs do not mix them."""
+        return Examples(self.graph, self.explained, self.seeds)
 
     def table(self, width: int | None = 100) -> str:
         """The plan as text: a row for each layer that does more than move elements.

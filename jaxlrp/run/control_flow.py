@@ -19,7 +19,7 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.run import evaluate, identities
+from jaxlrp.run import accounts, evaluate, identities
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import Probes
 from jaxlrp.run.state import RunState
@@ -56,6 +56,17 @@ def _leave(state: RunState, inside: Value, outside: Value, array: Any) -> Any:
     return array
 
 
+def _counted(state: RunState, layer: Layer, source: Value, value: Value, array: Any) -> Any:
+    """The array that `source` gives to `value`; an account lists what lands on a static one."""
+    account, activity = state.probes.accounts.get(layer), state.plan.activity
+    if account is None or value not in activity.reached or source in activity.active:
+        return array
+    arriving = state.plan.edges.get(value, "density")
+    return evaluate.on_number(
+        lambda x: accounts.on_static(state.plan, value, x, account, arriving), array
+    )
+
+
 def _inside(state: RunState, layer: Layer) -> Probes:
     group = group_of(layer)
     return state.probes.of(y for y in state.plan.layers if group in around(group_of(y)))
@@ -74,7 +85,9 @@ def _cond(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph
                 inner[inside] = _enter(state, outside, inside, array)
             run_graph(state.within(probes), body, inner, body.outputs)
             return [
-                _typed(_leave(state, i, o, evaluate.read(inner, i)), o)
+                _counted(
+                    state, layer, i, o, _typed(_leave(state, i, o, evaluate.read(inner, i)), o)
+                )
                 for i, o in control_flow.results(eqn, body)
             ]
 
@@ -94,14 +107,8 @@ def _scan(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph
         _enter(state, o, i, evaluate.read(env, o)) for o, i in control_flow.operands(eqn, body)
     ]
     start = [_carried(state, pair, x) for pair, x in zip(back, operands[first:last], strict=True)]
-    if layer in state.probes.accounts:
-        account, active = state.probes.accounts[layer], state.plan.activity.active
-        for n, (outside, (_, inside)) in enumerate(zip(eqn.inputs[first:last], back, strict=True)):
-            if inside in state.plan.activity.reached and outside not in active:
-                arriving = state.plan.edges.get(inside, "density")
-                start[n] = evaluate.on_number(
-                    lambda x, a=account, w=arriving: identities.lost(x, a, w), start[n]
-                )
+    pairs = zip(eqn.inputs[first:last], back, start, strict=True)
+    start = [_counted(state, layer, outside, pair[1], x) for outside, pair, x in pairs]
     probes = _inside(state, layer)
     free = {v: env[v] for v in control_flow.free_values(eqn)}
     watched = list(probes.asked)
@@ -120,7 +127,10 @@ def _scan(state: RunState, layer: Layer, eqn: Eqn, env: Env, run_graph: RunGraph
         )
         run_graph(state.within(mine), body, inner, body.outputs)
         outputs = [evaluate.read(inner, v) for v in body.outputs]
-        ends = [_carried(state, pair, y) for pair, y in zip(back, outputs, strict=False)]
+        ends = [
+            _counted(state, layer, *pair, _carried(state, pair, y))
+            for pair, y in zip(back, outputs, strict=False)
+        ]
         rest = zip(body.outputs[len(back) :], outputs[len(back) :], strict=True)
         return ends, [_typed(y, v) for v, y in rest]
 

@@ -1,4 +1,4 @@
-"""Identities with a backward pass of their own: a conversion, a probe, a mask, an account."""
+"""Identities with a backward pass of their own: a conversion, a probe, a mask."""
 
 from __future__ import annotations
 
@@ -74,20 +74,3 @@ def masked(y: Any, mask: Any) -> Any:
 
     passed.defvjp(lambda y, mask: (y, mask), backward)
     return passed(y, mask)
-
-
-def lost(start: Any, account: Any, arriving: str) -> Any:
-    """The start of a carry that is static: the account lists the relevance that reaches it."""
-
-    @jax.custom_vjp
-    def begin(start: Any, account: Any) -> Any:
-        return start
-
-    def backward(kept: tuple[Any, Any], arrived: Any) -> tuple[None, Any]:
-        start, account = kept
-        relevance = times(start, arrived) if arriving == "density" else arrived
-        total = compat.typed_like(jnp.sum(relevance), account)
-        return None, jnp.zeros_like(account).at[0].set(total)
-
-    begin.defvjp(lambda start, account: (start, (start, account)), backward)
-    return begin(start, account)

@@ -11,8 +11,7 @@ from jaxlrp import compat
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.rules.arithmetic import times
-from jaxlrp.run import evaluate, masked_softmax
+from jaxlrp.run import accounts, evaluate, masked_softmax
 from jaxlrp.run.evaluate import Counted, Env
 from jaxlrp.run.state import RunState
 from jaxlrp.run.view import View
@@ -82,10 +81,12 @@ def ruled(
         inputs, arrays, outputs, account = kept
         env = dict(zip(keys, arrays, strict=True))
         x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
-        back, none, accounted = _backward(layer, x, env, z, came, account, relu is not None)
+        view, back = _backward(layer, x, env, z, came, relu is not None)
+        if account is not None:
+            account = accounts.of_layer(state.plan, layer, view, x, back, account)
         pairs = zip(inputs, back, strict=True)
         back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
-        return back, none, accounted
+        return back, None, account
 
     call.defvjp(call_forward, call_backward)
     outputs = call(inputs, list(outside.values()), account)
@@ -101,9 +102,8 @@ def _backward(
     outside: Env,
     outputs: tuple[Any, ...],
     arrived: tuple[Any, ...],
-    account: Any,
     relu: bool,
-) -> tuple[Any, None, Any]:
+) -> tuple[View, tuple[Any, ...]]:
     output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
     view = View(layer, inputs, outside, output, came, relu)
     back = layer.rule.propagate(view)
@@ -112,12 +112,4 @@ def _backward(
         compat.typed_like(jnp.broadcast_to(c, x.shape).astype(x.dtype), x)
         for c, x in zip(back, inputs, strict=True)
     )
-    if account is None:
-        return back, None, None
-    arriving = sum(jnp.sum(r) for r in jax.tree.leaves(view.relevance))
-    leaving = back if layer.carries == "relevance" else times(inputs, back)
-    bias, stabiliser = view.losses()
-    amounts = [arriving, sum(jnp.sum(r) for r in leaving), bias, stabiliser]
-    # Each by itself: what is the same on all devices is not summed over them.
-    amounts = [compat.typed_like(jnp.real(jnp.asarray(a)), account) for a in amounts]
-    return back, None, jnp.stack(amounts)
+    return view, back

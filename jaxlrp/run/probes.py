@@ -20,8 +20,17 @@ from jaxlrp.planning.plans import Plan
 WORDS = ("relevance", "value", "density", "inputs", "bias")
 # Those that are only known if a layer runs by itself, not together with the ReLU after it.
 OF_INPUTS = frozenset({"inputs", "bias"})
-# Entries of a layer's account: relevance out, relevance in, loss to bias, loss to stabiliser.
-ACCOUNT = 4
+# What a layer's account has for each example. `constants` is what lands on values that relevance
+# does not follow; `gross` is the sum of |R|.
+ACCOUNT = (
+    "relevance_out",
+    "relevance_in",
+    "bias",
+    "stabiliser",
+    "constants",
+    "gross_out",
+    "gross_in",
+)
 
 
 @dataclasses.dataclass(frozen=True)

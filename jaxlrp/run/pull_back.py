@@ -26,11 +26,12 @@ def pull_back(
 ) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
     """Value, aux, relevance of the explained leaves, and what the layers' probes bring.
 
-    That is a dict by the `words`; without these, an account.
+    That is a dict by the `words`; without these, an account: a row of `ACCOUNT` for each example.
     """
     if words is None:
         wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
-        zeros: dict[Layer, Any] = {layer: jnp.zeros(ACCOUNT, wide) for layer in layers}
+        shape = (traced.plan.examples.count, len(ACCOUNT))
+        zeros: dict[Layer, Any] = {layer: jnp.zeros(shape, wide) for layer in layers}
     else:
         zeros = {layer: probe(traced.plan, layer, words) for layer in layers}
 

@@ -121,6 +121,8 @@ def _alike(
         for value in step.writes:
             number.setdefault(value, len(number))
         what = _of_layer(step.layer, probes) if step.layer is not None else _of_eqn(step)
+        if probes.accounts:
+            what = (what, tuple(map(state.plan.examples.of, (*step.reads, *step.writes))))
         reads = tuple(number.get(v) for v in step.reads)
         parts.append((what, reads, tuple(number[v] for v in step.writes)))
     parts.append(tuple(state.plan.edges.get(v) for v in number))

@@ -180,20 +180,16 @@ class View:
             self.bias_loss.append((s, bias))
         return s
 
-    def losses(self) -> tuple[Any, Any]:
+    def losses(self) -> tuple[list[Any], list[Any]]:
         """Relevance that biases and stabilisers took in the quotients formed so far.
 
         Where the denominator is 0 there is nothing to stabilise: the rule drops what arrives.
         """
-        bias = sum((jnp.sum(s * b) for s, b in self.bias_loss), start=jnp.zeros(()))
-        stabiliser = sum(
-            (
-                jnp.sum(jnp.where(z == 0, 0.0, s * (stabilise(z, e) - z)))
-                for s, z, e in self.stabiliser_loss
-            ),
-            start=jnp.zeros(()),
-        )
-        return bias, stabiliser
+        biases = [s * b for s, b in self.bias_loss]
+        stabilisers = [
+            jnp.where(z == 0, 0.0, s * (stabilise(z, e) - z)) for s, z, e in self.stabiliser_loss
+        ]
+        return biases, stabilisers
 
     def rms(self, z: Any) -> Any:
         return jnp.sqrt(mean_over_features(self._group, jnp.square(z)))

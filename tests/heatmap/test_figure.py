@@ -79,6 +79,13 @@ class TestChannels:
         moved = R.transpose(["NHWC".index(letter) for letter in layout])
         np.testing.assert_allclose(heatmap.channel_sum(moved, layout), R.sum(-1))
 
+    def test_a_sum_too_large_for_float32(self):
+        found = heatmap.channel_sum(np.full((2, 2, 3), 3e38, np.float32), "HWC")
+        np.testing.assert_allclose(found, 9e38, rtol=1e-6)
+        assert (
+            heatmap.colors(found)[0, 0].tolist() == heatmap.colors(np.ones((1, 1)))[0, 0].tolist()
+        )
+
     def test_precision_is_kept(self):
         assert heatmap.channel_sum(np.zeros((2, 2), np.float64)).dtype == np.float64
         assert heatmap.channel_sum(np.zeros((2, 2), np.float16)).dtype == np.float32
@@ -107,6 +114,22 @@ class TestScales:
         R[3, 3] = 1e6
         assert heatmap.scales(R) == 1.0
         assert heatmap.scales(R, percentile=100) == 1e6
+
+    def test_one_value_does_not_set_the_scale_of_a_small_picture(self):
+        R = np.full((12, 12), 0.5)
+        R[3, 3] = 1e6
+        assert heatmap.scales(R) == 2.0  # a quarter of the full strength is left to the others
+        assert heatmap.scales(R, percentile=100) == 1e6
+
+    @pytest.mark.parametrize("per", ["row", "shared"])
+    def test_one_picture_does_not_blank_its_row(self, per):
+        R = np.ones((1, 5, 9, 9))
+        R[0, 1] = 1e4
+        R[0, 2] = 0.0  # and one without relevance does not count
+        np.testing.assert_array_equal(heatmap.scales(R, "RKHW", per=per), np.full((1, 5), 4.0))
+        R[0, 1] = 3.0
+        np.testing.assert_array_equal(heatmap.scales(R, "RKHW", per=per), np.full((1, 5), 3.0))
+        assert (heatmap.scales(np.zeros((1, 5, 9, 9)), "RKHW", per=per) == 0).all()
 
     def test_sparse_relevance_is_not_invisible(self):
         R = np.zeros((40, 40))
@@ -194,6 +217,47 @@ class TestGrid:
         plain = heatmap.grid(self.R, **self.labels, images=images, outline=False)
         assert not any(axes.collections for axes in plain.axes)
 
+    def test_grey_images_are_photographs_unless_they_are_ink(self):
+        images = np.zeros((3, 8, 6))
+        images[:, 2:5, 2:5] = 1.0
+        for photographs, name in ((None, "gray"), (True, "gray"), (False, "gray_r")):
+            options = {} if photographs is None else {"photographs": photographs}
+            figure = heatmap.grid(self.R, **self.labels, images=images, **options)
+            assert figure.axes[0].images[0].get_cmap().name == name
+
+    def test_another_palette_is_that_of_the_bars_too(self):
+        for options in ({"color_map": "seismic"}, {"colour_map": "seismic", "row_bars": True}):
+            figure = heatmap.grid(self.R, **self.labels, **options)
+            expected = heatmap.colors(self.R, "RKHW", per="row", color_map="seismic")
+            np.testing.assert_array_equal(self.pictures(figure)[0], expected[0, 0])
+            ends = heatmap.colors(np.array([[1.0, -1.0]]), color_map="seismic", scale=1.0)[0]
+            bar = np.asarray(figure.axes[-1].images[0].get_array()).reshape(-1, 3)
+            assert {tuple(bar[0]), tuple(bar[-1])} == set(map(tuple, ends))
+        with pytest.raises(ValueError, match="give color_map alone"):
+            heatmap.grid(self.R, **self.labels, color_map="bwr", colour_map="bwr")
+
+    def test_labels_are_text_and_nothing_else(self, tmp_path):
+        figure = heatmap.grid(
+            {0: self.R, 1: -self.R},
+            row_labels=["$5 and $6", 7],
+            column_labels=["\ud800", "\u202etxt", b"\xff"],
+            title="costs $x_{",
+        )
+        found = self.texts(figure)
+        assert {"0", "1", "7", "$5 and $6", "\\ud800", "\\xff", "costs $x_{"} <= set(found)
+        assert not any("\u202e" in text for text in found)
+        figure.savefig(tmp_path / "grid.png")
+        figure.savefig(tmp_path / "grid.svg")
+
+    def test_long_column_labels_are_cut_in_the_middle(self):
+        labels = ["a column with a long name 1", "a column with a long name 2", "c"]
+        figure = heatmap.grid(self.R, row_labels=["a", "b"], column_labels=labels)
+        figure.draw_without_rendering()
+        cut = [t for t in figure.texts if "…" in t.get_text()]
+        assert [t.get_text()[-1] for t in cut] == ["1", "2"]
+        first, second = (t.get_window_extent() for t in cut)
+        assert first.x1 <= second.x0
+
     def test_blocks_have_their_own_column_labels(self):
         figure = heatmap.grid(
             {"first": self.R, "second": -self.R},
@@ -248,6 +312,7 @@ class TestGrid:
             ({"images": np.ones((2, 8, 6))}, "do not fit 3 columns"),
             ({"images": np.full((3, 8, 6), np.nan)}, "images hold NaN"),
             ({"layout": "NHWC"}, "must have rows and columns"),
+            ({"cell": 0}, "cell must be a positive number, not 0"),
         ],
     )
     def test_refused(self, change, message):

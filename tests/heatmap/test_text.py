@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlrp import heatmap
+from jaxlrp.heatmap import paragraph
 
 WORDS = ["not", "a", "bad", "film"]
 R = np.array([-1.0, 0.0, 2.0, 0.5])
@@ -347,3 +348,60 @@ class TestRefused:
             draw(WORDS, R, scale=0.0)
         with pytest.raises(ValueError, match="percentile must be above 0"):
             draw(WORDS, R, percentile=0)
+
+
+class TestLetters:
+    """Titles, headings and separators are shown as tokens are: nothing in them acts."""
+
+    MARKS = "\u202e\u2066\ud800\x00"  # directions, half of a pair, a control letter
+
+    def test_in_a_page(self):
+        texts = {self.MARKS: ["a", "b"], 7: ["c"]}
+        numbers = {self.MARKS: [1.0, -1.0], 7: [1.0]}
+        page = heatmap.text_html(texts, numbers, separator=self.MARKS, title=self.MARKS)
+        page.encode("utf-8")
+        assert not set(self.MARKS) & set(page)
+        shown = r"\u202e\u2066\ud800\x00"
+        assert page.count(shown) == 4  # title twice, heading, separator
+        assert "<h2>7" in page
+
+    def test_in_a_figure(self, tmp_path):
+        texts = {self.MARKS: ["a", "b"], 7: ["c"]}
+        numbers = {self.MARKS: [1.0, -1.0], 7: [1.0]}
+        figure = heatmap.text_figure(texts, numbers, separator=" | ", title="$x_{" + self.MARKS)
+        figure.savefig(tmp_path / "text.png")
+        figure.savefig(tmp_path / "text.svg")
+        found = [text.get_text() for text in figure.texts]
+        shown = r"\u202e\u2066\ud800\x00"
+        assert {"$x_{" + shown, shown, "7"} <= set(found)
+        (letters,) = [a.texts for a in figure.axes if a.texts]
+        assert [t.get_text() for t in letters] == ["a", " | ", "b", "c"]
+
+    def test_a_separator_may_end_lines(self):
+        figure = heatmap.text_figure(WORDS, R, separator=",\n")
+        (letters,) = [a.texts for a in figure.axes if a.texts]
+        assert [t.get_text() for t in letters] == ["not", ",", "a", ",", "bad", ",", "film"]
+        lines = [t.get_position()[1] for t in letters]
+        assert lines == sorted(lines) and len(set(lines)) == 4
+
+    def test_pieces_of_a_long_token_fill_their_lines(self, monkeypatch):
+        """Each is as long as its line takes, and few letters are measured for it."""
+        measured = []
+
+        def wide(letters):
+            measured.append(len(letters))
+            return sum(0.02 if letter == "i" else 0.05 for letter in letters)
+
+        letters = "".join("im"[(n * n) % 2] for n in range(3000))
+        pieces = paragraph._pieces(letters, 2.0, wide)
+        assert "".join(pieces) == letters
+        for piece, after in itertools.pairwise(pieces):
+            assert wide(piece) <= 2.0 < wide(piece + after[0])
+        assert sum(measured) < 40 * len(letters)
+        assert paragraph._pieces("wide", 0.01, wide) == list("wide")
+        assert paragraph._pieces("", 2.0, wide) == []
+
+    @pytest.mark.parametrize("change", [{"size": 0}, {"width": -1.0}, {"size": float("nan")}])
+    def test_lengths_of_nothing(self, change):
+        with pytest.raises(ValueError, match="must be a positive number"):
+            heatmap.text_figure(WORDS, R, **change)
