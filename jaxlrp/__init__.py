@@ -3,6 +3,7 @@
 from jaxlrp import composites, methods
 from jaxlrp.accounts import Entry, Ledger
 from jaxlrp.errors import (
+    ArgnumsWarning,
     InputError,
     JaxVersionError,
     LRPError,
@@ -55,6 +56,7 @@ __version__ = "0.1.0"  # read by pyproject.toml
 
 __all__ = [
     "AlphaBeta",
+    "ArgnumsWarning",
     "BetaSmooth",
     "Contributions",
     "Deconvnet",

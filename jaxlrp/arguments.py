@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import compat
+from jaxlrp.checks import by_keyword
 from jaxlrp.errors import InputError
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Group
@@ -18,13 +19,12 @@ from jaxlrp.graph.ir import Value
 from jaxlrp.graph.trace import trace
 from jaxlrp.planning.inner_values import choose_inner
 from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.notes import other_examples
 from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import Selector
 from jaxlrp.run.bound_call import BoundCall, Explained
-
-ArgNums = int | Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +47,15 @@ def as_tuple(layers: Sequence[Selector] | None) -> tuple[Selector, ...] | None:
     return (layers,) if isinstance(layers, str) or callable(layers) else tuple(layers)
 
 
-def normal_argnums(argnums: ArgNums) -> int | tuple[int, ...]:
-    if isinstance(argnums, int) and not isinstance(argnums, bool):
-        return argnums
-    if isinstance(argnums, (tuple, list)) and all(isinstance(i, int) for i in argnums) and argnums:
-        return tuple(argnums)
-    raise InputError(f"argnums={argnums!r}: expected an int or a non-empty tuple of ints.")
-
-
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def native(array: Any) -> Any:
+    """An array in the byte order of this machine: FITS files and others have the opposite one."""
+    if isinstance(array, np.ndarray) and not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 class _FlatFunction:
@@ -73,7 +72,7 @@ class _FlatFunction:
         self._given, self._tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
         self._leaves = [*self._own, *self._given]
         self._is_array = [_is_array(leaf) for _, leaf in self._leaves]
-        self.arrays = [leaf for (_, leaf), ok in zip(self._leaves, self._is_array) if ok]
+        self.arrays = [native(leaf) for (_, leaf), ok in zip(self._leaves, self._is_array) if ok]
         self.n_own = sum(self._is_array[: len(self._own)])
         self.out_tree: Any = None  # both are known when the function was traced
         self.aux_tree: Any = None
@@ -127,12 +126,16 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if inside:
         chosen = _chosen(request.argnums, args, strict=False)
     else:
-        chosen, args = explained(request.argnums, args)
+        chosen, args = explained(request.argnums, args, kwargs)
     flat = _FlatFunction(request, args, kwargs)
     varying = [n for n in flat.positions(chosen) if inside or is_quantity(flat.arrays[n])]
-    graph, consts, (out_shapes, _) = trace(
-        flat, flat.arrays, flat.paths(), flat.n_own, varying=None if inside else varying
-    )
+    try:
+        graph, consts, (out_shapes, _) = trace(
+            flat, flat.arrays, flat.paths(), flat.n_own, varying=None if inside else varying
+        )
+    except Exception as error:
+        _explain_lists(error, args)
+        raise
     n_outputs = len(out_shapes)
     check_outputs(graph.outputs[:n_outputs])
     starts = [graph.inputs[n] for n in varying]
@@ -150,10 +153,25 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     _check_dependence(plan, outputs)
     if not inside:
         plan.notes += tuple(_static_leaves(chosen, args))
+    if not inside and request.argnums == 0:
+        others = [(n, graph.inputs[i]) for n in range(1, len(args)) for i in flat.positions([n])]
+        others = [(n, value) for n, value in others if is_inexact(value)]
+        plan.notes += tuple(other_examples(plan, others, outputs[0]))
     aux = graph.outputs[n_outputs:]
     return BoundCall(
         plan, outputs, aux, flat.arrays, consts, argument, flat.out_tree, flat.aux_tree
     )
+
+
+def _explain_lists(error: Exception, args: tuple[Any, ...]) -> None:
+    """Say beside an error of fn that a list of numbers is a pytree of numbers, as in JAX."""
+    for number, arg in enumerate(args):
+        leaves = jax.tree.leaves(arg) if isinstance(arg, (list, tuple)) else []
+        if leaves and all(type(x) in (int, float) or jnp.shape(x) == () for x in leaves):
+            error.add_note(
+                f"jaxlrp: argument {number} is a {type(arg).__name__} of numbers, which JAX takes "
+                "as a pytree and not as an array; perhaps you meant jnp.array(...)."
+            )
 
 
 def _structure(picked: Any) -> Explained:
@@ -188,15 +206,18 @@ def _static_leaves(chosen: list[int], args: tuple[Any, ...]) -> Iterator[Note]:
 
 
 def explained(
-    argnums: int | tuple[int, ...], args: tuple[Any, ...]
+    argnums: int | tuple[int, ...], args: tuple[Any, ...], keywords: Iterable[str] = ()
 ) -> tuple[list[int], tuple[Any, ...]]:
     """The numbers of the arguments that `argnums` names, and all arguments, these checked."""
-    chosen = _chosen(argnums, args)
+    chosen = _chosen(argnums, args, keywords)
     return chosen, tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
 
 
 def _chosen(
-    argnums: int | tuple[int, ...], args: tuple[Any, ...], strict: bool = True
+    argnums: int | tuple[int, ...],
+    args: tuple[Any, ...],
+    keywords: Iterable[str] = (),
+    strict: bool = True,
 ) -> list[int]:
     """The arguments that `argnums` names; unless `strict`, those of them that there are."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
@@ -207,7 +228,7 @@ def _chosen(
         elif strict:
             raise InputError(
                 f"argnums={argnums} selects argument {number}, but {len(args)} positional "
-                "arguments were given; pass the explained arguments by position."
+                f"arguments were given{by_keyword(keywords)}."
             )
     return chosen
 
@@ -232,6 +253,11 @@ def _explainable(arg: Any, number: int) -> Any:
                 f"{where} is to be explained, but it is {leaf!r} of type {type(leaf).__name__}; "
                 "expected floating arrays, and integers or booleans beside them. Choose another "
                 "argument with argnums, or close over what is no array."
+            )
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "fciubV":
+            raise InputError(
+                f"{where} is to be explained, but it is a NumPy array of dtype {leaf.dtype}; "
+                "expected floating numbers. Convert it: x.astype(np.float32)."
             )
         if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise InputError(

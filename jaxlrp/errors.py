@@ -29,6 +29,10 @@ class NonFiniteError(LRPError, FloatingPointError):
     """Raised with `check_finite=True` when a value or a relevance is NaN or infinite."""
 
 
+class ArgnumsWarning(UserWarning):
+    """The explained argument is the first, by default, but the examples are in another one."""
+
+
 class TrainingModeWarning(UserWarning):
     """The explained network draws random numbers, or normalises over its batch, as in training."""
 

@@ -12,15 +12,14 @@ import jax
 
 from jaxlrp import composites
 from jaxlrp.arguments import (
-    ArgNums,
     Request,
     check_outputs,
     explained,
     is_quantity,
-    normal_argnums,
     prepare,
     with_aux,
 )
+from jaxlrp.checks import ArgNums, normal_argnums
 from jaxlrp.errors import InputError
 from jaxlrp.planning.selectors import Selector
 from jaxlrp.run import targets

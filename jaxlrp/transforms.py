@@ -13,9 +13,10 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
-from jaxlrp.arguments import ArgNums, Request, as_tuple, normal_argnums, prepare, selected
+from jaxlrp.arguments import Request, as_tuple, prepare, selected
+from jaxlrp.checks import ArgNums, check_function, check_own_names, normal_argnums
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
-from jaxlrp.planning.notes import warn_of_training
+from jaxlrp.planning.notes import warn
 from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleLike, as_rule_map
 from jaxlrp.planning.selectors import Selector
@@ -147,8 +148,9 @@ def value_and_relevance(
         *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
     ) -> tuple[PyTree, Relevance]:
         nonlocal warned
+        check_own_names(fn, args, {"target": target, "condition": condition})
         traced = prepare(request, args, kwargs)
-        warned = warned or warn_of_training(traced.plan)
+        warned = warned or warn(traced.plan)
         weights = traced.weights(target)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
@@ -264,7 +266,7 @@ def plan(
 
     @_named_after(fn, "plan")
     def planned(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Plan:
-        del target
+        check_own_names(fn, args, {"target": target})
         traced = prepare(request, args, kwargs)
         selected(traced, request.layers)
         return traced.plan
@@ -310,6 +312,7 @@ def ledger(
 
     @_named_after(fn, "ledger")
     def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
+        check_own_names(fn, args, {"target": target})
         traced = prepare(request, args, kwargs)
         weights = traced.weights(target)
         shown = selected(traced, request.layers)
@@ -330,6 +333,7 @@ def _request(
     layers: Sequence[Selector] | None,
     check_finite: bool = False,
 ) -> Request:
+    check_function(fn, has_aux)
     numbers, chosen = normal_argnums(argnums), as_tuple(layers)
     return Request(fn, as_rule_map(rules), numbers, has_aux, wrt, chosen, check_finite)
 

@@ -93,15 +93,20 @@ def is_batch(graph: Graph, explained: Sequence[Value], output: Value) -> bool:
 
     Only inputs with rows of their own count: elements of a vector are no examples.
     """
-    for value in explained:
-        for axis, size in enumerate(value.shape):
-            if value.ndim < 2 or size < 2 or size != output.shape[0]:
-                continue
-            facts = {value: axis}
-            solve(graph.eqns, _Rows(facts.copy(), look_past_statistics=False), facts)
-            if facts.get(output, _NONE) == 0:
-                return True
-    return False
+    return any(
+        size > 1 and are_rows_of(graph, value, axis, output)
+        for value in explained
+        for axis, size in enumerate(value.shape)
+    )
+
+
+def are_rows_of(graph: Graph, value: Value, axis: int, output: Value) -> bool:
+    """Whether the output's entries along its first axis depend each on one row of a value."""
+    if value.ndim < 2 or not output.ndim or value.shape[axis] != output.shape[0]:
+        return False
+    facts = {value: axis}
+    solve(graph.eqns, _Rows(facts.copy(), look_past_statistics=False), facts)
+    return facts.get(output, _NONE) == 0
 
 
 def statistics(graph: Graph, explained: Sequence[Value], outputs: Sequence[Value]) -> list[Eqn]:

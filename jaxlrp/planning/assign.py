@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxlrp import compat
 from jaxlrp.errors import RuleError, UnsupportedPrimitiveError
 from jaxlrp.graph.ir import Eqn
-from jaxlrp.graph.kinds import is_product
+from jaxlrp.graph.kinds import KINDS, is_product
 from jaxlrp.planning.kinds import COMPLEX
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
@@ -130,11 +130,19 @@ def _unsupported(eqn: Eqn, layer: Layer) -> str:
 
 def _check_fit(layer: Layer) -> None:
     rule, kind = layer.rule, layer.kind
+    unknown = sorted(set(rule.fits or ()).difference(KINDS))
+    if unknown:
+        raise RuleError(
+            f"{rule}: fits has {unknown[0]!r}, which is no kind of layer; the kinds are "
+            f"{', '.join(KINDS)}."
+        )
     if rule.fits is not None and kind not in rule.fits and kind != "unsupported":
         raise RuleError(
             f"{rule} was given to the {kind} layer {layer.name!r} ({layer.source}) by "
             f"{layer.why}; it fits layers of kind {', '.join(sorted(rule.fits))}."
         )
+    if rule.bounds_input:
+        _check_bounds(layer)
     if rule.passes:
         sizes = [v.size for v in group_of(layer).inputs]
         if sizes != [math.prod(layer.shape)]:
@@ -148,6 +156,32 @@ def _check_fit(layer: Layer) -> None:
             f"{rule} was given to {layer.name!r} ({layer.source}), whose values are complex; give "
             "this layer Epsilon(0.0)."
         )
+
+
+def _check_bounds(layer: Layer) -> None:
+    """Raise unless the bounds of a rule, its fields low and high, fit the input of its layer."""
+    (shape,) = [v.shape for v in group_of(layer).inputs]
+    for name in ("low", "high"):
+        bound: Any = getattr(layer.rule, name)
+        place = f"the {layer.kind} layer {layer.name!r} ({layer.source})"
+        if not isinstance(bound, (int, float)) and not hasattr(bound, "shape"):
+            raise RuleError(
+                f"{type(layer.rule).__name__}: {name}={bound!r} was given for {place}; expected "
+                "a number or an array."
+            )
+        if not _broadcasts(jnp.shape(bound), shape):
+            raise RuleError(
+                f"{type(layer.rule).__name__}: {name} of shape {jnp.shape(bound)} was given for "
+                f"{place}, whose input has shape {shape}; expected a number, or an array that "
+                "broadcasts to the input."
+            )
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
 
 
 def _has_complex(layer: Layer) -> bool:

@@ -12,6 +12,7 @@ from jaxlrp.graph.ir import Graph, Literal, Value
 from jaxlrp.graph.particulars import Activation
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
+from jaxlrp.rules.base import check_carries
 from jaxlrp.rules.layer_view import Carries
 
 
@@ -82,6 +83,7 @@ class _Decider:
         for value in group.outputs:
             self.edges[value] = layer.arriving
         layer.carries = layer.rule.what_it_carries(layer.arriving, layer)
+        check_carries(layer.rule, layer.carries)
         readers = self.readers.get(layer.output, [])
         layer.sign_split = not (
             layer.arriving == "density"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jaxlrp import compat
-from jaxlrp.errors import TrainingModeWarning
+from jaxlrp.errors import ArgnumsWarning, TrainingModeWarning
 from jaxlrp.graph import rows
 from jaxlrp.graph.dataflow import Flow, solve
 from jaxlrp.graph.groups import Group
@@ -25,8 +25,34 @@ def notes_of(plan: Plan, outputs: Sequence[Value]) -> tuple[Note, ...]:
     return tuple(note for note in found if note is not None)
 
 
-def warn_of_training(plan: Plan) -> bool:
-    """Warn if a plan looks like that of a network in training; whether it does."""
+def other_examples(
+    plan: Plan, arguments: Sequence[tuple[int, Value]], output: Value
+) -> Iterator[Note]:
+    """A note where the rows of the output are those of an argument that is not explained."""
+
+    def are_rows(value: Value) -> bool:
+        return rows.are_rows_of(plan.graph, value, 0, output)
+
+    if any(map(are_rows, plan.explained)):
+        return
+    number = next((number for number, value in arguments if are_rows(value)), None)
+    if number is not None:
+        yield Note(
+            "other examples",
+            f"The examples are in argument {number}, and argument 0 is explained, as argnums is 0; "
+            f"if that holds parameters, write argnums={number}.",
+        )
+
+
+def warn(plan: Plan) -> bool:
+    """Warn if what is explained is hardly what was meant; whether it is so."""
+    others = [note.text for note in plan.notes if note.kind == "other examples"]
+    if others:
+        warnings.warn(others[0], ArgnumsWarning, stacklevel=compat.depth_of_user())
+    return _warn_of_training(plan) or bool(others)
+
+
+def _warn_of_training(plan: Plan) -> bool:
     found = [note for note in plan.notes if note.kind in _TRAINING]
     if found:
         said = " ".join(note.text for note in found)

@@ -88,7 +88,22 @@ def as_rule_map(rules: RuleLike) -> RuleMap:
         return RuleMap({kind(k): rules for k in sorted(kinds_that("linear"))}, name=str(rules))
     if isinstance(rules, Mapping):
         return RuleMap(rules)
+    given = f"{rules!r} of type {type(rules).__name__}"
+    if hasattr(rules, "shape") and hasattr(rules, "dtype"):
+        given = f"An array of shape {tuple(rules.shape)}"
     raise RuleError(
-        f"{rules!r} of type {type(rules).__name__} is not a rule map; give a rule, a mapping "
-        "selector -> rule, or one of jaxlrp.composites."
+        f"{given} is not a rule map; give a rule, a mapping selector -> rule, or one of "
+        f"jaxlrp.composites.{_hint(rules)}"
     )
+
+
+def _hint(given: Any) -> str:
+    name = getattr(given, "__name__", "")
+    if isinstance(given, type) and issubclass(given, Rule):
+        return f" This is the class: write {name}()."
+    if callable(given) and name and not isinstance(given, type):
+        return (
+            f" If {name} makes one, call it: {name}(). If it is the function to explain, it comes "
+            "first: explain(fn, rules)."
+        )
+    return " The order is explain(fn, rules)(*args)."

@@ -214,6 +214,13 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
         return _by_primitive(selector.name, layers)
     if isinstance(selector, str):
         return _by_word(selector, layers)
+    if isinstance(selector, type):
+        name = selector.__name__
+        raise SelectorError(
+            f"The class {name} was given as a selector, but a plan knows no classes, only what "
+            "they compute. Give a kind (such as 'conv' or 'dense'), or a glob over the names that "
+            f"the layers have, such as '**/{name}*'; print(jaxlrp.plan(fn, {{}})(*args)) shows all."
+        )
     if callable(selector):
         return _by_callable(selector, layers)
     raise SelectorError(
@@ -253,9 +260,18 @@ def _by_primitive(name: str, layers: LayerGraph) -> frozenset[int]:
 
 
 def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> frozenset[int]:
-    found = frozenset(i for i, layer in enumerate(layers.layers) if selector(layer))
+    name = getattr(selector, "__name__", repr(selector))
+    try:
+        found = frozenset(i for i, layer in enumerate(layers.layers) if selector(layer))
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        raise SelectorError(
+            f"The callable selector {name} failed on a layer ({type(error).__name__}: {said}). "
+            "It is called with each Layer of the plan and says whether that is meant; a function "
+            "of arrays is selected by its kind ('activation'), its primitive ('dot_general', "
+            "jax.lax.dot_general_p) or a name."
+        ) from error
     if not found:
-        name = getattr(selector, "__name__", repr(selector))
         raise SelectorError(
             f"The callable selector {name} is false for all {len(layers.layers)} layers; "
             "print(jaxlrp.plan(fn, rules)(*args)) shows them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -17,6 +18,28 @@ BiasPolicy = Literal["absorb", "ignore", "distribute"]
 
 LINEAR_KINDS = frozenset({"dense", "conv", "embed", "affine"})
 SUM_KINDS = frozenset({"add", "avg_pool", "reduce", "structural"})
+
+
+_CARRIES = ("density", "relevance", "same")
+
+
+def check_carries(rule: Any, carries: Any) -> None:
+    """Raise unless a rule says which quantity it returns in one of the words for that."""
+    if carries not in _CARRIES:
+        raise RuleError(
+            f"{rule}: carries is {carries!r}; expected one of {', '.join(map(repr, _CARRIES))}."
+        )
+
+
+def _check_declarations(rule: type[Any]) -> None:
+    if isinstance(rule.__dict__.get("carries", ""), str) and "carries" in rule.__dict__:
+        check_carries(rule.__name__, rule.carries)
+    fits = rule.__dict__.get("fits")
+    if fits is not None and (isinstance(fits, str) or not isinstance(fits, Set)):
+        raise RuleError(
+            f"{rule.__name__}: fits is {fits!r}; expected a set of kinds, such as "
+            "frozenset({'dense', 'conv'}), or None for any."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +65,7 @@ class Rule:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _check_declarations(cls)
         if "propagate" in cls.__dict__:
             # A rule that propagates in a way of its own is asked, whatever its base may skip.
             for name in ("plain", "passes", "follows", "takes_relu"):

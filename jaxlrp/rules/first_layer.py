@@ -43,7 +43,8 @@ class ZBox(LinearRule):
         [`LinearRule`][jaxlrp.LinearRule].
 
     Raises:
-      RuleError: `low` is not below `high`, or one of them is NaN.
+      RuleError: `low` is not below `high`, one of them is not finite, or (while planning) does
+        not broadcast to the layer's input.
     """
 
     low: ArrayLike = 0.0
@@ -56,11 +57,25 @@ class ZBox(LinearRule):
     fits: ClassVar[frozenset[str] | None] = frozenset({"dense", "conv", "embed", "affine"})
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bound: Any = getattr(self, name)
+            if type(bound) in (list, tuple):
+                object.__setattr__(self, name, np.asarray(bound))
+            if isinstance(bound, (str, bytes)) or (_is_value(bound) and not _is_finite(bound)):
+                raise RuleError(
+                    f"ZBox: {name}={bound!r} was given; expected a finite number, or an array of "
+                    "such, that bounds the inputs."
+                )
         if not _is_value(self.low) or not _is_value(self.high):
             return  # rebuilt by a pytree operation, or traced: nothing to compare
         super().__post_init__()
         low, high = np.asarray(self.low), np.asarray(self.high)
-        if np.any(np.isnan(low)) or np.any(np.isnan(high)) or np.any(low >= high):
+        if _shape_of_both(low, high) is None:
+            raise RuleError(
+                f"ZBox: low of shape {low.shape} and high of shape {high.shape} were given; they "
+                "must broadcast against each other."
+            )
+        if np.any(low >= high):
             raise RuleError(
                 f"ZBox(low={self.low}, high={self.high}): low must be below high everywhere; "
                 "give the range that the inputs come from, for example ZBox(0.0, 1.0)."
@@ -156,5 +171,17 @@ class Flat(LinearRule):
 
 
 def _is_value(v: Any) -> bool:
-    numbers = (int, float, np.ndarray, np.generic, list, tuple)
+    numbers = (int, float, complex, np.ndarray, np.generic, list, tuple)
     return isinstance(v, numbers) or (isinstance(v, jax.Array) and is_concrete(v))
+
+
+def _is_finite(bound: Any) -> bool:
+    array = np.asarray(bound)
+    return array.dtype.kind in "fiuV" and bool(np.all(np.isfinite(array.astype(float))))
+
+
+def _shape_of_both(low: np.ndarray, high: np.ndarray) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(low.shape, high.shape)
+    except ValueError:
+        return None

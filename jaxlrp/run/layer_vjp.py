@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
+from jaxlrp.errors import RuleError
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.planning.layers import Layer, group_of
@@ -96,6 +98,34 @@ def ruled(
     )
 
 
+def _named(layer: Layer) -> str:
+    return f"the {layer.kind} layer {layer.name!r} ({layer.source})"
+
+
+def _shapes(inputs: tuple[Any, ...]) -> str:
+    shapes = [f"{x.dtype}{list(x.shape)}" for x in inputs]
+    return f"an array {shapes[0]}" if len(shapes) == 1 else f"a tuple of {', '.join(shapes)}"
+
+
+def _unfit(back: tuple[Any, ...], inputs: tuple[Any, ...]) -> str | None:
+    """What is wrong with the result of a rule: it has an entry for each input, of its shape."""
+    if len(back) != len(inputs):
+        return f"{len(back)} entries" if len(back) != 1 else "one entry"
+    for i, (given, x) in enumerate(zip(back, inputs, strict=True)):
+        place = f" in place {i}" if len(back) > 1 else ""
+        is_number = isinstance(given, (int, float, complex)) and not isinstance(given, bool)
+        if not is_number and not (hasattr(given, "shape") and hasattr(given, "dtype")):
+            return f"{textwrap.shorten(repr(given), 60)} of type {type(given).__name__}{place}"
+        dtype = jnp.result_type(given)
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        real = not jnp.issubdtype(x.dtype, jnp.complexfloating)
+        if not jnp.issubdtype(dtype, jnp.number) or (is_complex and real):
+            return f"an array of dtype {dtype}{place}"
+        if jnp.shape(given) not in ((), jnp.shape(x)):
+            return f"an array of shape {jnp.shape(given)}{place}"
+    return None
+
+
 def _backward(
     layer: Layer,
     inputs: tuple[Any, ...],
@@ -106,8 +136,18 @@ def _backward(
 ) -> tuple[View, tuple[Any, ...]]:
     output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
     view = View(layer, inputs, outside, output, came, relu)
-    back = layer.rule.propagate(view)
+    try:
+        back = layer.rule.propagate(view)
+    except Exception as error:
+        error.add_note(f"jaxlrp: while {layer.rule} was applied to {_named(layer)}.")
+        raise
     back = back if isinstance(back, tuple) else (back,)
+    wrong = _unfit(back, inputs)
+    if wrong is not None:
+        raise RuleError(
+            f"{layer.rule} returned {wrong} for {_named(layer)}; expected {_shapes(inputs)}, the "
+            f"{layer.carries} at its active input{'s' if len(inputs) > 1 else ''}."
+        )
     back = tuple(
         compat.typed_like(jnp.broadcast_to(c, x.shape).astype(x.dtype), x)
         for c, x in zip(back, inputs, strict=True)

@@ -27,6 +27,7 @@ SURFACE = {
     "__init__",
     "accounts",
     "arguments",
+    "checks",
     "composites",
     "explained_function",
     "testing",
