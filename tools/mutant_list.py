@@ -686,6 +686,48 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/hoist.py",
+        "leaves = [v if v in alone else _turned(moves, v) for v in leaves]",
+        "leaves = list(leaves)",
+        "graph/test_parts.py::test_two_spellings[the same, by vmap-ZPlus()]",
+    ),
+    Mutant(
+        "graph/hoist.py",
+        "if not any(_ends_layer(bench, leaf) for leaf in alone):",
+        "if len(alone) < len(leaves):",
+        "graph/test_parts.py::test_two_spellings[a joined value that a layer reads too-ZPlus()]",
+    ),
+    Mutant(
+        "graph/linear.py",
+        "bench.ends.update(v for group in holders[eqn] for v in group.inputs)",
+        "pass",
+        "graph/test_parts.py::test_what_a_layer_and_another_reader_hold_is_whole",
+    ),
+    Mutant(
+        "graph/branches.py",
+        "if eqns and _bends(bench, eqns) and",
+        "if eqns and",
+        "graph/test_branches.py::test_a_scale_makes_no_activation_of_a_plain_sum",
+    ),
+    Mutant(
+        "graph/region.py",
+        "any(math.isclose(abs(f) * by, 1.0) for f in within)",
+        "math.isclose(abs(within[0]) * by, 1.0)",
+        "graph/test_written.py::test_numbers_that_cancel_are_not_there[False-a mean before-zplus]",
+    ),
+    Mutant(
+        "graph/written.py",
+        "return factor_in(bench, value.outer, most - 1) if most else 1.0",
+        "return 1.0",
+        "graph/test_written.py::test_numbers_that_cancel_are_not_there[False-a product-zplus]",
+    ),
+    Mutant(
+        "graph/recognise.py",
+        "if maker is None or maker is group or value in maker.outputs:",
+        "if True:",
+        "graph/test_structural.py::test_a_layer_that_reads_within_another_is_a_fault",
+    ),
+    Mutant(
+        "graph/hoist.py",
         "and not _ends_sum(bench, leaves[0])",
         "",
         "graph/test_parts.py::test_two_spellings[a bias after a sum of layers is turned-ZPlus()]",

@@ -108,7 +108,7 @@ def recognise(
         inside.setdefault(group, []).extend(sorted(one.groups, key=_last))
         for found in one.groups:
             found.around = group
-        _check_linked(one)
+        check_linked(one)
     groups = tuple(_in_order(None, inside))
     ends = frozenset().union(*(one.outputs for one in around))
     calls = {k: v for one in repeats.values() for k, v in one.regions.items()}
@@ -124,7 +124,7 @@ def _add_bodies(bench: Workbench, around: dict[Workbench, Group | None]) -> None
             _add_bodies(inner, around)
 
 
-def _check_linked(bench: Workbench) -> None:
+def check_linked(bench: Workbench) -> None:
     """Check that a layer reads what is given out by the layer that makes it, and nothing within."""
     for group in bench.groups:
         for value in group.inputs:

@@ -10,6 +10,10 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 import jaxlrp as lrp
+from jaxlrp.graph.activity import Activity
+from jaxlrp.graph.build import build
+from jaxlrp.graph.groups import Facts, Group, Workbench
+from jaxlrp.graph.recognise import check_linked
 
 RNG = np.random.default_rng(4)
 X = jnp.asarray(RNG.normal(size=(4, 6)))
@@ -193,3 +197,17 @@ def test_what_is_sorted_along_is_static():
     places = jnp.argsort(jnp.argsort(X, 1), 1)
     order = jnp.take_along_axis(fn(X), places, 1)
     np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(X), order, rtol=1e-12)
+
+
+def test_a_layer_that_reads_within_another_is_a_fault():
+    """Relevance would be lost there: the check that ends recognition sees it."""
+    graph = build(jax.make_jaxpr(lambda x: jnp.tanh(-x) * 2.0)(X), [()])
+    facts = Facts(graph, Activity(graph, graph.inputs, graph.outputs))
+    bench = Workbench(graph, facts, graph.outputs)
+    neg, tanh, mul = graph.eqns
+    bench.claim(Group("structural", [mul], [tanh.out], [mul.out], mul))
+    bench.claim(Group("activation", [tanh], [neg.out], [tanh.out], tanh))
+    check_linked(bench)
+    bench.claim(Group("activation", [neg, tanh, mul], [neg.inputs[0]], [mul.out], tanh))
+    with pytest.raises(AssertionError, match="reads a value within the activation layer"):
+        check_linked(bench)
