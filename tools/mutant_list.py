@@ -259,7 +259,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear.py",
-        "if inside and bench.outputs.isdisjoint(eqn.outputs):",
+        "if inside and bench.ends.isdisjoint(eqn.outputs):",
         "if bench.outputs.isdisjoint(eqn.outputs):",
         "graph/test_parts.py::test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that",
     ),
@@ -283,10 +283,10 @@ MUTANTS: tuple[Mutant, ...] = (
         SPELLINGS,
     ),
     Mutant(
-        "graph/region.py", "if factor < 0.0 and by < 0.0:", "if False:", "graph/test_written.py"
+        "graph/region.py", "if within[0] < 0.0 and by < 0.0:", "if False:", "graph/test_written.py"
     ),
     Mutant(
-        "graph/region.py", "if factor < 0.0 and by < 0.0:", "if by < 0.0:", "graph/test_written.py"
+        "graph/region.py", "if within[0] < 0.0 and by < 0.0:", "if by < 0.0:", "graph/test_written.py"
     ),
     Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),
     Mutant(
@@ -583,7 +583,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/branches.py",
-        "if eqns and is_complete(bench, eqns, source, end):",
+        "if eqns and _bends(bench, eqns) and is_complete(bench, eqns, source, end):",
         "if False:",
         "graph/test_branches.py::test_an_activation_that_adds_is_whole",
     ),
