@@ -13,7 +13,7 @@ import numpy as np
 from jaxlrp import compat
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.desugar import spelled_out
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 
 
 def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
@@ -28,10 +28,10 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
 
 
 class _Place(NamedTuple):
-    """Where equations stand: their names, the region around them, and the call at the top."""
+    """Where equations stand: their names, the call around them, and the line of the outermost."""
 
     scope: tuple[str, ...]
-    region: Region | None
+    call: InlinedCall | None
     caller: Any  # source information
 
 
@@ -75,22 +75,22 @@ class _Builder:
         self, eqn: Any, inputs: list[Value], place: _Place, eqns: list[Eqn]
     ) -> list[Value]:
         if id(eqn) not in self._called:
-            call = compat.called_jaxpr(eqn) or spelled_out(eqn)
+            called = compat.called_jaxpr(eqn) or spelled_out(eqn)
             params = compat.Params(eqn.primitive.name, eqn.params)
             settings, names = compat.remat_settings(eqn), compat.scope_names(eqn)
-            self._called[id(eqn)] = call, params, settings, names
-        call, params, settings, names = self._called[id(eqn)]
+            self._called[id(eqn)] = called, params, settings, names
+        called, params, settings, names = self._called[id(eqn)]
         scope = place.scope + names if names else place.scope
-        if call is not None:
-            inner, consts = call
+        if called is not None:
+            inner, consts = called
             of = inner if id(inner) in self._repeated else None
             stands_out = settings is not None or of is not None
-            region = Region(settings, place.region, of) if stands_out else place.region
+            call = InlinedCall(settings, place.call, of) if stands_out else place.call
             caller = place.caller or eqn.source_info
-            return self.inline(inner, consts, inputs, _Place(scope, region, caller), eqns)
+            return self.inline(inner, consts, inputs, _Place(scope, call, caller), eqns)
         outputs = [Value(var.aval) for var in eqn.outvars]
         source = (place.caller, eqn.source_info)
-        node = Eqn(eqn.primitive, params, inputs, outputs, scope, source, place.region)
+        node = Eqn(eqn.primitive, params, inputs, outputs, scope, source, place.call)
         for index, value in enumerate(outputs):
             value.producer, value.index = node, index
         if bodies := compat.bodies(eqn):
@@ -116,7 +116,7 @@ class _Builder:
 
 
 def equations(
-    function: Callable[..., Any], inputs: Sequence[Value], like: Eqn, region: Region | None
+    function: Callable[..., Any], inputs: Sequence[Value], like: Eqn, call: InlinedCall | None
 ) -> list[Eqn]:
     """The equations of a function of values, named as `like` is; the last one makes its result."""
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in inputs]
@@ -125,7 +125,7 @@ def equations(
     values = dict(zip(traced.inputs, inputs, strict=True))
     for eqn in traced.eqns:
         eqn.inputs = [values.get(v, v) for v in eqn.inputs]
-        eqn.scope, eqn.source_info, eqn.region = like.scope, like.source_info, region
+        eqn.scope, eqn.source_info, eqn.call = like.scope, like.source_info, call
     return traced.eqns
 
 

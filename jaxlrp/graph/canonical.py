@@ -17,7 +17,7 @@ from jax import lax
 from jaxlrp import compat
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.build import equations
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 from jaxlrp.graph.written import is_turned, is_turned_sum
@@ -120,7 +120,7 @@ class _Rewriter:
             (static,) = compat.bind(eqn.prim, eqn.params, [start, *others])
             return plain(x, static)
 
-        eqns = equations(function, [x, *others], eqn, eqn.region)
+        eqns = equations(function, [x, *others], eqn, eqn.call)
         self.same[eqn.out] = eqns[-1].out
         self.varying.add(eqns[-1].out)
         return eqns
@@ -193,7 +193,7 @@ def _alike(
     """The same operation on other operands, in the place of an equation; and its result."""
     at = at or eqn
     out = Value(at.out.aval) if out is None else out
-    new = Eqn(eqn.prim, eqn.params, inputs, [out], at.scope, at.source_info, at.region)
+    new = Eqn(eqn.prim, eqn.params, inputs, [out], at.scope, at.source_info, at.call)
     out.producer, out.index = new, 0
     return new, out
 
@@ -222,12 +222,12 @@ def _may_stand_for(earlier: Eqn, later: Eqn) -> bool:
     return long[: len(short)] == short and _recomputed(earlier) is _recomputed(later)
 
 
-def _recomputed(eqn: Eqn) -> Region | None:
-    """The innermost region around an equation that is computed again in the backward pass."""
-    region = eqn.region
-    while region is not None and region.settings is None:
-        region = region.parent
-    return region
+def _recomputed(eqn: Eqn) -> InlinedCall | None:
+    """The innermost call around an equation that is computed again in the backward pass."""
+    call = eqn.call
+    while call is not None and call.settings is None:
+        call = call.parent
+    return call
 
 
 def _idle(eqn: Eqn) -> Value | None:

@@ -67,9 +67,9 @@ def _equation(function: Callable[[Any], Any], value: Value, beside: Eqn | None) 
     shape = jax.ShapeDtypeStruct(value.shape, value.dtype)
     (made,) = jax.make_jaxpr(function)(shape).eqns
     out = Value(made.outvars[0].aval)
-    scope, source, region = ((), (None, None), None)
+    scope, source, call = ((), (None, None), None)
     if beside is not None:
-        scope, source, region = beside.scope, beside.source_info, beside.region
-    eqn = Eqn(made.primitive, made.params, [value], [out], scope, source, region)
+        scope, source, call = beside.scope, beside.source_info, beside.call
+    eqn = Eqn(made.primitive, made.params, [value], [out], scope, source, call)
     out.producer = eqn
     return eqn

@@ -372,18 +372,18 @@ class _Mover:
             rest = iter(arrays)
             return whole(x, *(v.val if isinstance(v, Literal) else next(rest) for v in statics))
 
-        region = None if maker is None else maker.region
-        return eqns + equations(function, (leaf, *given), chain.eqns[0], region)
+        call = None if maker is None else maker.call
+        return eqns + equations(function, (leaf, *given), chain.eqns[0], call)
 
     def _early(self, value: Value, maker: Eqn | None, eqns: list[Eqn]) -> Value | None:
         """A static value computed right after an equation, by copies of its equations."""
         order = -1 if maker is None else maker.order
-        region = None if maker is None else maker.region
+        call = None if maker is None else maker.call
         copies: dict[Value, Value] = {}
 
         def have(value: Value) -> Value | None:
             eqn = value.producer
-            if eqn is None or (eqn.region is None and eqn.order < order):
+            if eqn is None or (eqn.call is None and eqn.order < order):
                 return value
             if value not in copies:
                 if eqn.bodies or len(copies) > _MOST_STATIC:
@@ -392,7 +392,7 @@ class _Mover:
                 if any(v is None for v in inputs):
                     return None
                 outs = [Value(v.aval, index=v.index) for v in eqn.outputs]
-                copy = Eqn(eqn.prim, eqn.params, inputs, outs, eqn.scope, eqn.source_info, region)
+                copy = Eqn(eqn.prim, eqn.params, inputs, outs, eqn.scope, eqn.source_info, call)
                 for out in outs:
                     out.producer = copy
                 eqns.append(copy)

@@ -55,44 +55,44 @@ class Literal(Value):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Region:
-    """A stretch of equations that was a call.
+class InlinedCall:
+    """A call whose equations stand in the graph in its place, if that has a meaning.
 
     With `settings`, `jax.checkpoint` wraps it: it is recomputed in the backward pass. With `of`,
     what was called (a jaxpr) is called several times.
     """
 
     settings: dict[str, Any] | None
-    parent: Region | None = None
+    parent: InlinedCall | None = None
     of: Any = None
 
 
 class Eqn:
     """One equation. `scope` holds the named scopes around it, outermost first.
 
-    Control flow keeps the graphs that it runs in `bodies` (see `graph/control.py`).
+    Control flow keeps the graphs that it runs in `bodies` (see `graph/control_flow.py`).
     """
 
     __slots__ = (
         "bodies",
+        "call",
         "inputs",
         "order",
         "outputs",
         "params",
         "prim",
-        "region",
         "scope",
         "source_info",
     )
 
-    def __init__(self, prim, params, inputs, outputs, scope, source_info, region):
+    def __init__(self, prim, params, inputs, outputs, scope, source_info, call):
         self.prim = prim
         self.params = params
         self.inputs: list[Value] = inputs
         self.outputs: list[Value] = outputs
         self.scope: tuple[str, ...] = scope
         self.source_info = source_info
-        self.region: Region | None = region
+        self.call: InlinedCall | None = call
         self.bodies: tuple[Graph, ...] = ()
         self.order = -1
 

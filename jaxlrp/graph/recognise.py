@@ -18,7 +18,7 @@ from jaxlrp.graph import (
     structure,
 )
 from jaxlrp.graph.groups import Facts, Group, Workbench
-from jaxlrp.graph.ir import Eqn, Graph, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Value
 from jaxlrp.graph.repeats import Repeats
 
 _FINDERS = (
@@ -56,15 +56,15 @@ class Recognised:
     groups: tuple[Group, ...]
     seeded: frozenset[Value]
     outputs: frozenset[Value]
-    calls: Mapping[Region, Region]
+    calls: Mapping[InlinedCall, InlinedCall]
 
-    def units(self, eqn: Eqn) -> tuple[Region, ...]:
-        """The regions around an equation that run as one, outermost first."""
-        found, region = [], eqn.region
-        while region is not None:
-            if region.settings is not None or region in self.calls:
-                found.append(region)
-            region = region.parent
+    def units(self, eqn: Eqn) -> tuple[InlinedCall, ...]:
+        """The calls around an equation that run as one, outermost first."""
+        found, call = [], eqn.call
+        while call is not None:
+            if call.settings is not None or call in self.calls:
+                found.append(call)
+            call = call.parent
         return tuple(reversed(found))
 
 
@@ -111,7 +111,7 @@ def recognise(
         check_linked(one)
     groups = tuple(_in_order(None, inside))
     ends = frozenset().union(*(one.outputs for one in around))
-    calls = {k: v for one in repeats.values() for k, v in one.regions.items()}
+    calls = {k: v for one in repeats.values() for k, v in one.calls.items()}
     return Recognised(facts, groups, frozenset(outputs), ends, calls)
 
 

@@ -107,7 +107,7 @@ class Ordered:
 
     def _add(self, prim: Any, params: dict[str, Any], inputs: list[Value], out: Value) -> None:
         own = self._own
-        eqn = Eqn(prim, params, inputs, [out], own.scope, own.source_info, own.region)
+        eqn = Eqn(prim, params, inputs, [out], own.scope, own.source_info, own.call)
         out.producer, out.index = eqn, 0
         self.eqns.append(eqn)
 

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxlrp.graph.groups import Group, Workbench
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 from jaxlrp.graph.layer_boundaries import is_crossed
 from jaxlrp.graph.particulars import mapped
 
 
 @dataclasses.dataclass
-class _Call:
+class _Contents:
     """The equations of one call, the values that it reads, and the readers of its results."""
 
-    region: Region
+    call: InlinedCall
     eqns: list[Eqn] = dataclasses.field(default_factory=list)
     read: dict[Value, None] = dataclasses.field(default_factory=dict)
     given: dict[Value, list[Eqn]] = dataclasses.field(default_factory=dict)
@@ -31,8 +31,8 @@ class _Call:
 class _Copy:
     """A call that is like the first: where each equation and value of the first is in it."""
 
-    def __init__(self, first: _Call, other: _Call, values: dict[Value, Value]):
-        self.region = other.region
+    def __init__(self, first: _Contents, other: _Contents, values: dict[Value, Value]):
+        self.call = other.call
         self.eqns = dict(zip(first.eqns, other.eqns, strict=True))
         self.values = values
 
@@ -59,23 +59,23 @@ class Repeats:
     def __init__(self, bench: Workbench):
         self._bench = bench
         self._done = len(bench.groups)
-        self._first: dict[Eqn, Region] = {}
-        self._copies: dict[Region, list[_Copy]] = {}
-        self.regions: dict[Region, Region] = {}
-        firsts: list[_Call] = []
-        for call in _repeated(bench.graph):
-            if _is_closed(bench, call):
-                found = ((f, _matched(bench, f, call)) for f in firsts)
+        self._first: dict[Eqn, InlinedCall] = {}
+        self._copies: dict[InlinedCall, list[_Copy]] = {}
+        self.calls: dict[InlinedCall, InlinedCall] = {}
+        firsts: list[_Contents] = []
+        for contents in _repeated(bench.graph):
+            if _is_closed(bench, contents):
+                found = ((f, _matched(bench, f, contents)) for f in firsts)
                 match = next(((f, values) for f, values in found if values is not None), None)
                 if match is None:
-                    firsts.append(call)
+                    firsts.append(contents)
                 else:
                     first, values = match
-                    self._copies.setdefault(first.region, []).append(_Copy(first, call, values))
-                    self.regions.update(dict.fromkeys((first.region, call.region), first.region))
+                    self._copies.setdefault(first.call, []).append(_Copy(first, contents, values))
+                    self.calls.update(dict.fromkeys((first.call, contents.call), first.call))
         for first in firsts:
-            if first.region in self._copies:
-                self._first.update(dict.fromkeys(first.eqns, first.region))
+            if first.call in self._copies:
+                self._first.update(dict.fromkeys(first.eqns, first.call))
         self._leave_out()
 
     def _leave_out(self) -> None:
@@ -87,20 +87,20 @@ class Repeats:
     def check_bounds(self) -> None:
         """Give up calls of whose values by now other bounds are proven than of the first's."""
         bounds = self._bench.intervals
-        for region, copies in self._copies.items():
+        for call, copies in self._copies.items():
             kept = [c for c in copies if all(bounds[v] == bounds[w] for v, w in c.values.items())]
             for copy in set(copies) - set(kept):
-                del self.regions[copy.region]
-            self._copies[region] = kept
+                del self.calls[copy.call]
+            self._copies[call] = kept
         self._leave_out()
 
     def copy(self) -> None:
         """Claim for the other calls what was found in the first since this was called last."""
         for group in self._bench.groups[self._done :]:
-            region = self._first.get(group.eqns[0])
-            if region is None or any(self._first.get(e) is not region for e in group.eqns):
+            call = self._first.get(group.eqns[0])
+            if call is None or any(self._first.get(e) is not call for e in group.eqns):
                 continue
-            for image in (copy.image(group) for copy in self._copies[region]):
+            for image in (copy.image(group) for copy in self._copies[call]):
                 if all(self._bench.free(e) or e in image.borrowed for e in image.eqns):
                     self._bench.claim(image)
         self._done = len(self._bench.groups)
@@ -110,17 +110,17 @@ class Repeats:
         return not any(map(self._bench.is_open, self._copied))
 
 
-def _repeated(graph: Graph) -> list[_Call]:
+def _repeated(graph: Graph) -> list[_Contents]:
     """The outermost calls of functions called more than once, without control flow in them."""
-    calls: dict[Region, _Call] = {}
-    at: dict[Eqn, _Call] = {}
+    calls: dict[InlinedCall, _Contents] = {}
+    at: dict[Eqn, _Contents] = {}
     for eqn in graph.eqns:
-        region, outermost = eqn.region, None
-        while region is not None:
-            outermost = region if region.of is not None else outermost
-            region = region.parent
+        call, outermost = eqn.call, None
+        while call is not None:
+            outermost = call if call.of is not None else outermost
+            call = call.parent
         if outermost is not None:
-            at[eqn] = calls.setdefault(outermost, _Call(outermost))
+            at[eqn] = calls.setdefault(outermost, _Contents(outermost))
             at[eqn].eqns.append(eqn)
     for eqn in graph.eqns if at else ():
         here = at.get(eqn)
@@ -131,20 +131,20 @@ def _repeated(graph: Graph) -> list[_Call]:
                     here.read[value] = None
                 if there is not None:
                     there.given.setdefault(value, []).append(eqn)
-    return [call for call in calls.values() if not any(e.bodies for e in call.eqns)]
+    return [found for found in calls.values() if not any(e.bodies for e in found.eqns)]
 
 
-def _matched(bench: Workbench, first: _Call, other: _Call) -> dict[Value, Value] | None:
+def _matched(bench: Workbench, first: _Contents, other: _Contents) -> dict[Value, Value] | None:
     """Where the values of one call are in another, if recognition finds the same in both.
 
     Both run the same equations, and what recognition may ask about the values is the same.
     """
-    if first.region.of is not other.region.of or len(first.eqns) != len(other.eqns):
+    if first.call.of is not other.call.of or len(first.eqns) != len(other.eqns):
         return None
     values: dict[Value, Value] = {}
-    regions: dict[Region | None, Region | None] = {}
+    calls: dict[InlinedCall | None, InlinedCall | None] = {}
     for a, b in zip(first.eqns, other.eqns, strict=True):
-        if a.params is not b.params or regions.setdefault(a.region, b.region) is not b.region:
+        if a.params is not b.params or calls.setdefault(a.call, b.call) is not b.call:
             return None
         for v, w in zip(a.inputs, b.inputs, strict=True):
             if isinstance(v, Literal) or isinstance(w, Literal):
@@ -197,20 +197,20 @@ def _static_facts(bench: Workbench, value: Value) -> tuple[bool, frozenset[int]]
 
 
 def _given_alike(
-    bench: Workbench, first: _Call, other: _Call, values: Mapping[Value, Value]
+    bench: Workbench, first: _Contents, other: _Contents, values: Mapping[Value, Value]
 ) -> bool:
     """Whether the same results of two calls are read outside, and get relevance from there."""
 
-    def arrives(call: _Call) -> dict[Value, bool]:
-        read = {v: any(map(bench.activity.is_reached, e)) for v, e in call.given.items()}
-        for value in (v for e in call.eqns for v in e.outputs if bench.graph.is_output(v)):
+    def arrives(contents: _Contents) -> dict[Value, bool]:
+        read = {v: any(map(bench.activity.is_reached, e)) for v, e in contents.given.items()}
+        for value in (v for e in contents.eqns for v in e.outputs if bench.graph.is_output(v)):
             read[value] = read.get(value, False) or value in bench.outputs
         return read
 
     return {values[v]: a for v, a in arrives(first).items()} == arrives(other)
 
 
-def _is_closed(bench: Workbench, call: _Call) -> bool:
+def _is_closed(bench: Workbench, contents: _Contents) -> bool:
     """Whether no layer may hold equations of the call and others."""
-    border = (v for v in (*call.read, *call.given) if v in bench.activity.depends)
+    border = (v for v in (*contents.read, *contents.given) if v in bench.activity.depends)
     return not any(is_crossed(bench, v) for v in border)

@@ -30,7 +30,7 @@ def as_sum(bench: Workbench, core: Eqn, made: Ordered, done: set[Eqn]) -> Value 
     function = make(core, operand, lambda x: x if number == 1.0 else x * number)
     if function is None:
         return None
-    made.eqns += equations(function, [core.inputs[operand]], core, core.region)
+    made.eqns += equations(function, [core.inputs[operand]], core, core.call)
     return made.eqns[-1].out
 
 

@@ -150,7 +150,7 @@ def guided_grad_cam(
 
     Cost: two gradients.
 
-    Use it for detail within the region of one class. It is not relevance: the factors have no
+    Use it for detail within the area of one class. It is not relevance: the factors have no
     common scale, and nothing is conserved.
 
     Source: [Selvaraju et al. 2017][selvaraju2017], section 3.2.

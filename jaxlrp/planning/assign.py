@@ -99,7 +99,7 @@ def _shares_out(rule: Rule) -> bool:
 
 
 def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> frozenset[int]:
-    """The layers of a region that a rule fits; layers that only move elements are left out."""
+    """The found layers that a rule fits; layers that only move elements are left out."""
     layers = {i: plan.layers[i] for i in found if plan.layers[i].kind != "structural"}
     fits = frozenset(i for i, y in layers.items() if rule.fits is None or y.kind in rule.fits)
     if not fits:

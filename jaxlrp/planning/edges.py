@@ -137,10 +137,10 @@ class _Decider:
         activation = group_of(reader).particulars_as(Activation)
         passes = activation.is_relu and reader.rule.passes
         units = self.plan.found.units
-        in_one_region = units(group_of(reader).eqns[-1]) == units(group_of(layer).eqns[-1])
+        in_one_call = units(group_of(reader).eqns[-1]) == units(group_of(layer).eqns[-1])
         alone = self.uses[output] == 1
         alone = alone and all(isinstance(v, Literal) for v in group_of(reader).outside)
-        good = passes and in_one_region and alone and layer.rule.takes_relu
+        good = passes and in_one_call and alone and layer.rule.takes_relu
         return reader if good and not layer.rule.plain and layer.kind != "structural" else None
 
     @property

@@ -200,7 +200,7 @@ def _some(selectors: tuple[Selector, ...], name: str) -> tuple[Selector, ...]:
 
 
 def is_broad(selector: Selector) -> bool:
-    """Whether a selector names a region (a glob with wildcards, `inside`), not single layers."""
+    """Whether a selector names part of a network (a glob with wildcards, `inside`), not layers."""
     return isinstance(selector, _Inside) or (
         isinstance(selector, str) and any(c in selector for c in "*?")
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlrp import compat
 from jaxlrp.graph import primitives
-from jaxlrp.graph.ir import Eqn, Graph, Literal, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.run.bound_call import BoundCall
 
@@ -53,7 +53,7 @@ class _Contents:
     def __init__(self) -> None:
         self.numbers: dict[Value, int] = {}
         self._eqns: dict[Eqn, int] = {}
-        self._regions: dict[Region, int] = {}
+        self._calls: dict[InlinedCall, int] = {}
 
     def value(self, value: Value) -> Hashable:
         if isinstance(value, Literal):
@@ -80,14 +80,14 @@ class _Contents:
             self.values(eqn.inputs),
             bodies,
             self.values(eqn.outputs),
-            self.region(eqn.region),
+            self.call(eqn.call),
         )
 
-    def region(self, region: Region | None) -> Hashable:
-        if region is None or region in self._regions:
-            return self._regions.get(region) if region is not None else None
-        self._regions[region] = len(self._regions)
-        return content(region.settings), self.region(region.parent)
+    def call(self, call: InlinedCall | None) -> Hashable:
+        if call is None or call in self._calls:
+            return self._calls.get(call) if call is not None else None
+        self._calls[call] = len(self._calls)
+        return content(call.settings), self.call(call.parent)
 
     def layer(self, layer: Layer, position: Mapping[Layer, int]) -> Hashable:
         group = group_of(layer)

@@ -18,7 +18,7 @@ from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
-from jaxlrp.run import control_flow, evaluate, identities, layer_vjp, regions
+from jaxlrp.run import control_flow, evaluate, identities, inlined_calls, layer_vjp
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import OF_INPUTS, Probes
 from jaxlrp.run.schedule import Step, schedule
@@ -65,7 +65,7 @@ def before(plan: Plan, env: Env) -> list[Any]:
 def run_graph(state: RunState, graph: Graph, env: Env, outputs: Sequence[Value]) -> None:
     """Run the steps of a graph, or of a body, that its outputs need."""
     steps = schedule(state.plan, graph, outputs)
-    regions.run(steps, env, state, set(outputs), run_step)
+    inlined_calls.run(steps, env, state, set(outputs), run_step)
 
 
 def run_step(state: RunState, step: Step, env: Env) -> None:

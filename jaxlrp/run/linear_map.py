@@ -254,7 +254,7 @@ def _filled_with_zeros(eqn: Eqn) -> Eqn:
     if eqn.name != "gather" or eqn.params["fill_value"] == 0:
         return eqn
     params = compat.Params(eqn.name, {**eqn.params, "fill_value": 0})
-    return Eqn(eqn.prim, params, eqn.inputs, eqn.outputs, eqn.scope, eqn.source_info, eqn.region)
+    return Eqn(eqn.prim, params, eqn.inputs, eqn.outputs, eqn.scope, eqn.source_info, eqn.call)
 
 
 def _widened_to(x: Any, value: Value, out: Value) -> Any:

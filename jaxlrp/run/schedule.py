@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxlrp.graph import control_flow
-from jaxlrp.graph.ir import Eqn, Graph, Region, Value
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 
@@ -19,7 +19,7 @@ class Step:
     eqn: Eqn | None
     reads: Sequence[Value]
     writes: Sequence[Value]
-    units: tuple[Region, ...]  # calls and rematerialised regions around it, outermost first
+    units: tuple[InlinedCall, ...]  # the calls around it that run as one, outermost first
 
 
 def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:

@@ -53,7 +53,7 @@ class RunState:
         self._widened = plan.activity.reached if plan.low_precision else frozenset()
 
     def within(self, probes: Probes) -> RunState:
-        """The state of a body or a region."""
+        """The state of a body or a call."""
         return RunState(self.plan, probes, self.calls, self.mark)
 
     def widen(self, array: Any, value: Value) -> Any:

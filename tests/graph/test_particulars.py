@@ -21,7 +21,7 @@ from jaxlrp.graph.particulars import (
 from jaxlrp.graph.trace import trace
 from jaxlrp.planning.layers import Layer
 from jaxlrp.rules import Uniform
-from jaxlrp.run import regions
+from jaxlrp.run import inlined_calls
 from jaxlrp.run.probes import Probes
 
 GRAPH, _, _ = trace(lambda x: [jnp.exp(x) * 2.0 + 1.0], [np.ones(3)], [("x",)])
@@ -73,7 +73,7 @@ def test_calls_whose_particulars_differ_do_not_share_a_function():
     def key(particulars):
         group = dataclasses.replace(first, particulars=particulars, like=first)
         layer = Layer("product", "p", (3,), np.dtype(float), "mul", rule, "", 1, group=group)
-        return regions._of_layer(layer, Probes())
+        return inlined_calls._of_layer(layer, Probes())
 
     assert key(Product((1, 1), (0,), "bounds")) == key(first.particulars)
     assert key(Product((1, 1), (1,), "bounds")) != key(first.particulars)

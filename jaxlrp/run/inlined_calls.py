@@ -14,7 +14,7 @@ import jax
 
 from jaxlrp import compat
 from jaxlrp.graph.groups import Group, around
-from jaxlrp.graph.ir import Eqn, Region, Value
+from jaxlrp.graph.ir import Eqn, InlinedCall, Value
 from jaxlrp.graph.particulars import mapped
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
@@ -35,26 +35,26 @@ def run(
     run_step: RunStep,
     depth: int = 0,
 ) -> None:
-    """Run steps in order; neighbours that stand in one region at this depth go together."""
+    """Run steps in order; neighbours that stand in one call at this depth go together."""
     last_read = {v: n for n, step in enumerate(steps) for v in step.reads}
     index = 0
     while index < len(steps):
-        region = _unit(steps[index], state, depth)
-        if region is None:
+        call = _unit(steps[index], state, depth)
+        if call is None:
             run_step(state, steps[index], env)
             index += 1
             continue
         end = index
-        while end < len(steps) and _unit(steps[end], state, depth) is region:
+        while end < len(steps) and _unit(steps[end], state, depth) is call:
             end += 1
         body = steps[index:end]
         written = dict.fromkeys(v for step in body for v in step.writes)
         results = [v for v in written if v in wanted or last_read.get(v, -1) >= end]
-        _run_together(body, env, state, results, region, run_step, depth + 1)
+        _run_together(body, env, state, results, call, run_step, depth + 1)
         index = end
 
 
-def _unit(step: Step, state: RunState, depth: int) -> Region | None:
+def _unit(step: Step, state: RunState, depth: int) -> InlinedCall | None:
     units = step.units
     if not state.calls.sharing:
         units = [r for r in units if r.settings is not None]
@@ -66,7 +66,7 @@ def _run_together(
     env: Env,
     state: RunState,
     results: Sequence[Value],
-    region: Region,
+    call: InlinedCall,
     run_step: RunStep,
     depth: int,
 ) -> None:
@@ -81,11 +81,11 @@ def _run_together(
         run(body, inner, state.within(mine.filled(arrays)), set(results), run_step, depth)
         return [inner[v] for v in results]
 
-    if region.settings is not None:
-        function = jax.checkpoint(function, **region.settings)
-    shared = state.calls.sharing and region in state.plan.found.calls
+    if call.settings is not None:
+        function = jax.checkpoint(function, **call.settings)
+    shared = state.calls.sharing and call in state.plan.found.calls
     if shared and not any(_is_traced(layer.rule) for layer in layers):
-        key = _alike(body, state, inputs, results, mine, region)
+        key = _alike(body, state, inputs, results, mine, call)
         function = state.calls.share(key, function)
     outputs = function([env[v] for v in inputs], mine.arrays())
     env.update(zip(results, outputs, strict=True))
@@ -112,11 +112,11 @@ def _alike(
     inputs: Sequence[Value],
     results: Sequence[Value],
     probes: Probes,
-    region: Region,
+    call: InlinedCall,
 ) -> Hashable:
     """The key that two calls must share for one function to run both."""
     number = {v: n for n, v in enumerate(inputs)}
-    parts: list[Hashable] = [state.plan.found.calls[region]]
+    parts: list[Hashable] = [state.plan.found.calls[call]]
     for step in body:
         for value in step.writes:
             number.setdefault(value, len(number))
