@@ -264,54 +264,63 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_parts.py::test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that",
     ),
     Mutant(
-        "graph/region.py",
+        "graph/linear_region.py",
         "if any(v not in frontier for v in bench",
         "if any(False for v in bench",
         "graph/test_recognition.py::test_a_linear_layer_has_one_input_and_one_output",
     ),
     Mutant(
-        "graph/region.py",
+        "graph/linear_region.py",
         "if pending and len(frontier) == 1 and",
         "if pending and",
         "graph/test_recognition.py::test_a_linear_layer_has_one_input_and_one_output",
     ),
     Mutant("graph/linear.py", "if operand == 1:", "if False:", KERNEL),
     Mutant(
-        "graph/region.py",
+        "graph/linear_region.py",
         "return bool(chain) and _tail(bench, chain) < len(chain)",
         "return bool(chain)",
         SPELLINGS,
     ),
     Mutant(
-        "graph/region.py", "if within[0] < 0.0 and by < 0.0:", "if False:", "graph/test_written.py"
+        "graph/linear_region.py",
+        "if within[0] < 0.0 and by < 0.0:",
+        "if False:",
+        "graph/test_written.py",
     ),
     Mutant(
-        "graph/region.py", "if within[0] < 0.0 and by < 0.0:", "if by < 0.0:", "graph/test_written.py"
+        "graph/linear_region.py",
+        "if within[0] < 0.0 and by < 0.0:",
+        "if by < 0.0:",
+        "graph/test_written.py",
     ),
     Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),
     Mutant(
-        "graph/written.py",
+        "graph/written_numbers.py",
         "if eqn.name in _FALLING or under or",
         "if under or",
         "graph/test_written.py",
     ),
     Mutant(
-        "graph/written.py", "return turned and crossed", "return False", "graph/test_written.py"
+        "graph/written_numbers.py",
+        "return turned and crossed",
+        "return False",
+        "graph/test_written.py",
     ),
     Mutant(
-        "graph/written.py",
+        "graph/written_numbers.py",
         'return a / b if eqn.name == "div" else a * b',
         "return a * b",
         "graph/test_written.py::test_a_divisor_beside_the_weights_and_a_factor_below_zero",
     ),
     Mutant(
-        "graph/written.py",
+        "graph/written_numbers.py",
         "if number > 0.0 and bench.intervals[static[0]][1] < 0.0:",
         "if False:",
         "graph/test_written.py::test_a_divisor_beside_the_weights_and_a_factor_below_zero",
     ),
     Mutant(
-        "graph/written.py",
+        "graph/written_numbers.py",
         "if a == 0.0 or b == 0.0:",
         "if False:",
         "graph/test_written.py::test_weights_that_are_divided_by_a_written_zero",
@@ -323,14 +332,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_written.py",
     ),
     Mutant(
-        "graph/uniform.py",
+        "graph/uniform_kernels.py",
         "if number is None or bench.statics.parameters(kernel):",
         "if number is None:",
         "graph/test_written.py",
         harmless="a learned array is no number",
     ),
     Mutant(
-        "graph/uniform.py",
+        "graph/uniform_kernels.py",
         "if core.out.shape[out[1]] != groups or",
         "if False or",
         "graph/test_written.py",
@@ -395,7 +404,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("graph/linear.py", "not bench.statics.varying_axes(scale) <= features", "False", KERNEL),
     Mutant(
-        "graph/region.py",
+        "graph/linear_region.py",
         "return (source, eqns) if unique else",
         "return (source, eqns) if True else",
         "graph/test_attacked.py::test_moves_that_cannot_be_numbered",
@@ -709,13 +718,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_branches.py::test_a_scale_makes_no_activation_of_a_plain_sum",
     ),
     Mutant(
-        "graph/region.py",
+        "graph/linear_region.py",
         "any(math.isclose(abs(f) * by, 1.0) for f in within)",
         "math.isclose(abs(within[0]) * by, 1.0)",
         "graph/test_written.py::test_numbers_that_cancel_are_not_there[False-a mean before-zplus]",
     ),
     Mutant(
-        "graph/written.py",
+        "graph/written_numbers.py",
         "return factor_in(bench, value.outer, most - 1) if most else 1.0",
         "return 1.0",
         "graph/test_written.py::test_numbers_that_cancel_are_not_there[False-a product-zplus]",
@@ -783,19 +792,19 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # Running a layer; what edges carry.
     Mutant(
-        "run/signs.py",
+        "run/weights_by_sign.py",
         "return by if sign > 0 else Parts(by.negative, by.positive)",
         "return by",
         MAPS + "[a negative number]",
     ),
     Mutant(
-        "run/signs.py",
+        "run/weights_by_sign.py",
         "return Parts(_then(operator.neg, x.negative), _then(operator.neg, x.positive))",
         "return Parts(_then(operator.neg, x.positive), _then(operator.neg, x.negative))",
         MAPS + "[split and different scales]",
     ),
     Mutant(
-        "run/signs.py",
+        "run/weights_by_sign.py",
         "_sum(_then(up, x.positive), _then(down, x.negative))",
         "_sum(_then(up, x.positive))",
         MAPS,

@@ -9,7 +9,6 @@ import math
 from jaxlrp.graph import branches
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import affine_operand, is_written
-from jaxlrp.graph.flat import is_sign_of_sum
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.homogeneous import is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
@@ -20,7 +19,8 @@ from jaxlrp.graph.primitives import (
     ELEMENTWISE,
     makes_integers,
 )
-from jaxlrp.graph.written import sign_of_tail
+from jaxlrp.graph.sums_and_products import is_sign_of_sum
+from jaxlrp.graph.written_numbers import sign_of_tail
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6

@@ -20,7 +20,7 @@ from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
-from jaxlrp.graph.written import is_turned, is_turned_sum
+from jaxlrp.graph.written_numbers import is_turned, is_turned_sum
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}

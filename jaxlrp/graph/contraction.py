@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from jaxlrp.graph import trees
 from jaxlrp.graph.affine import is_written_scale
-from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import axes_at_sum
 from jaxlrp.graph.particulars import Product
 from jaxlrp.graph.primitives import is_view, rounds
 from jaxlrp.graph.sources import common, is_learned, sources
+from jaxlrp.graph.sums_and_products import tree_at
 from jaxlrp.graph.trees import Operand
 
 

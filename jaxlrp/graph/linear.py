@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Set as AbstractSet
 
-from jaxlrp.graph import pools, region
+from jaxlrp.graph import linear_region, pools
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.affine import (
     affine_operand,
@@ -39,7 +39,7 @@ from jaxlrp.graph.primitives import (
     sums_nothing,
 )
 from jaxlrp.graph.stacks import is_stack_sum
-from jaxlrp.graph.written import factor_in, factor_of, sign_of_tail
+from jaxlrp.graph.written_numbers import factor_in, factor_of, sign_of_tail
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 # Cores with one kernel, whose axes are known: scales fold into it.
@@ -132,10 +132,10 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
 
 def _written_within(bench: Workbench, core: Eqn, operand: int) -> tuple[float, ...]:
     """The numbers that are written within a product: beside its weights, and beside its input."""
-    source, eqns = region.before(bench, core, operand)
-    if not region.worth_folding(bench, eqns):
+    source, eqns = linear_region.before(bench, core, operand)
+    if not linear_region.worth_folding(bench, eqns):
         source, eqns = core.inputs[operand], []
-    source, eqns = region.without_tail(bench, source, eqns)
+    source, eqns = linear_region.without_tail(bench, source, eqns)
     inner = (factor_of(bench, e) for e in eqns)
     weights = (v for i, v in enumerate(core.inputs) if i in carrying(core) and i != operand)
     return (*inner, sign_of_tail(bench, source), *(factor_in(bench, v) for v in weights))
@@ -188,8 +188,8 @@ def weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | Non
     """The region before a sum over learned factors: its source, its equations, the product."""
     if total.name != "reduce_sum":
         return None
-    source, eqns = region.before(bench, total, 0, shared=False)
-    source, eqns = region.without_tail(bench, source, eqns)
+    source, eqns = linear_region.before(bench, total, 0, shared=False)
+    source, eqns = linear_region.without_tail(bench, source, eqns)
 
     def is_kernel(eqn: Eqn) -> bool:
         if eqn.name not in ("mul", "div"):
@@ -289,7 +289,7 @@ def absorb_affine_after(
         return not shift or (written_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
     passes = is_view if sums is None else functools.partial(is_move, bench)
-    return region.after(bench, start, belongs, passes, factors)
+    return linear_region.after(bench, start, belongs, passes, factors)
 
 
 def _fold_before(bench: Workbench, group: Group) -> None:
@@ -297,11 +297,11 @@ def _fold_before(bench: Workbench, group: Group) -> None:
     linear = group.linear
     assert linear is not None and linear.core is not None
     core, operand = linear.core, linear.operand
-    source, before = region.before(bench, core, operand)
-    if not region.worth_folding(bench, before):
+    source, before = linear_region.before(bench, core, operand)
+    if not linear_region.worth_folding(bench, before):
         source, before = _padding_before(bench, before)
     else:
-        source, before = region.without_tail(bench, source, before)
+        source, before = linear_region.without_tail(bench, source, before)
     if len(before) <= len(linear.pre):
         return  # a sum over weighted elements has its region already
     folds = linear.folds and _folds(

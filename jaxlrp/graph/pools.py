@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from jaxlrp.graph import region
+from jaxlrp.graph import linear_region
 from jaxlrp.graph.affine import affine_operand, is_written_scale
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import is_view
-from jaxlrp.graph.written import factor_of
+from jaxlrp.graph.written_numbers import factor_of
 
 
 def divisors(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], list[Eqn]]:
@@ -25,7 +25,7 @@ def divisors(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], list[Eqn]]
             before, after = [], part
         elif (part := _as_far_as(bench, before[::-1], goal)) is not None:
             before, after = part[::-1], []
-    if not region.worth_folding(bench, before):
+    if not linear_region.worth_folding(bench, before):
         return total.inputs[0], [], after
     (source,) = bench.activity.active_inputs(before[0])
     return source, before, after
@@ -77,4 +77,4 @@ def _after(bench: Workbench, start: Value) -> list[Eqn]:
         static = (v for v in eqn.inputs if v not in bench.activity.active)
         return not any(bench.statics.parameters(v) for v in static)
 
-    return region.after(bench, start, divides, is_view)
+    return linear_region.after(bench, start, divides, is_view)

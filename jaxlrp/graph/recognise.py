@@ -9,13 +9,13 @@ from jaxlrp.graph import (
     activation,
     affine_layers,
     contraction,
-    flat,
     gates,
     hoist,
     linear,
     norm,
     softmax,
     structure,
+    sums_and_products,
 )
 from jaxlrp.graph.groups import Facts, Group, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Value
@@ -33,8 +33,8 @@ _FINDERS = (
     linear.fold,
     norm.find_held,
     activation.find,
-    flat.find_products,
-    flat.find_sums,
+    sums_and_products.find_products,
+    sums_and_products.find_sums,
     affine_layers.find,
     structure.find,
 )

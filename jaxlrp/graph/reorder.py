@@ -17,7 +17,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.reorder_factors import factors_in_order
 from jaxlrp.graph.reorder_terms import terms_in_order
 from jaxlrp.graph.reordered_value import CannotOrder, Ordered
-from jaxlrp.graph.uniform import as_sum
+from jaxlrp.graph.uniform_kernels import as_sum
 
 _ORDERS = {
     "mul": factors_in_order,

@@ -6,12 +6,12 @@ import dataclasses
 from collections import Counter
 
 from jaxlrp.graph import trees
-from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.reordered_value import Ordered
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.statistic import is_reduced_from
+from jaxlrp.graph.sums_and_products import tree_at
 from jaxlrp.graph.trees import Operand, Tree
 
 _NAMES = ("mul", "div")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jaxlrp.graph import stopped_terms, trees
 from jaxlrp.graph.affine import affine_operand, is_mask, is_move, is_written_shift
-from jaxlrp.graph.flat import tree_at
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import core_operand, weighted
@@ -13,6 +12,7 @@ from jaxlrp.graph.reordered_value import Ordered
 from jaxlrp.graph.sources import is_learned
 from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.statistic import is_reduced_from
+from jaxlrp.graph.sums_and_products import tree_at
 from jaxlrp.graph.trees import Operand, Tree
 
 _NAMES = ("add", "sub")

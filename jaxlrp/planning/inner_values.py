@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from jaxlrp.errors import InputError, SelectorError
 from jaxlrp.graph import embed
-from jaxlrp.graph.cut import cut
 from jaxlrp.graph.groups import Group, InnerValue
+from jaxlrp.graph.inner_layers import cut
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.planner import survey

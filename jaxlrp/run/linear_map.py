@@ -33,8 +33,8 @@ from jaxlrp.run.evaluate import Env
 from jaxlrp.run.kernels import scale_conv_kernel, scale_dot_kernel, thin, weight_position
 from jaxlrp.run.layer_facts import number_of
 from jaxlrp.run.linear_protocols import T, Way
-from jaxlrp.run.signs import Split, as_output, listed, zeros_of
 from jaxlrp.run.weights import Ones, Weighted, combination, is_zero
+from jaxlrp.run.weights_by_sign import Split, as_output, listed, zeros_of
 
 _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
 # Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.

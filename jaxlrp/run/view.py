@@ -23,7 +23,7 @@ from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.layer_facts import bias_of, constant, has_bias, mean_over_features
 from jaxlrp.run.linear_map import LinearLayer
-from jaxlrp.run.signs import Split
+from jaxlrp.run.weights_by_sign import Split
 
 
 class View:

@@ -13,7 +13,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.unique_paths import has_unique_paths
-from jaxlrp.graph.written import factor_of
+from jaxlrp.graph.written_numbers import factor_of
 
 
 def after(
