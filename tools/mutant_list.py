@@ -664,8 +664,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/activation.py",
-        "_is_learned_affine(bench, eqn) or bool(branches.joined_before(bench, eqn, group))",
-        "bool(branches.joined_before(bench, eqn, group))",
+        "_is_learned_affine(bench, eqn) or branches.joined_before(bench, eqn, self.group)",
+        "branches.joined_before(bench, eqn, self.group)",
         "graph/test_recognition.py::test_a_learned_scale_before_an_activation_is_a_layer",
     ),
     Mutant(

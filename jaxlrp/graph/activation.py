@@ -97,61 +97,80 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         return []  # the sign is that of a term, and cancels none within
     if joined := branches.joined_at(bench, last):
         return joined
-    activity = bench.activity
-    group: dict[Eqn, None] = {}
-    frontier: dict[Value, None] = {}  # dependent values that the group reads
-    sources: set[Value] = set()  # the active ones among them
-    stay: set[Value] = set()  # the active ones that will never be inside
-    heap: list[tuple[int, Eqn]] = []
+    growth = _Growth(bench)
     best, curved = 0, False
     source: Value | None = None
-
-    def add(eqn: Eqn) -> None:
-        group[eqn] = None
-        for value in eqn.outputs:
-            frontier.pop(value, None)
-            sources.discard(value)
-        for value in dict.fromkeys(eqn.inputs):
-            if value in activity.depends and value not in frontier:
-                frontier[value] = None
-                maker = value.producer
-                if value in activity.active:
-                    sources.add(value)
-                if _absorbable(bench, maker) and value not in bench.ends:
-                    assert maker is not None
-                    heapq.heappush(heap, (-maker.order, maker))
-                elif value in activity.active:
-                    stay.add(value)
-
-    add(last)
-    while True:
-        curved = curved or _nonlinear(bench, next(reversed(group)))
-        if curved and len(sources) == 1:
-            (only,) = sources
+    eqn: Eqn | None = last
+    while eqn is not None:
+        growth.add(eqn)
+        curved = curved or _nonlinear(bench, eqn)
+        if curved and len(growth.sources) == 1:
+            (only,) = growth.sources
             if only.shape == last.out.shape:
-                best, source = len(group), only
-        eqn = None
-        while heap and eqn is None and len(stay) < 2:
-            eqn = heapq.heappop(heap)[1]
-            value = eqn.out
-            # A BatchNorm before the activation is a layer of its own, and so is a residual.
-            apart = sources == {value} and (
-                _is_learned_affine(bench, eqn) or bool(branches.joined_before(bench, eqn, group))
-            )
-            readers = bench.reached_uses(value) if value in activity.active else ()
-            readers = readers or bench.graph.uses(value)
-            if apart or any(e not in group for e in readers):
-                if value in activity.active:
-                    stay.add(value)
-                eqn = None
-        if eqn is None:
-            break
-        add(eqn)
+                best, source = len(growth.group), only
+        eqn = growth.latest()
     if source is None:
-        return list(group) if not curved and len(stay) < 2 else []
-    eqns = sorted(itertools.islice(group, best), key=lambda e: e.order)
+        return list(growth.group) if not curved and growth.may_have_one_source else []
+    eqns = sorted(itertools.islice(growth.group, best), key=lambda e: e.order)
     _finish(bench, eqns, source, last)
     return []
+
+
+class _Growth:
+    """A group that grows backwards, an equation at a time, the latest first."""
+
+    def __init__(self, bench: Workbench):
+        self._bench = bench
+        self.group: dict[Eqn, None] = {}
+        self._frontier: dict[Value, None] = {}  # dependent values that the group reads
+        self.sources: set[Value] = set()  # the active ones among them
+        self._stay: set[Value] = set()  # the active ones that will never be inside
+        self._heap: list[tuple[int, Eqn]] = []
+
+    @property
+    def may_have_one_source(self) -> bool:
+        return len(self._stay) < 2
+
+    def add(self, eqn: Eqn) -> None:
+        activity = self._bench.activity
+        self.group[eqn] = None
+        for value in eqn.outputs:
+            self._frontier.pop(value, None)
+            self.sources.discard(value)
+        for value in dict.fromkeys(eqn.inputs):
+            if value in activity.depends and value not in self._frontier:
+                self._frontier[value] = None
+                maker = value.producer
+                if value in activity.active:
+                    self.sources.add(value)
+                if _absorbable(self._bench, maker) and value not in self._bench.ends:
+                    assert maker is not None
+                    heapq.heappush(self._heap, (-maker.order, maker))
+                elif value in activity.active:
+                    self._stay.add(value)
+
+    def latest(self) -> Eqn | None:
+        """The next equation to add: the latest that only the group reads."""
+        while self._heap and self.may_have_one_source:
+            eqn = heapq.heappop(self._heap)[1]
+            if not self._is_apart(eqn):
+                return eqn
+            if eqn.out in self._bench.activity.active:
+                self._stay.add(eqn.out)
+        return None
+
+    def _is_apart(self, eqn: Eqn) -> bool:
+        """Whether others read an equation's result, or it is a layer of its own.
+
+        A BatchNorm before the activation is, and so is a residual.
+        """
+        bench, value = self._bench, eqn.out
+        if self.sources == {value} and (
+            _is_learned_affine(bench, eqn) or branches.joined_before(bench, eqn, self.group)
+        ):
+            return True
+        readers = bench.reached_uses(value) if value in bench.activity.active else ()
+        return any(e not in self.group for e in readers or bench.graph.uses(value))
 
 
 def _is_term(bench: Workbench, value: Value) -> bool:
