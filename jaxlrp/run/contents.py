@@ -13,6 +13,7 @@ import numpy as np
 from jaxlrp import compat
 from jaxlrp.graph import primitives
 from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
+from jaxlrp.graph.particulars import mapped
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.run.bound_call import BoundCall
 
@@ -89,8 +90,12 @@ class _Contents:
         self._calls[call] = len(self._calls)
         return content(call.settings), self.call(call.parent)
 
+    def _place(self, x: Eqn | Value) -> Hashable:
+        return self._eqns[x] if isinstance(x, Eqn) else self.value(x)
+
     def layer(self, layer: Layer, position: Mapping[Layer, int]) -> Hashable:
         group = group_of(layer)
+        parts = group.particulars
         if any(e not in self._eqns for e in group.eqns):
             raise Unknown
         return (
@@ -105,7 +110,7 @@ class _Contents:
             tuple(self._eqns[e] for e in group.eqns),
             self.values(group.inputs),
             self.values(group.outputs),
-            layer.gates,
+            None if parts is None else mapped(parts, self._place),
             tuple((self._eqns.get(e), i) for e, i in group.detached),
         )
 
