@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxlrp.graph import names as naming
 from jaxlrp.graph.groups import Facts, Group
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.graph.particulars import Activation
 from jaxlrp.graph.recognise import recognise
 from jaxlrp.graph.reorder import reordered
 from jaxlrp.planning import edges
+from jaxlrp.planning import names as naming
 from jaxlrp.planning.assign import assign_rules
 from jaxlrp.planning.kinds import default_rule
 from jaxlrp.planning.layers import Layer

@@ -231,7 +231,7 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
 
 def _by_word(word: str, layers: LayerGraph) -> frozenset[int]:
     named = frozenset(
-        i for i, layer in enumerate(layers.layers) if any(matches(word, n) for n in layer.names)
+        i for i, layer in enumerate(layers.layers) if any(_is_named(word, n) for n in layer.names)
     )
     if word in KINDS:
         by_kind = Kind(word).select(layers)
@@ -313,8 +313,19 @@ def matches(glob: str, name: str) -> bool:
     return _compiled(glob).fullmatch(name) is not None
 
 
+def _is_named(glob: str, name: str) -> bool:
+    """Whether a glob means a layer: all uses of it, or with `#` one of them, `name#0` the first."""
+    use = _USE.search(name)
+    if "#" in glob:
+        return matches(glob, name if use else f"{name}#0")
+    return matches(glob, name[: use.start()] if use else name)
+
+
+_USE = re.compile(r"#\d+$")
+
+
 def _inside(glob: str, name: str) -> bool:
-    parts = name.split("#", maxsplit=1)[0].split("/")
+    parts = _USE.sub("", name).split("/")
     return any(matches(glob, "/".join(parts[: i + 1])) for i in range(len(parts)))
 
 

@@ -17,7 +17,7 @@ Condition: TypeAlias = Mapping[Any, ArrayLike]
 
 
 def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
-    """The masks of `condition=`, for the layers that they name."""
+    """The masks of `condition=`, for the layers that they name; those of one layer multiply."""
     masks: dict[Layer, Any] = {}
     for selector, mask in (condition or {}).items():
         for layer in plan.select(selector):
@@ -27,7 +27,10 @@ def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
                     f"condition: the mask for {layer.name!r} has shape {jnp.shape(mask)}; it must "
                     f"broadcast to the layer's output, {whole}."
                 )
-            masks[layer] = jnp.asarray(mask)
+            mask = jnp.asarray(mask)
+            if mask.ndim > len(layer.shape):
+                mask = jnp.broadcast_to(mask, whole)  # without an axis for a loop: each iteration
+            masks[layer] = mask * masks[layer] if layer in masks else mask
     return masks
 
 

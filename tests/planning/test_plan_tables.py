@@ -107,8 +107,8 @@ def test_a_diagram_passes_through_moves(plan):
         [
             ("input", "first"),
             ("input", add),
-            ("first", "first#35;1"),
-            ("first#35;1", "second"),
+            ("first", "relu"),
+            ("relu", "second"),
             ("second", add),
             (add, "output"),
         ]

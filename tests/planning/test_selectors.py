@@ -45,12 +45,12 @@ def test_the_last_match_wins():
 def test_a_region_gives_a_rule_to_the_layers_that_it_fits():
     found = rules_of({"body/**": lrp.Gamma()})
     assert found["body/block_1"] == "Gamma()"
-    assert found["body/block_1#1"] == "Pass()"  # an activation
+    assert found["body/block_1/relu"] == "Pass()"
     assert rules_of({lrp.inside("body"): lrp.Gamma()}) == found
     with pytest.raises(lrp.RuleError, match=r"fits none of the layers.*activation, add, dense"):
         rules_of({"body/**": lrp.Detach()})
     with pytest.raises(lrp.RuleError, match="activation layer"):  # named outright: a mistake
-        rules_of({"body/block_1#1": lrp.Gamma()})
+        rules_of({"body/block_1/relu": lrp.Gamma()})
 
 
 def test_a_preset_with_overrides():
@@ -73,8 +73,8 @@ def test_an_overriding_key_moves_to_the_end():
 def test_a_bare_rule_is_for_linear_layers():
     found = rules_of(lrp.Gamma())
     assert found["head"] == found["body/block_0"] == "Gamma()"
-    assert found["body/block_1#1"] == "Pass()"
-    assert found["body/block_1#2"] == "Epsilon(epsilon=0)"  # the addition keeps its default
+    assert found["body/block_1/relu"] == "Pass()"
+    assert found["body/block_1/add"] == "Epsilon(epsilon=0)"  # the addition keeps its default
 
 
 @pytest.mark.parametrize(
