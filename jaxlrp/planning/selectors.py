@@ -23,13 +23,14 @@ class LayerSelector:
         raise NotImplementedError
 
 
-Selector: TypeAlias = str | compat.Primitive | Callable[[Layer], object] | LayerSelector
+_One: TypeAlias = str | compat.Primitive | Callable[[Layer], object] | LayerSelector
+Selector: TypeAlias = _One | Sequence[_One]
 """Which layers are meant.
 
 A kind (`"conv"`), a glob over names (`"**/Block_*/Conv_0"`), a JAX primitive or its name, a
 function that is true of a [`Layer`][jaxlrp.Layer], or the result of [`kind`][jaxlrp.kind],
 [`first`][jaxlrp.first], [`last`][jaxlrp.last], [`all_of`][jaxlrp.all_of] and
-[`inside`][jaxlrp.inside].
+[`inside`][jaxlrp.inside]. A list or tuple of these means the layers of all of them.
 """
 
 
@@ -201,6 +202,8 @@ def _some(selectors: tuple[Selector, ...], name: str) -> tuple[Selector, ...]:
 
 def is_broad(selector: Selector) -> bool:
     """Whether a selector names part of a network (a glob with wildcards, `inside`), not layers."""
+    if isinstance(selector, (list, tuple)):
+        return any(map(is_broad, selector))
     return isinstance(selector, _Inside) or (
         isinstance(selector, str) and any(c in selector for c in "*?")
     )
@@ -214,6 +217,8 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
         return _by_primitive(selector.name, layers)
     if isinstance(selector, str):
         return _by_word(selector, layers)
+    if isinstance(selector, (list, tuple)):
+        return frozenset().union(*(resolve(part, layers) for part in selector))
     if isinstance(selector, type):
         name = selector.__name__
         raise SelectorError(
@@ -225,7 +230,8 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
         return _by_callable(selector, layers)
     raise SelectorError(
         f"{selector!r} of type {type(selector).__name__} is not a selector; give a kind, a name "
-        "glob, a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
+        "glob, a JAX primitive, a callable Layer -> bool, first/last/all_of/inside of these, or a "
+        "list of these."
     )
 
 
