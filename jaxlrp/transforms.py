@@ -52,11 +52,13 @@ def explain(
       argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may be
         any pytree of floating arrays. The other arguments are static, but may be traced.
       has_aux: whether `fn` returns `(output, aux)`; aux then comes back beside the relevance.
-      wrt: a selector of values inside `fn` to explain in place of an argument. `argnums` is then
-        ignored, and everything before these values is static, so integer arguments are allowed.
+      wrt: a selector (or a list of them) of values inside `fn` to explain in place of an argument.
+        `argnums` is then ignored, and everything before these values is static, so integer
+        arguments are allowed.
         `wrt="embed"` selects the embeddings of tokens, positions and types. R is `{name:
         relevance}`.
-      layers: selectors of layers; the relevance at their outputs is returned too, by name.
+      layers: a selector of layers, or a list of them; the relevance at their outputs is returned
+        too, by name.
       what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;
         `"density"`, relevance / value; `"inputs"`, a tuple of the values of their active inputs;
         `"bias"`, f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.

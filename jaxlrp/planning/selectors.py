@@ -13,6 +13,7 @@ from jaxlrp import compat
 from jaxlrp.errors import SelectorError
 from jaxlrp.graph.kinds import KINDS
 from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.synonyms import meaning_of
 
 
 class LayerSelector:
@@ -132,7 +133,10 @@ def kind(name: str) -> Selector:
       >>> rules = lrp.RuleMap({lrp.kind("conv"): lrp.ZPlus()})
     """
     if name not in KINDS:
-        raise SelectorError(f"kind({name!r}): unknown kind; the kinds are {', '.join(KINDS)}.")
+        raise SelectorError(
+            f"kind({name!r}): unknown kind; the kinds are {', '.join(KINDS)}."
+            f"{meaning_of(str(name), KINDS)}"
+        )
     return Kind(name)
 
 
@@ -287,13 +291,15 @@ def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> fro
 
 def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
     names = sorted({n for layer in layers.layers for n in layer.names})
-    near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=0.4)
+    meant = meaning_of(word, {layer.kind for layer in layers.layers})
+    cutoff = 0.75 if meant else 0.4
+    near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=cutoff)
     hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
     if not near and names:
         more = ", ..." if len(names) > 8 else ""
         hint = f" The names here are {', '.join(map(repr, names[:8]))}{more}."
     return SelectorError(
-        f"{shown} matches no layer: no kind, name or primitive here is called that.{hint}"
+        f"{shown} matches no layer: no kind, name or primitive here is called that.{meant}{hint}"
     )
 
 
