@@ -24,7 +24,7 @@ from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import Selector
-from jaxlrp.run.bound_call import BoundCall, Explained
+from jaxlrp.run.bound_call import HOLE, BoundCall, Template
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Request:
     seed: str = "density"
 
 
-def as_tuple(layers: Sequence[Selector] | None) -> tuple[Selector, ...] | None:
+def as_tuple(layers: Selector | None) -> tuple[Selector, ...] | None:
+    """The selectors of `layers=`, which may be a single one."""
     if layers is None:
         return None
-    return (layers,) if isinstance(layers, str) or callable(layers) else tuple(layers)
+    return tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
 
 
 def _is_array(leaf: Any) -> bool:
@@ -71,14 +72,19 @@ class _FlatFunction:
         self._own = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
         self._given, self._tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
         self._leaves = [*self._own, *self._given]
-        self._is_array = [_is_array(leaf) for _, leaf in self._leaves]
+        # An integer of NumPy's may be a length or a flag, as in `jax.grad`; an index to explain
+        # embeddings by is an array.
+        static = (np.integer, np.bool_) if request.wrt is None else ()
+        self._is_array = [
+            _is_array(leaf) and not isinstance(leaf, static) for _, leaf in self._leaves
+        ]
         self.arrays = [native(leaf) for (_, leaf), ok in zip(self._leaves, self._is_array) if ok]
         self.n_own = sum(self._is_array[: len(self._own)])
         self.out_tree: Any = None  # both are known when the function was traced
-        self.aux_tree: Any = None
+        self.aux = Template(jax.tree.structure(()), ())
 
     def __call__(self, *arrays: Any) -> tuple[list[Any], list[Any]]:
-        """The leaves of the output and of aux."""
+        """The leaves of the output, and those of aux that are arrays."""
         given = iter(arrays)
         pairs = zip(self._leaves, self._is_array)
         filled = [next(given) if ok else leaf for (_, leaf), ok in pairs]
@@ -90,8 +96,10 @@ class _FlatFunction:
         if self._has_aux:
             out, aux = with_aux(out)
         outs, self.out_tree = jax.tree.flatten(out)
-        auxs, self.aux_tree = jax.tree.flatten(aux)
-        return outs, auxs
+        leaves, tree = jax.tree.flatten(aux)
+        known = (HOLE if isinstance(leaf, jax.Array) else leaf for leaf in leaves)
+        self.aux = Template(tree, tuple(known))
+        return outs, [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
     def paths(self) -> list[tuple[str, ...]]:
         """The name of each array: its path in `fn`, or in the argument that it belongs to."""
@@ -158,9 +166,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         others = [(n, value) for n, value in others if is_inexact(value)]
         plan.notes += tuple(other_examples(plan, others, outputs[0]))
     aux = graph.outputs[n_outputs:]
-    return BoundCall(
-        plan, outputs, aux, flat.arrays, consts, argument, flat.out_tree, flat.aux_tree
-    )
+    return BoundCall(plan, outputs, aux, flat.arrays, consts, argument, flat.out_tree, flat.aux)
 
 
 def _explain_lists(error: Exception, args: tuple[Any, ...]) -> None:
@@ -174,13 +180,13 @@ def _explain_lists(error: Exception, args: tuple[Any, ...]) -> None:
             )
 
 
-def _structure(picked: Any) -> Explained:
+def _structure(picked: Any) -> Template:
     leaves, tree = jax.tree.flatten(picked)
     zeros = [
-        None if is_quantity(leaf) else np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+        HOLE if is_quantity(leaf) else np.zeros(jnp.shape(leaf), jax.dtypes.float0)
         for leaf in leaves
     ]
-    return Explained(tree, tuple(zeros))
+    return Template(tree, tuple(zeros))
 
 
 def is_quantity(leaf: Any) -> bool:

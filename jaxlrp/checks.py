@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeGuard
 
+import jax
 import numpy as np
 
 from jaxlrp.errors import InputError
@@ -56,6 +57,18 @@ def check_function(fn: Any, has_aux: bool) -> None:
             f"has_aux={shown(has_aux)} was given; expected True or False. The arguments of fn go "
             "to the function that is returned: explain(fn, rules)(*args)."
         )
+
+
+def check_values(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+    """Raise if an argument is a shape, where values are needed."""
+    given = {**dict(enumerate(args)), **{f"{k!r}": v for k, v in keywords.items()}}
+    for name, arg in given.items():
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arg)):
+            raise InputError(
+                f"argument {name} holds a jax.ShapeDtypeStruct, which has no values. `plan` takes "
+                "it; for the shapes of an explanation write jax.eval_shape(explain(fn, rules), "
+                "*args)."
+            )
 
 
 def check_own_names(fn: Any, args: tuple[Any, ...], used: Mapping[str, Any]) -> None:

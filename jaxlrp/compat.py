@@ -206,7 +206,9 @@ def opaque_remedy(name: str) -> str | None:
         return (
             "A loop can be run backwards only if its number of iterations is known: write "
             "lax.scan, or lax.fori_loop with bounds that are Python numbers, and hold finished "
-            "values with jnp.where."
+            'values with jnp.where; some solvers offer such a loop (such as kind="bounded"). '
+            "A solution z = f(z, x) can be explained by its last step: return "
+            "f(jax.lax.stop_gradient(z), x)."
         )
     if name in _KERNELS:
         return (

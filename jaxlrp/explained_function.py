@@ -25,6 +25,7 @@ from jaxlrp.planning.selectors import Selector
 from jaxlrp.run import targets
 from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.probes import Probes
+from jaxlrp.run.pull_back import as_traced
 from jaxlrp.types import PyTree, Target
 
 
@@ -135,8 +136,8 @@ def _of_values(traced: BoundCall, has_aux: bool) -> tuple[Any, Callable[[Any], A
         for name, position in positions.items():
             given[position] = x[name]
         out, aux = traced.run(given, Probes())
-        typed = [y.astype(v.dtype) for y, v in zip(out, traced.outputs, strict=True)]
+        typed = [as_traced(y, v) for y, v in zip(out, traced.outputs, strict=True)]
         result = jax.tree.unflatten(traced.out_tree, typed)
-        return (result, jax.tree.unflatten(traced.aux_tree, aux)) if has_aux else result
+        return (result, traced.with_aux(aux)) if has_aux else result
 
     return {name: values[position] for name, position in positions.items()}, run

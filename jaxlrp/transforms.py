@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
 from jaxlrp.arguments import Request, as_tuple, prepare, selected
-from jaxlrp.checks import ArgNums, check_function, check_own_names, normal_argnums
+from jaxlrp.checks import ArgNums, check_function, check_own_names, check_values, normal_argnums
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.planning.notes import warn
 from jaxlrp.planning.plans import Plan
@@ -34,7 +34,7 @@ def explain(
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
-    layers: Sequence[Selector] | None = None,
+    layers: Selector | None = None,
     what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., Relevance]:
@@ -52,11 +52,13 @@ def explain(
       argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may be
         any pytree of floating arrays. The other arguments are static, but may be traced.
       has_aux: whether `fn` returns `(output, aux)`; aux then comes back beside the relevance.
-      wrt: a selector of values inside `fn` to explain in place of an argument. `argnums` is then
-        ignored, and everything before these values is static, so integer arguments are allowed.
+      wrt: a selector (or a list of them) of values inside `fn` to explain in place of an argument.
+        `argnums` is then ignored, and everything before these values is static, so integer
+        arguments are allowed.
         `wrt="embed"` selects the embeddings of tokens, positions and types. R is `{name:
         relevance}`.
-      layers: selectors of layers; the relevance at their outputs is returned too, by name.
+      layers: a selector of layers, or a list of them; the relevance at their outputs is returned
+        too, by name.
       what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;
         `"density"`, relevance / value; `"inputs"`, a tuple of the values of their active inputs;
         `"bias"`, f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
@@ -109,7 +111,7 @@ def value_and_relevance(
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
-    layers: Sequence[Selector] | None = None,
+    layers: Selector | None = None,
     what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., tuple[PyTree, Relevance]]:
@@ -148,6 +150,7 @@ def value_and_relevance(
         *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
     ) -> tuple[PyTree, Relevance]:
         nonlocal warned
+        check_values(args, kwargs)
         check_own_names(fn, args, {"target": target, "condition": condition})
         traced = prepare(request, args, kwargs)
         warned = warned or warn(traced.plan)
@@ -165,7 +168,7 @@ def value_and_relevance(
             _check_finite(out, found, by_name)
         result = (found, by_name) if request.layers is not None else found
         if has_aux:
-            return (out, jax.tree.unflatten(traced.aux_tree, aux)), result
+            return (out, traced.with_aux(aux)), result
         return out, result
 
     return both
@@ -200,6 +203,8 @@ def relevance_vjp(
       >>> print(value, *back(8.0))
       4.0 [6. 2.]
     """
+    check_function(fn, has_aux)
+    check_values(primals, {})
     numbers = tuple(range(len(primals)))
     request = Request(fn, as_rule_map(rules), numbers, has_aux, seed="relevance")
     traced = prepare(request, primals, {})
@@ -213,19 +218,21 @@ def relevance_vjp(
         traced.out_tree, [as_traced(v, y) for v, y in zip(values, traced.outputs, strict=True)]
     )
 
+    shapes = [jnp.shape(v) for v in values]
+
     def backward(relevance: Relevance) -> tuple[Relevance, ...]:
         leaves, tree = jax.tree.flatten(relevance)
-        if tree != traced.out_tree or [jnp.shape(r) for r in leaves] != [v.shape for v in values]:
+        if tree != traced.out_tree or [jnp.shape(r) for r in leaves] != shapes:
             raise TargetError(
                 f"relevance of structure {tree} and shapes {[jnp.shape(r) for r in leaves]} was "
-                f"given; the output has {traced.out_tree} and {[v.shape for v in values]}."
+                f"given; the output has {traced.out_tree} and {shapes}."
             )
         seeds = [seed(r, v) for r, v in zip(leaves, values, strict=True)]
         (found,) = back(seeds)
         return traced.explained(relevances(traced, found, explained))
 
     if has_aux:
-        return out, backward, jax.tree.unflatten(traced.aux_tree, aux)
+        return out, backward, traced.with_aux(aux)
     return out, backward
 
 
@@ -236,7 +243,7 @@ def plan(
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
-    layers: Sequence[Selector] | None = None,
+    layers: Selector | None = None,
 ) -> Callable[..., Plan]:
     """The plan that `explain` would follow: each layer, its rule, and why it has that rule.
 
@@ -281,7 +288,7 @@ def ledger(
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
-    layers: Sequence[Selector] | None = None,
+    layers: Selector | None = None,
 ) -> Callable[..., Ledger]:
     """Where relevance went: in and out of every layer, and what took the difference.
 
@@ -312,6 +319,7 @@ def ledger(
 
     @_named_after(fn, "ledger")
     def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
+        check_values(args, kwargs)
         check_own_names(fn, args, {"target": target})
         traced = prepare(request, args, kwargs)
         weights = traced.weights(target)
@@ -330,7 +338,7 @@ def _request(
     argnums: ArgNums,
     has_aux: bool,
     wrt: Selector | None,
-    layers: Sequence[Selector] | None,
+    layers: Selector | None,
     check_finite: bool = False,
 ) -> Request:
     check_function(fn, has_aux)

@@ -30,6 +30,8 @@ def choose_inner(
             "one-hot times a matrix), and the argument that argnums names holds no floating array "
             "to start from. Give the indices to fn as an integer array."
         )
+    if isinstance(wrt, (list, tuple)) and not wrt:
+        raise InputError('wrt is empty; give a selector or a list of them, such as wrt="embed".')
     plan = survey(graph, start, graph.outputs[:n_outputs], inner_layers)
     found = plan.select(wrt)
     if not found:

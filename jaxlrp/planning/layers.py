@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NoReturn
 
 import numpy as np
 
@@ -46,6 +47,12 @@ class Layer:
     nonnegative: bool = dataclasses.field(repr=False, default=False)
     sign_split: bool = dataclasses.field(repr=False, default=True)
     relu: Layer | None = dataclasses.field(repr=False, default=None)  # its only reader, a ReLU
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "A Layer holds the equations of a traced function, which cannot be pickled. Keep its "
+            "name, or plan.to_dicts()."
+        )
 
     @property
     def source(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +150,12 @@ class Plan:
 
     def __str__(self) -> str:
         return self.table()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "A Plan holds the equations of a traced function, which cannot be pickled. Keep "
+            "plan.to_dicts() or str(plan), and the rule map, from which lrp.plan makes it again."
+        )
 
     def _repr_html_(self) -> str:
         return plan_html(self)

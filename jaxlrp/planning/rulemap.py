@@ -18,7 +18,9 @@ class RuleMap(Mapping[Selector, Rule]):
     """An ordered mapping from selectors to rules; the last entry that matches a layer wins.
 
     `preset | {"**/head": Epsilon(0.1)}` adds entries after those of the preset, so it reads as an
-    override. A rule map is immutable; printing it shows the entries in order.
+    override. A rule map is immutable; printing it shows the entries in order. Rule maps and rules
+    compare and hash by what they hold, arrays by content, so they can be static arguments of
+    `jax.jit`.
 
     Args:
       entries: a mapping from [`Selector`][jaxlrp.Selector] to [`Rule`][jaxlrp.Rule].
@@ -54,6 +56,15 @@ class RuleMap(Mapping[Selector, Rule]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the entries are equal; of two rule maps, in the same order too."""
+        if isinstance(other, RuleMap):
+            return list(self._entries.items()) == list(other._entries.items())
+        return self._entries == other if isinstance(other, Mapping) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._entries.items()))
 
     def __or__(self, other: AnyMapping) -> RuleMap:
         if not isinstance(other, Mapping):

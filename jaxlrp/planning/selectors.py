@@ -13,6 +13,7 @@ from jaxlrp import compat
 from jaxlrp.errors import SelectorError
 from jaxlrp.graph.kinds import KINDS
 from jaxlrp.planning.layers import Layer
+from jaxlrp.planning.synonyms import meaning_of
 
 
 class LayerSelector:
@@ -23,13 +24,14 @@ class LayerSelector:
         raise NotImplementedError
 
 
-Selector: TypeAlias = str | compat.Primitive | Callable[[Layer], object] | LayerSelector
+_One: TypeAlias = str | compat.Primitive | Callable[[Layer], object] | LayerSelector
+Selector: TypeAlias = _One | Sequence[_One]
 """Which layers are meant.
 
 A kind (`"conv"`), a glob over names (`"**/Block_*/Conv_0"`), a JAX primitive or its name, a
 function that is true of a [`Layer`][jaxlrp.Layer], or the result of [`kind`][jaxlrp.kind],
 [`first`][jaxlrp.first], [`last`][jaxlrp.last], [`all_of`][jaxlrp.all_of] and
-[`inside`][jaxlrp.inside].
+[`inside`][jaxlrp.inside]. A list or tuple of these means the layers of all of them.
 """
 
 
@@ -131,7 +133,10 @@ def kind(name: str) -> Selector:
       >>> rules = lrp.RuleMap({lrp.kind("conv"): lrp.ZPlus()})
     """
     if name not in KINDS:
-        raise SelectorError(f"kind({name!r}): unknown kind; the kinds are {', '.join(KINDS)}.")
+        raise SelectorError(
+            f"kind({name!r}): unknown kind; the kinds are {', '.join(KINDS)}."
+            f"{meaning_of(str(name), KINDS)}"
+        )
     return Kind(name)
 
 
@@ -201,6 +206,8 @@ def _some(selectors: tuple[Selector, ...], name: str) -> tuple[Selector, ...]:
 
 def is_broad(selector: Selector) -> bool:
     """Whether a selector names part of a network (a glob with wildcards, `inside`), not layers."""
+    if isinstance(selector, (list, tuple)):
+        return any(map(is_broad, selector))
     return isinstance(selector, _Inside) or (
         isinstance(selector, str) and any(c in selector for c in "*?")
     )
@@ -214,6 +221,8 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
         return _by_primitive(selector.name, layers)
     if isinstance(selector, str):
         return _by_word(selector, layers)
+    if isinstance(selector, (list, tuple)):
+        return frozenset().union(*(resolve(part, layers) for part in selector))
     if isinstance(selector, type):
         name = selector.__name__
         raise SelectorError(
@@ -225,7 +234,8 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
         return _by_callable(selector, layers)
     raise SelectorError(
         f"{selector!r} of type {type(selector).__name__} is not a selector; give a kind, a name "
-        "glob, a JAX primitive, a callable Layer -> bool, or first/last/all_of/inside of these."
+        "glob, a JAX primitive, a callable Layer -> bool, first/last/all_of/inside of these, or a "
+        "list of these."
     )
 
 
@@ -281,13 +291,15 @@ def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> fro
 
 def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
     names = sorted({n for layer in layers.layers for n in layer.names})
-    near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=0.4)
+    meant = meaning_of(word, {layer.kind for layer in layers.layers})
+    cutoff = 0.75 if meant else 0.4
+    near = difflib.get_close_matches(word, [*names, *KINDS], n=3, cutoff=cutoff)
     hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
     if not near and names:
         more = ", ..." if len(names) > 8 else ""
         hint = f" The names here are {', '.join(map(repr, names[:8]))}{more}."
     return SelectorError(
-        f"{shown} matches no layer: no kind, name or primitive here is called that.{hint}"
+        f"{shown} matches no layer: no kind, name or primitive here is called that.{meant}{hint}"
     )
 
 

@@ -1,13 +1,16 @@
 """Base classes of rules: mathematics only, without a jaxpr."""
 
+# JAX's own annotations leave parts unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Set
+from collections.abc import Hashable, Set
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlrp.compat import is_concrete
 from jaxlrp.errors import RuleError
@@ -66,6 +69,9 @@ class Rule:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         _check_declarations(cls)
+        for name in ("__eq__", "__hash__"):  # else dataclasses compare arrays as numbers
+            if name not in cls.__dict__:
+                type.__setattr__(cls, name, Rule.__dict__[name])
         if "propagate" in cls.__dict__:
             # A rule that propagates in a way of its own is asked, whatever its base may skip.
             for name in ("plain", "passes", "follows", "takes_relu"):
@@ -95,6 +101,12 @@ class Rule:
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:
         """Density or relevance at the inputs, given what arrives at the output of `layer`."""
         return arriving if self.carries == "same" else self.carries
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _contents(self) == _contents(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), _contents(self)))
 
     def __str__(self) -> str:
         shown = [
@@ -166,6 +178,41 @@ def check_number(rule: Any, name: str, value: Any, low: float = 0.0) -> None:
             f"{type(rule).__name__}: {name}={value!r} was given; expected a finite number >= "
             f"{low:g}."
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Same:
+    """What has no content to compare: a traced array, an object of a user's own."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _contents(rule: Any) -> Hashable:
+    """The fields of a rule, arrays by content."""
+    values: dict[str, Any] = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    if "__dataclass_fields__" not in type(rule).__dict__:
+        values |= vars(rule)
+    leaves, structure = jax.tree.flatten(values)
+    return structure, tuple(map(_content, leaves))
+
+
+def _content(leaf: Any) -> Hashable:
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        if not is_concrete(leaf):
+            return _Same(leaf)
+        array: np.ndarray[Any, Any] = np.asarray(leaf)
+        return array.shape, str(array.dtype), array.tobytes()
+    try:
+        hash(leaf)
+    except TypeError:
+        return _Same(leaf)
+    return leaf
 
 
 def _short(value: Any) -> str:

@@ -81,9 +81,6 @@ class ZBox(LinearRule):
                 "give the range that the inputs come from, for example ZBox(0.0, 1.0)."
             )
 
-    def __hash__(self) -> int:
-        return hash((type(self), self.epsilon, self.bias))
-
     @property
     def takes_relu(self) -> bool:
         return True

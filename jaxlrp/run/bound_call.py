@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxlrp.graph import rows
 from jaxlrp.graph.ir import Graph, Value
@@ -17,18 +16,19 @@ from jaxlrp.run import interpreter, targets
 from jaxlrp.run.probes import Probes
 from jaxlrp.types import Target
 
+HOLE = object()
+
 
 @dataclasses.dataclass(frozen=True)
-class Explained:
-    """The structure of the explained argument; its leaves that are static have their zeros here."""
+class Template:
+    """A pytree of which some leaves are known: the zeros of static ones, strings in aux."""
 
     tree: Any
-    zeros: tuple[np.ndarray | None, ...]
+    leaves: tuple[Any, ...]  # HOLE where a leaf is not known
 
-    def filled(self, relevance: Sequence[Any]) -> Any:
-        given = iter(relevance)
-        leaves = [next(given) if zero is None else zero for zero in self.zeros]
-        return jax.tree.unflatten(self.tree, leaves)
+    def filled(self, values: Sequence[Any]) -> Any:
+        given = iter(values)
+        return jax.tree.unflatten(self.tree, [next(given) if y is HOLE else y for y in self.leaves])
 
 
 @dataclasses.dataclass
@@ -40,9 +40,9 @@ class BoundCall:
     aux: list[Value]
     arrays: list[Any]
     consts: list[Any]
-    argument: Explained | None  # None: relevance is returned by name
+    argument: Template | None  # None: relevance is returned by name
     out_tree: Any
-    aux_tree: Any
+    aux_template: Template
 
     @property
     def graph(self) -> Graph:
@@ -72,6 +72,10 @@ class BoundCall:
             return self.argument.filled(relevance)
         names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).inner}
         return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
+
+    def with_aux(self, aux: Sequence[Any]) -> Any:
+        """Aux as fn returned it."""
+        return self.aux_template.filled(aux)
 
     def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
         env = self._env()

@@ -56,12 +56,13 @@ def ruled(
     """
     group = group_of(layer)
     logits = group.particulars_as(Softmax).logits
-    keys = list(outside)
+    # JAX keeps what these functions close over: nothing with arrays, as the probes in `state`.
+    keys, precision, plan = list(outside), state.precision, state.plan
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
         env = dict(zip(keys, arrays, strict=True))
         for value, array in zip(group.inputs, inputs, strict=True):
-            env[value] = state.narrow(array, value)
+            env[value] = precision.narrow(array, value)
         evaluate.run(group.eqns, env)
         if relu is not None:
             evaluate.run(group_of(relu).eqns, env)
@@ -69,7 +70,7 @@ def ruled(
         if logits is not None:
             y = group.outputs[0]
             env[y] = masked_softmax.without_weights(env[y], env[logits])
-        return tuple(state.widen(env[v], v) for v in group.outputs)
+        return tuple(precision.widen(env[v], v) for v in group.outputs)
 
     @jax.custom_vjp
     def call(inputs: Any, arrays: list[Any], account: Any) -> Any:
@@ -85,7 +86,7 @@ def ruled(
         x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
         view, back = _backward(layer, x, env, z, came, relu is not None)
         if account is not None:
-            account = accounts.of_layer(state.plan, layer, view, x, back, account)
+            account = accounts.of_layer(plan, layer, view, x, back, account)
         pairs = zip(inputs, back, strict=True)
         back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
         return back, None, account

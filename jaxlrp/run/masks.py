@@ -18,6 +18,11 @@ Condition: TypeAlias = Mapping[Any, ArrayLike]
 
 def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
     """The masks of `condition=`, for the layers that they name; those of one layer multiply."""
+    if condition is not None and not isinstance(condition, Mapping):
+        raise InputError(
+            f"condition is of type {type(condition).__name__}; expected a mapping from selectors "
+            "to masks: condition={'conv': mask}."
+        )
     masks: dict[Layer, Any] = {}
     for selector, mask in (condition or {}).items():
         for layer in plan.select(selector):

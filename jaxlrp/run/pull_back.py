@@ -60,7 +60,7 @@ def seed(weight: Any, value: Any) -> Any:
 
 def as_traced(array: Any, value: Value) -> Any:
     """An output in the type that fn gives it."""
-    return array.astype(value.dtype)
+    return jnp.asarray(array).astype(value.dtype)  # a number that fn returns is none yet
 
 
 def relevances(traced: BoundCall, found: Sequence[Any], primals: Sequence[Any]) -> list[Any]:

@@ -32,6 +32,31 @@ class Calls:
         return self._functions[key]
 
 
+class Precision:
+    """In which precision values travel. It holds no arrays, so functions that JAX keeps may."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._widened = plan.activity.reached if plan.low_precision else frozenset()
+
+    def widen(self, array: Any, value: Value) -> Any:
+        """An array in the precision in which relevance is computed."""
+        if isinstance(array, Counted):
+            return array
+        if is_integer(value) and value in self.plan.activity.reached:
+            array = jnp.asarray(array)
+            return Counted(array.astype(self.plan.number_dtype), array)
+        return evaluate.widen(array) if value in self._widened else array
+
+    def narrow(self, array: Any, value: Value) -> Any:
+        """An array in the precision that the traced program has it in."""
+        if isinstance(array, Counted):
+            return array.exact
+        if value in self._widened and is_low(value.dtype):
+            return evaluate.hold(array).astype(value.dtype)
+        return array
+
+
 class RunState:
     """How layers are run: with which probes, and in which precision relevance travels.
 
@@ -50,7 +75,7 @@ class RunState:
         self.probes = probes
         self.calls = Calls() if calls is None else calls
         self.done: set[Layer] = set()
-        self._widened = plan.activity.reached if plan.low_precision else frozenset()
+        self.precision = Precision(plan)
 
     def within(self, probes: Probes) -> RunState:
         """The state of a body or a call."""
@@ -58,20 +83,11 @@ class RunState:
 
     def widen(self, array: Any, value: Value) -> Any:
         """An array in the precision in which relevance is computed."""
-        if isinstance(array, Counted):
-            return array
-        if is_integer(value) and value in self.plan.activity.reached:
-            array = jnp.asarray(array)
-            return Counted(array.astype(self.plan.number_dtype), array)
-        return evaluate.widen(array) if value in self._widened else array
+        return self.precision.widen(array, value)
 
     def narrow(self, array: Any, value: Value) -> Any:
         """An array in the precision that the traced program has it in."""
-        if isinstance(array, Counted):
-            return array.exact
-        if value in self._widened and is_low(value.dtype):
-            return evaluate.hold(array).astype(value.dtype)
-        return array
+        return self.precision.narrow(array, value)
 
     def hold(self, array: Any, value: Value) -> Any:
         """The array in its own precision, as a constant for what relevance does not cross."""
