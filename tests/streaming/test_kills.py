@@ -19,6 +19,11 @@ def start(store):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+def finish(process):
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+
+
 def marks(store):
     folder = store / "done" / "c"
     return {f.name: f.stat().st_mtime_ns for f in folder.glob("*") if f.name.isdecimal()}
@@ -31,7 +36,7 @@ def test_killed_a_hundred_times(kills, tmp_path):
     rng = np.random.default_rng(int.from_bytes(os.urandom(4)))  # truly any moment
     whole = tmp_path / "whole"
     process = start(whole)
-    assert process.wait(timeout=600) == 0, process.communicate()[1]
+    finish(process)
 
     store = tmp_path / "store"
     before: dict[str, int] = {}
@@ -52,7 +57,7 @@ def test_killed_a_hundred_times(kills, tmp_path):
     assert working >= 0.9 * kills  # it was still at work when it was killed
 
     process = start(store)
-    assert process.wait(timeout=600) == 0, process.communicate()[1]
+    finish(process)
     import zarr
 
     found, expected = (zarr.open_group(path, mode="r") for path in (store, whole))
