@@ -20,51 +20,44 @@ import jaxlrp as lrp
 
 def parameters(path: Path) -> dict:
     """LeNet's parameters: trained once, and read from a file from then on."""
-    like = jax.eval_shape(LeNet().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     if not path.exists():
         rng = np.random.default_rng(0)
         _, params = train_network(LeNet(), *load_digits(rng)[0], rng, epochs=4)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished.npz")
-        np.savez(unfinished, *jax.tree.leaves(params))
-        unfinished.rename(path)
+        np.savez(path.with_suffix(".new.npz"), *jax.tree.leaves(params))
+        path.with_suffix(".new.npz").rename(path)
+    like = jax.eval_shape(LeNet().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     return jax.tree.unflatten(jax.tree.structure(like), np.load(path).values())
+
+
+@jax.jit
+def explain(params, x, target):
+    rules = lrp.composites.epsilon_plus_flat()
+    both = lrp.value_and_relevance(LeNet().apply, rules, argnums=1)
+    logits, relevance = both(params, x, target=target)
+    return {"relevance": relevance, "logits": logits, "target": target}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/digits"), help="folder of it all")
-    parser.add_argument("--composite", default="epsilon_plus_flat", help="of jaxlrp.composites")
     parser.add_argument("--batch", type=int, default=200, help="digits in a batch and in a file")
     parser.add_argument("--digits", type=int, default=5000, help="how many of the 5,000")
     args = parser.parse_args()
 
     pixels, classes = (array[: args.digits] for array in mnist_data())
     images = (pixels / 255).astype(np.float32).reshape(-1, 28, 28, 1)
-    rules = getattr(lrp.composites, args.composite)()
-    both = lrp.value_and_relevance(LeNet().apply, rules, argnums=1)
-
-    @jax.jit
-    def explain(params, x, target):
-        logits, relevance = both(params, x, target=target)
-        return {"relevance": relevance, "logits": logits, "target": target}
-
+    of_batch = partial(explain, parameters(args.out / "network.npz"))
+    data, store = (images, classes.astype(np.int32)), args.out / "relevance.zarr"
     try:
-        group = lrp.stream(
-            partial(explain, parameters(args.out / "network.npz")),
-            (images, classes.astype(np.int32)),
-            batch_size=args.batch,
-            store=args.out / "relevance.zarr",
-            settings={"composite": args.composite},
-        )
+        group = lrp.stream(of_batch, data, batch_size=args.batch, store=store)
     except (KeyboardInterrupt, lrp.InputError) as stop:
         raise SystemExit(str(stop)) from None
 
     logits, target = group["logits"][:], group["target"][:]
     explained = np.take_along_axis(logits, target[:, None], -1).sum()
-    share = group["relevance"][:].sum() / explained
-    print(f"{np.mean(logits.argmax(-1) == target):.1%} of {len(target)} digits are right; ", end="")
-    print(f"{share:.1%} of their logits is at the pixels.")
+    print(f"{np.mean(logits.argmax(-1) == target):.1%} of {len(target)} digits are right;")
+    print(f"{group['relevance'][:].sum() / explained:.1%} of their logits is at the pixels.")
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def test_killed_interrupted_and_started_again(start, undisturbed, tmp_path):
             np.testing.assert_array_equal(after[name][whole], expected[whole])
             np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6 * expected.max())
 
-    process = start(tmp_path, "--composite", "lrp_zero")
+    process = start(tmp_path, "--batch", "5")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "begun with other settings: composite" in errors.splitlines()[-1]
+    assert "begun with other settings: batch_size" in errors.splitlines()[-1]
