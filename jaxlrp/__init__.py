@@ -49,6 +49,7 @@ from jaxlrp.rules import (
     ZBox,
     ZPlus,
 )
+from jaxlrp.streaming import stream
 from jaxlrp.transforms import explain, ledger, plan, relevance_vjp, value_and_relevance
 from jaxlrp.types import PyTree, Relevance, Target
 
@@ -117,5 +118,6 @@ __all__ = [
     "plan",
     "register_primitive",
     "relevance_vjp",
+    "stream",
     "value_and_relevance",
 ]

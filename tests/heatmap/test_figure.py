@@ -241,10 +241,10 @@ class TestGrid:
             {0: self.R, 1: -self.R},
             row_labels=["$5 and $6", 7],
             column_labels=["\ud800", "\u202etxt", b"\xff"],
-            title="costs $x_{",
+            title="costs $x_{$",
         )
         found = self.texts(figure)
-        assert {"0", "1", "7", "$5 and $6", "\\ud800", "\\xff", "costs $x_{"} <= set(found)
+        assert {"0", "1", "7", "$5 and $6", "\\ud800", "\\xff", "costs $x_{$"} <= set(found)
         assert not any("\u202e" in text for text in found)
         figure.savefig(tmp_path / "grid.png")
         figure.savefig(tmp_path / "grid.svg")

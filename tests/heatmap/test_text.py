@@ -368,12 +368,12 @@ class TestLetters:
     def test_in_a_figure(self, tmp_path):
         texts = {self.MARKS: ["a", "b"], 7: ["c"]}
         numbers = {self.MARKS: [1.0, -1.0], 7: [1.0]}
-        figure = heatmap.text_figure(texts, numbers, separator=" | ", title="$x_{" + self.MARKS)
+        figure = heatmap.text_figure(texts, numbers, separator=" | ", title="$x_{$" + self.MARKS)
         figure.savefig(tmp_path / "text.png")
         figure.savefig(tmp_path / "text.svg")
         found = [text.get_text() for text in figure.texts]
         shown = r"\u202e\u2066\ud800\x00"
-        assert {"$x_{" + shown, shown, "7"} <= set(found)
+        assert {"$x_{$" + shown, shown, "7"} <= set(found)
         (letters,) = [a.texts for a in figure.axes if a.texts]
         assert [t.get_text() for t in letters] == ["a", " | ", "b", "c"]
 

@@ -20,6 +20,7 @@ ARROWS = {
     "planning": {"errors", "compat", "graph", "rules"},
     "run": {"errors", "compat", "types", "graph", "rules", "planning"},
     "heatmap": {"errors"},
+    "streaming": {"errors", "compat", "types"},
     # What stands beside the engine sees the public surface alone.
     "methods": {"errors", "transforms", "composites", "explained_function", "planning", "rules"},
 }

@@ -1,0 +1,5 @@
+"""A whole data set explained batch by batch, into arrays or into a store on disk."""
+
+from jaxlrp.streaming.loop import stream
+
+__all__ = ["stream"]
