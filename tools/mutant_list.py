@@ -688,7 +688,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # The order of scales, shifts, terms and factors.
     Mutant(
-        "graph/hoist.py",
+        "graph/readings.py",
         "np.any((own > 0) & (",
         "np.any((own > 1) & (",
         "graph/test_parts.py::test_elements_that_something_else_reads_too_keep_their_order",

@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlrp import compat
 from jaxlrp.graph import control_flow
@@ -27,13 +26,10 @@ from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
+from jaxlrp.graph.readings import PARTS, WHOLE, is_alone, is_part
 
-# Moves that repeat nothing, and of which the places are known from the parameters alone.
-_PARTS = frozenset("slice split concatenate".split())
-_WHOLE = frozenset("reshape squeeze expand_dims transpose rev broadcast_in_dim".split())
 _SCALES = frozenset({"mul", "div"})
 _MOST_STATIC = 64  # equations that make a bias
-_MOST = 2**28  # elements of which each is counted
 
 
 @dataclasses.dataclass
@@ -81,12 +77,12 @@ def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
 def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
     """The scales and shifts that begin at an equation, if they may stand before moves."""
     value = _scaled(bench, first)
-    if value is None or value.producer is None or value.producer.name not in _PARTS | _WHOLE:
+    if value is None or value.producer is None or value.producer.name not in PARTS | WHOLE:
         return None
     if _scaled(bench, value.producer) is not None:
         return None
     moves, leaves = _moves_before(bench, value)
-    if not any(e.name in _PARTS for e in moves) and not _ends_sum(bench, leaves[0]):
+    if not any(e.name in PARTS for e in moves) and not _ends_sum(bench, leaves[0]):
         return None  # one core takes them through these moves
     if not any(_ends_layer(bench, leaf) for leaf in leaves):
         return None
@@ -108,11 +104,11 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
         return None
     if bench.graph.is_output(value) or any(v.dtype != value.dtype for v in leaves):
         return None
-    alone = frozenset(v for v in leaves if _is_alone(bench, value, moves, v))
+    alone = frozenset(v for v in leaves if is_alone(bench, value, moves, v))
     if not any(_ends_layer(bench, leaf) for leaf in alone):
         return None
     leaves = [v if v in alone else _turned(moves, v) for v in leaves]
-    if not all(v in alone or _is_alone(bench, value, moves, v, aside=True) for v in leaves):
+    if not all(v in alone or is_alone(bench, value, moves, v, aside=True) for v in leaves):
         return None
     statics = [v for e in eqns for v in e.inputs if v not in bench.activity.active]
     active = frozenset(v for v in leaves if v in bench.activity.active)
@@ -147,17 +143,12 @@ def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value
     while stack:
         v = stack.pop()
         eqn = v.producer
-        if eqn is None or not _is_part(eqn) or v in bench.activity.explained:
+        if eqn is None or not is_part(eqn) or v in bench.activity.explained:
             leaves[v] = None
         elif eqn not in moves:
             moves.add(eqn)
             stack.extend(eqn.inputs)
     return sorted(moves, key=lambda e: e.order), list(leaves)
-
-
-def _is_part(eqn: Eqn) -> bool:
-    """Whether an equation moves elements and repeats none."""
-    return eqn.name in _PARTS or (eqn.name in _WHOLE and eqn.inputs[0].size == eqn.out.size)
 
 
 def _ends_layer(bench: Workbench, value: Value) -> bool:
@@ -204,88 +195,10 @@ def _turned(moves: list[Eqn], leaf: Value) -> Value:
     """A leaf after the moves that keep all of it: others may read it there. They are taken out."""
     while True:
         readers = [e for e in moves if leaf in e.inputs]
-        if len(readers) != 1 or readers[0].name not in _WHOLE:
+        if len(readers) != 1 or readers[0].name not in WHOLE:
             return leaf
         moves.remove(readers[0])
         leaf = readers[0].out
-
-
-def _is_alone(
-    bench: Workbench, value: Value, moves: list[Eqn], leaf: Value, aside: bool = False
-) -> bool:
-    """Whether each element of a leaf is at most one of a value, and is then read by nothing else.
-
-    With `aside`, other equations may read the leaf itself.
-    """
-    if leaf.size > _MOST:
-        return False
-    inside = set(moves)
-    carries = leaf in bench.activity.active
-    made = {leaf: None}  # the leaf, and all that moves alone make of it
-    stack, steps = [leaf], set()
-    while stack:
-        v = stack.pop()
-        for eqn in bench.reached_uses(v):
-            follows = carries and _is_part(eqn) and not (aside and v is leaf)
-            if eqn not in steps and (eqn in inside or follows):
-                steps.add(eqn)
-                made.update(dict.fromkeys(eqn.outputs))
-                stack.extend(eqn.outputs)
-    order = sorted(steps, key=lambda e: -e.order)
-    others: dict[Value, int] = {}
-    for v in made if carries else ():
-        if aside and v is leaf:
-            continue
-        # What relevance does not reach reads the leaf as it was.
-        uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
-        others[v] = sum(e not in steps for e in uses)
-        others[v] += bench.graph.is_output(v)
-    others.pop(value, None)
-    own = _readings(order, leaf, {value: 1})
-    return not (np.any(own > 1) or np.any((own > 0) & (_readings(order, leaf, others) > 0)))
-
-
-def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarray:
-    """How often each element of a leaf is read by way of some values that moves make of it.
-
-    The moves are given latest first.
-    """
-    counts = {v: np.full(v.shape, min(n, 9), np.uint8) for v, n in read.items() if n}
-    for eqn in steps:
-        given = [counts.get(v) for v in eqn.outputs]
-        if all(g is None for g in given):
-            continue
-        for v, back in zip(eqn.inputs, _back(eqn, given), strict=True):
-            # Kept small: a count that wraps around to 0 would be a false proof.
-            counts[v] = np.minimum(counts[v] + back, 9) if v in counts else back
-    return counts.get(leaf, np.zeros(leaf.shape, np.uint8))
-
-
-def _back(eqn: Eqn, given: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    """Readings of a move's operands, from those of its results."""
-    params, source = eqn.params, eqn.inputs[0]
-    parts = [np.zeros(v.shape, np.uint8) if g is None else g for v, g in zip(eqn.outputs, given)]
-    if eqn.name == "split":
-        return [np.concatenate(parts, params["axis"])]
-    (x,) = parts
-    if eqn.name == "concatenate":
-        ends = np.cumsum([v.shape[params["dimension"]] for v in eqn.inputs])[:-1]
-        return list(np.split(x, ends, params["dimension"]))
-    if eqn.name == "slice":
-        strides = params["strides"] or (1,) * x.ndim
-        limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-        whole = np.zeros(source.shape, np.uint8)
-        whole[tuple(slice(*limit) for limit in limits)] = x
-        return [whole]
-    if eqn.name == "transpose":
-        return [np.transpose(x, np.argsort(params["permutation"]))]
-    if eqn.name == "rev":
-        return [np.flip(x, params["dimensions"])]
-    if eqn.name == "reshape" and params["dimensions"] is not None:
-        order = params["dimensions"]
-        turned = x.reshape([source.shape[i] for i in order])
-        return [np.transpose(turned, np.argsort(order))]
-    return [x.reshape(source.shape)]
 
 
 def _turns(chain: _Chain, eqn: Eqn) -> bool:

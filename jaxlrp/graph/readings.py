@@ -1,0 +1,98 @@
+"""How often each element of a value is read, by way of moves that repeat nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.ir import Eqn, Value
+
+# Moves that repeat nothing, and of which the places are known from the parameters alone.
+PARTS = frozenset("slice split concatenate".split())
+WHOLE = frozenset("reshape squeeze expand_dims transpose rev broadcast_in_dim".split())
+_MOST = 2**28  # elements of which each is counted
+
+
+def is_part(eqn: Eqn) -> bool:
+    """Whether an equation moves elements and repeats none."""
+    return eqn.name in PARTS or (eqn.name in WHOLE and eqn.inputs[0].size == eqn.out.size)
+
+
+def is_alone(
+    bench: Workbench, value: Value, moves: list[Eqn], leaf: Value, aside: bool = False
+) -> bool:
+    """Whether each element of a leaf is at most one of a value, and is then read by nothing else.
+
+    With `aside`, other equations may read the leaf itself.
+    """
+    if leaf.size > _MOST:
+        return False
+    inside = set(moves)
+    carries = leaf in bench.activity.active
+    made = {leaf: None}  # the leaf, and all that moves alone make of it
+    stack, steps = [leaf], set()
+    while stack:
+        v = stack.pop()
+        for eqn in bench.reached_uses(v):
+            follows = carries and is_part(eqn) and not (aside and v is leaf)
+            if eqn not in steps and (eqn in inside or follows):
+                steps.add(eqn)
+                made.update(dict.fromkeys(eqn.outputs))
+                stack.extend(eqn.outputs)
+    order = sorted(steps, key=lambda e: -e.order)
+    others: dict[Value, int] = {}
+    for v in made if carries else ():
+        if aside and v is leaf:
+            continue
+        # What relevance does not reach reads the leaf as it was.
+        uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
+        others[v] = sum(e not in steps for e in uses)
+        others[v] += bench.graph.is_output(v)
+    others.pop(value, None)
+    own = _readings(order, leaf, {value: 1})
+    return not (np.any(own > 1) or np.any((own > 0) & (_readings(order, leaf, others) > 0)))
+
+
+def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarray:
+    """How often each element of a leaf is read by way of some values that moves make of it.
+
+    The moves are given latest first.
+    """
+    counts = {v: np.full(v.shape, min(n, 9), np.uint8) for v, n in read.items() if n}
+    for eqn in steps:
+        given = [counts.get(v) for v in eqn.outputs]
+        if all(g is None for g in given):
+            continue
+        for v, back in zip(eqn.inputs, _back(eqn, given), strict=True):
+            # Kept small: a count that wraps around to 0 would be a false proof.
+            counts[v] = np.minimum(counts[v] + back, 9) if v in counts else back
+    return counts.get(leaf, np.zeros(leaf.shape, np.uint8))
+
+
+def _back(eqn: Eqn, given: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """Readings of a move's operands, from those of its results."""
+    params, source = eqn.params, eqn.inputs[0]
+    parts = [np.zeros(v.shape, np.uint8) if g is None else g for v, g in zip(eqn.outputs, given)]
+    if eqn.name == "split":
+        return [np.concatenate(parts, params["axis"])]
+    (x,) = parts
+    if eqn.name == "concatenate":
+        ends = np.cumsum([v.shape[params["dimension"]] for v in eqn.inputs])[:-1]
+        return list(np.split(x, ends, params["dimension"]))
+    if eqn.name == "slice":
+        strides = params["strides"] or (1,) * x.ndim
+        limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+        whole = np.zeros(source.shape, np.uint8)
+        whole[tuple(slice(*limit) for limit in limits)] = x
+        return [whole]
+    if eqn.name == "transpose":
+        return [np.transpose(x, np.argsort(params["permutation"]))]
+    if eqn.name == "rev":
+        return [np.flip(x, params["dimensions"])]
+    if eqn.name == "reshape" and params["dimensions"] is not None:
+        order = params["dimensions"]
+        turned = x.reshape([source.shape[i] for i in order])
+        return [np.transpose(turned, np.argsort(order))]
+    return [x.reshape(source.shape)]
