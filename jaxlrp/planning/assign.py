@@ -52,7 +52,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += "; a gradient between LRP rules: see Taylor()"
         if group.note:
             layer.why += f"; {group.note}"
-        if layer.rule.bounds_input and (maker := _maker_before(graph, index)) is not None:
+        if layer.rule.bounds_input and (maker := maker_before(graph, index)) is not None:
             layer.why += f"; the bounds are those of the output of {maker.name!r}, not of the input"
         if layer.kind == "softmax" and layer.output in plan.found.seeded:
             layer.why += "; the output is a probability: explain the logits"
@@ -61,7 +61,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
             layer.why += ", so Uniform applies"
 
 
-def _maker_before(graph: LayerGraph, index: int) -> Layer | None:
+def maker_before(graph: LayerGraph, index: int) -> Layer | None:
     """A layer between the explained input and another layer that does more than move elements."""
     stack, seen = [index], {index}
     while stack:

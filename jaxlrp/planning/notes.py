@@ -1,4 +1,4 @@
-"""What a plan has to say about the function as a whole: randomness, statistics over examples."""
+"""What a plan has to say about the function as a whole: randomness, statistics, shifts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from jaxlrp.graph import rows
 from jaxlrp.graph.dataflow import Flow, solve
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import RANDOM_NUMBERS
+from jaxlrp.graph.particulars import Linear
+from jaxlrp.graph.primitives import ADDITIONS, RANDOM_NUMBERS
+from jaxlrp.planning.assign import maker_before
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Note, Plan
+from jaxlrp.rules import LinearRule, Rule
 
 _TRAINING = ("random", "batch statistics")
 _SHOWN = 3  # names in a text
@@ -21,7 +24,7 @@ _SHOWN = 3  # names in a text
 
 def notes_of(plan: Plan, outputs: Sequence[Value]) -> tuple[Note, ...]:
     """The notes on a plan whose layers are known."""
-    found = (_random(plan), *_statistics(plan, outputs))
+    found = (_random(plan), *_statistics(plan, outputs), *_shifts(plan))
     return tuple(note for note in found if note is not None)
 
 
@@ -126,6 +129,42 @@ def _statistics(plan: Plan, outputs: Sequence[Value]) -> Iterable[Note]:
         "others in its batch.",
         tuple(layer.name for layer in layers),
     )
+
+
+def _shifts(plan: Plan) -> Iterator[Note]:
+    """Notes on shifts of the explained input that are the bias of the layer that reads it."""
+    if any(group_of(layer).inner is not None for layer in plan.layers):
+        return
+    for index, layer in enumerate(plan.layers):
+        shift = _shift_of_input(group_of(layer))
+        if shift is None or not _shares_with_bias(layer.rule):
+            continue
+        if maker_before(plan.adjacency, index) is None:
+            yield Note(
+                "shifted input",
+                f"The explained input is shifted at {shift.source}, and the shift is a bias of "
+                f"{layer.name!r}: relevance is that of the values before it, beside a bias that "
+                "may take, or give, many times the output. Shift outside fn and explain the "
+                "shifted values, or give the layer a rule with bias='ignore' or 'distribute', or "
+                "ZBox.",
+                (layer.name,),
+            )
+
+
+def _shift_of_input(group: Group) -> Eqn | None:
+    """The equation that shifts a linear layer's input by a static value, before its core."""
+    if not isinstance(group.particulars, Linear):
+        return None
+    core = group.particulars.core
+    links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
+    before = group.eqns if core is None else group.particulars.pre
+    adds = (e for e in before if e.name in ADDITIONS)
+    return next((e for e in adds if not links.issuperset(e.inputs)), None)
+
+
+def _shares_with_bias(rule: Rule) -> bool:
+    """Whether a rule shares by x w over a sum in which the bias has a part."""
+    return isinstance(rule, LinearRule) and rule.bias == "absorb" and rule.carries == "density"
 
 
 def _named(layers: Sequence[Layer]) -> str:

@@ -28,7 +28,8 @@ class Note:
     Attributes:
       kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
         examples), `"mixed examples"` (another statistic over that axis) `"static leaves"`
-        (integers in an explained argument) or `"other examples"` (the rows of the output are those
+        (integers in an explained argument), `"shifted input"` (a shift of the explained input takes
+        part as a bias) or `"other examples"` (the rows of the output are those
         of an argument that is not explained).
       text: the remark, as the table shows it.
       layers: names of the layers that it is about.

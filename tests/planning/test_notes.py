@@ -185,3 +185,81 @@ def test_notes_are_data():
     note = lrp.plan(lambda x: dropped(x @ W, KEY), lrp.Epsilon())(X).notes[0]
     assert note == lrp.Note("random", note.text, note.layers)
     assert "so relevance depends on the key" in note.text
+
+
+# -- shifts of the explained input -----------------------------------------------------------------
+
+MEAN, SCALE = np.array([40.0, 5e4, 1.0, 0.2]), np.array([12.0, 2e4, 0.5, 0.1])
+ROWS = MEAN + SCALE * RNG.normal(size=(6, 4))
+ZERO = lrp.Epsilon(0.0)
+
+
+def network(h):
+    return jax.nn.relu(h @ W) @ V
+
+
+def standardised(x):
+    return network((x - MEAN) / SCALE)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        standardised,
+        jax.jit(standardised),
+        lambda x: network(x / SCALE - MEAN / SCALE),
+        lambda x: network(((x[:, ::-1] - MEAN[::-1]) / SCALE)[:, ::-1]),
+        lambda x: network(x / 127.5 - 1.0),
+        lambda x: jax.nn.relu((x - MEAN) / SCALE) @ W,
+    ],
+)
+def test_a_shift_of_the_explained_input(fn):
+    (note,) = lrp.plan(fn, ZERO)(ROWS).notes
+    assert note.kind == "shifted input"
+    assert note.layers == (lrp.plan(fn, ZERO)(ROWS).layers[0].name,)
+    assert "shifted at test_notes.py" in note.text
+
+
+def test_the_shift_takes_relevance_and_each_remedy_keeps_it():
+    value = standardised(ROWS)[:, 0]
+
+    def arrived(fn, rules, x=ROWS):
+        return lrp.explain(fn, rules)(x, target=0).sum(1)
+
+    opened = (ROWS - MEAN) / SCALE @ W > 0
+    taken = -(opened * (MEAN / SCALE @ W)) @ V[:, 0]  # by the bias of open units
+    np.testing.assert_allclose(arrived(standardised, ZERO) + taken, value, rtol=1e-9, atol=1e-9)
+    assert np.abs(taken).max() > 0.5 * np.abs(value).max()
+    box = lrp.ZBox(ROWS.min(0) - 1.0, ROWS.max(0) + 1.0)
+    for rules in (
+        {"dense": lrp.Epsilon(0.0, bias="ignore")},
+        {"dense": lrp.Epsilon(0.0, bias="distribute")},
+        {"dense": ZERO, lrp.first("dense"): box},
+        {"dense": ZERO, lrp.first("dense"): lrp.Flat()},
+        {"dense": ZERO, lrp.first("dense"): lrp.WSquare()},
+    ):
+        assert lrp.plan(standardised, rules)(ROWS).notes == ()
+        np.testing.assert_allclose(arrived(standardised, rules), value, rtol=1e-5)
+    outside = (ROWS - MEAN) / SCALE
+    assert lrp.plan(network, ZERO)(outside).notes == ()
+    np.testing.assert_allclose(arrived(network, ZERO, outside), value, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jax.nn.relu(x @ W + RNG.normal(size=3)) @ V,  # a bias after the weights
+        lambda x: jax.nn.relu(x / SCALE) @ W,
+        lambda x: jax.nn.relu(x @ W + 1.0) @ V,
+        lambda x: jnp.tanh(jax.nn.relu(x @ W) - MEAN[:3]) @ V,  # of hidden values
+        lambda x: jax.nn.sigmoid(x - 3.0) @ W,  # part of an activation
+    ],
+)
+def test_what_is_no_shift_of_the_explained_input(fn):
+    assert lrp.plan(fn, ZERO)(ROWS).notes == ()
+
+
+def test_a_shift_of_explained_embeddings_is_not_noted():
+    table = jnp.asarray(RNG.normal(size=(7, 4)))
+    plan = lrp.plan(lambda i: network(table[i] - MEAN), ZERO, wrt="embed")(np.arange(3))
+    assert plan.notes == ()
