@@ -15,7 +15,8 @@ from jaxlrp.checks import by_keyword
 from jaxlrp.errors import InputError
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Group
-from jaxlrp.graph.ir import Value
+from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.rows import are_rows_of
 from jaxlrp.graph.trace import trace
 from jaxlrp.planning.inner_values import choose_inner
 from jaxlrp.planning.layers import Layer
@@ -151,6 +152,8 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     argument = None
     if request.wrt is not None:
         numbers = [v for v in starts if is_inexact(v)]
+        if request.argnums == 0:
+            numbers = _examples(graph, flat, args) or numbers
         graph, inner_layers = choose_inner(graph, request.wrt, n_outputs, numbers)
         starts = [group.inputs[0] for group in inner_layers]
     else:
@@ -167,6 +170,12 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         plan.notes += tuple(other_examples(plan, others, outputs[0]))
     aux = graph.outputs[n_outputs:]
     return BoundCall(plan, outputs, aux, flat.arrays, consts, argument, flat.out_tree, flat.aux)
+
+
+def _examples(graph: Graph, flat: _FlatFunction, args: tuple[Any, ...]) -> list[Value]:
+    """The floating inputs whose rows are those of the output: data, and not parameters."""
+    inputs = [graph.inputs[i] for n in range(len(args)) for i in flat.positions([n])]
+    return [v for v in inputs if is_inexact(v) and are_rows_of(graph, v, 0, graph.outputs[0])]
 
 
 def _explain_lists(error: Exception, args: tuple[Any, ...]) -> None:

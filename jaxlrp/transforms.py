@@ -53,9 +53,9 @@ def explain(
         any pytree of floating arrays. The other arguments are static, but may be traced.
       has_aux: whether `fn` returns `(output, aux)`; aux then comes back beside the relevance.
       wrt: a selector (or a list of them) of values inside `fn` to explain in place of an argument.
-        `argnums` is then ignored, and everything before these values is static, so integer
-        arguments are allowed.
-        `wrt="embed"` selects the embeddings of tokens, positions and types. R is `{name:
+        `argnums` then says only where data enters: by default at embeddings, or at the arguments
+        whose rows are those of the output. Everything before these values is static, so integer
+        arguments are allowed. `wrt="embed"` selects the embeddings of tokens, positions and types. R is `{name:
         relevance}`.
       layers: a selector of layers, or a list of them; the relevance at their outputs is returned
         too, by name.

@@ -90,8 +90,8 @@ def _owners(
 ) -> dict[str, str]:
     """Which of the things in a scope bears the scope's name.
 
-    The linear layer does, or else the first that has parameters. Several things without parameters
-    are called by what they are.
+    The linear layer does, or else the first that has parameters. A thing without parameters does
+    if it is alone there; others are called by what they are.
     """
     things: dict[str, dict[str, int]] = {}
     for group in groups:
@@ -101,10 +101,11 @@ def _owners(
         rank = 0 if linear else 1 if paths[group] else 2
         inside = things.setdefault(bases[group], {})
         inside[_thing(group)] = min(rank, inside.get(_thing(group), rank))
+    around = {base[:i] for base in things for i, letter in enumerate(base) if letter == "/"}
     owners: dict[str, str] = {}
     for base, inside in things.items():
         first = min(inside, key=lambda thing: inside[thing])
-        if inside[first] < 2 or len(inside) == 1:
+        if inside[first] < 2 or (len(inside) == 1 and base not in around):
             owners[base] = first
     return owners
 

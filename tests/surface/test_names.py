@@ -165,3 +165,25 @@ def test_no_two_layers_share_a_name():
 
     found = names(named, X[0] @ P["ih"], argnums=0)
     assert len(set(found)) == len(found) == 6
+
+
+def test_wrt_offers_what_depends_on_data():
+    """With parameters as the first argument the names are those of the plan of the data."""
+
+    def normed(p, x):
+        with jax.named_scope("net"):
+            with jax.named_scope("first"):
+                h = x @ p["ih"]
+            h = jax.nn.relu(h * lax.rsqrt(p["var"] + 1e-3))
+            with jax.named_scope("second"):
+                h = h @ p["hh"]
+            return jax.nn.relu(h) @ p["out"]
+
+    p, x = P | {"var": DRAW.uniform(size=6)}, DRAW.normal(size=(3, 4))
+    assert names(normed, p, x) == ["net/first", "net/relu", "net/second", "net/relu#1", "net"]
+    found = lrp.explain(normed, lrp.Epsilon(0.0), wrt="**/second")(p, x, target=0)
+    by_argnums = lrp.explain(normed, lrp.Epsilon(0.0), 1, wrt="**/second")(p, x, target=0)
+    assert list(found) == list(by_argnums) == ["net/second"]
+    assert_close(found["net/second"], by_argnums["net/second"], 0.0)
+    with pytest.raises(lrp.SelectorError, match="matches no layer"):
+        lrp.explain(normed, lrp.Epsilon(0.0), wrt="**/rsqrt")(p, x, target=0)
