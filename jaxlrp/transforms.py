@@ -55,8 +55,8 @@ def explain(
       wrt: a selector (or a list of them) of values inside `fn` to explain in place of an argument.
         `argnums` then says only where data enters: by default at embeddings, or at the arguments
         whose rows are those of the output. Everything before these values is static, so integer
-        arguments are allowed. `wrt="embed"` selects the embeddings of tokens, positions and types. R is `{name:
-        relevance}`.
+        arguments are allowed. `wrt="embed"` selects the embeddings of tokens, positions and types.
+        R is `{name: relevance}`.
       layers: a selector of layers, or a list of them; the relevance at their outputs is returned
         too, by name.
       what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;
