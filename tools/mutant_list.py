@@ -32,6 +32,12 @@ NO_NORM = "graph/test_look_alikes.py::test_what_is_no_norm"
 NO_SOFTMAX = "graph/test_look_alikes.py::test_what_is_no_softmax"
 MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
+TARGETS = "surface/test_targets.py"
+NOTES = "planning/test_notes.py"
+WRONG_RULES = "rules/test_wrong_rules.py"
+STATIC_LEAVES = "surface/test_static_leaves.py"
+AS_IN_JAX = "surface/test_as_in_jax.py"
+
 MUTANTS: tuple[Mutant, ...] = (
     # Bounds.
     Mutant("graph/ranges.py", "return -a[1], -a[0]", "return -a[0], -a[1]", BOUNDS),
@@ -1008,5 +1014,39 @@ MUTANTS: tuple[Mutant, ...] = (
         'found["density"] = arrived if by_density else safe_divide(arrived, y)',
         'found["density"] = arrived',
         "surface/test_layer_quantities.py",
+    ),
+    # Rows, notes and what users give.
+    Mutant("graph/rows.py", "or after[0] in layout.own or _mixes(eqn, fact)", "", TARGETS),
+    Mutant("graph/rows.py", "or _mixes(eqn, fact)", "", TARGETS),
+    Mutant(
+        "graph/rows.py", "if value.shape[fact] != eqn.out.shape[after[0]]:", "if False:", TARGETS
+    ),
+    Mutant("graph/rows.py", "return b if a == _NONE else _MIXED", "return b", TARGETS),
+    Mutant("graph/rows.py", "if value.ndim < 2 or not output.ndim", "if not output.ndim", TARGETS),
+    Mutant(
+        "graph/rows.py",
+        "rows = any(facts.get(v, _NONE) == 0 for v in outputs)",
+        "rows = True",
+        NOTES,
+    ),
+    Mutant("planning/notes.py", "return group.main.inputs[:1] if", "return [] if", NOTES),
+    Mutant(
+        "planning/notes.py", "if maker_before(plan.adjacency, index) is None:", "if True:", NOTES
+    ),
+    Mutant("planning/notes.py", 'and rule.bias == "absorb" and', "and", NOTES),
+    Mutant("run/targets.py", "if len(shape) == 1 and is_batch():", "if False:", TARGETS),
+    Mutant(
+        "run/layer_vjp.py",
+        "if jnp.shape(given) not in ((), jnp.shape(x)):",
+        "if False:",
+        WRONG_RULES,
+    ),
+    Mutant("run/bound_call.py", "next(given) if y is HOLE else y", "next(given, y)", STATIC_LEAVES),
+    Mutant("rules/base.py", "array.tobytes()", "array.size", AS_IN_JAX),
+    Mutant(
+        "planning/rulemap.py",
+        "return list(self._entries.items()) == list(",
+        "return dict(self._entries.items()) == dict(",
+        AS_IN_JAX,
     ),
 )

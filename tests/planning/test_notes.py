@@ -136,6 +136,10 @@ def test_what_is_no_statistic_over_examples(fn):
     assert kinds(fn, X) == []
 
 
+def test_columns_of_as_many_rows():
+    assert kinds(lambda x: layer_norm(x.T).T.sum(0), X[:4]) == []
+
+
 def test_one_example():
     assert kinds(lambda x: layer_norm(x @ W) @ V, X[0]) == []
     assert kinds(lambda x: layer_norm(x), X[0]) == []

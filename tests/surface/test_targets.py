@@ -185,6 +185,8 @@ def test_an_integer_for_one_number_per_example(fn, x):
         (lambda x: (jax.nn.softmax(x @ x.T) @ x).sum(1), X),
         (lambda x: (x - x.mean(0)).sum(1), X),
         (lambda x: (x + x[:1]).sum(1), X),
+        (lambda x: (x[:, :2] + x[:, :2].T).sum(0), X),
+        (lambda x: (x[:, :2].T + x[:, :2]).sum(0), X),
     ],
 )
 def test_an_integer_where_the_axis_is_not_known_to_be_of_examples(fn, x):
