@@ -130,11 +130,12 @@ class Plan:
         ]
 
     def draw(self, direction: Literal["TB", "LR", "BT", "RL"] = "TB") -> str:
-        """The layers and which reads which, as text in the language of [Mermaid][].
+        """The layers and which reads which, as text in the language of Mermaid.
 
         Layers with the same rule have the same colour. Loops and layers that only move elements are
         left out: an arrow passes through them. GitHub, JupyterLab (in a Markdown cell) and the
-        Mermaid command line turn the text into SVG.
+        Mermaid command line turn the text into SVG; see
+        [its documentation](https://mermaid.js.org/syntax/flowchart.html).
 
         Args:
           direction: in which the arrows run: `"TB"` (down), `"LR"` (to the right), `"BT"` or
@@ -142,8 +143,6 @@ class Plan:
 
         Raises:
           ValueError: another direction.
-
-        [Mermaid]: https://mermaid.js.org/syntax/flowchart.html
         """
         if direction not in ("TB", "LR", "BT", "RL"):
             raise ValueError(f'direction must be "TB", "LR", "BT" or "RL", not {direction!r}')
