@@ -8,7 +8,14 @@ import math
 
 from jaxlrp.graph import branches
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.affine import affine_operand, is_written
+from jaxlrp.graph.affine import (
+    affine_operand,
+    is_move,
+    is_written,
+    is_written_scale,
+    is_written_shift,
+    leads_into_nonlinearity,
+)
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.homogeneous import is_homogeneous
 from jaxlrp.graph.ir import Eqn, Value
@@ -33,6 +40,43 @@ def find(bench: Workbench) -> None:
             continue
         if eqn.name in ELEMENTWISE and len(eqn.outputs) == 1:
             linear.update(_claim_activation(bench, eqn))
+
+
+def find_shifts(bench: Workbench) -> None:
+    """Written shifts before or after an activation, where moves or other readers stand between.
+
+    `(1 - q[:, :1]) * q[:, 1:]`: the 1 is the gate's, and no bias.
+    """
+    for eqn in bench.eqns:
+        if not bench.is_open(eqn) or not is_written_shift(bench, eqn):
+            continue
+        (source,) = bench.activity.active_inputs(eqn)
+        if source.shape == eqn.out.shape and (
+            _follows_activation(bench, source) or leads_into_nonlinearity(bench, eqn.out)
+        ):
+            facts = _facts_of(bench, [eqn], source, eqn)
+            bench.claim(Group("activation", [eqn], [source], [eqn.out], eqn, facts))
+
+
+def _follows_activation(bench: Workbench, value: Value) -> bool:
+    """Whether moves and written scales and shifts alone make a value of activations' outputs."""
+    stack, seen, found = [value], {value}, False
+    while stack:
+        v = stack.pop()
+        eqn = v.producer
+        if eqn is None or v in bench.activity.explained:
+            return False
+        if bench.kind_of(eqn) == "activation":
+            found = True
+            continue
+        written = is_written_scale(bench, eqn) or is_written_shift(bench, eqn)
+        if not (written or is_move(bench, eqn) or eqn.name == "reordered"):
+            return False
+        for before in bench.activity.active_inputs(eqn):
+            if before not in seen:
+                seen.add(before)
+                stack.append(before)
+    return found
 
 
 def _nonlinear(bench: Workbench, eqn: Eqn) -> bool:

@@ -84,15 +84,18 @@ def is_written_scale(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
-    """Whether an elementwise equation that is not linear reads the value."""
-    for eqn in bench.reached_uses(value):
-        if eqn.name in COPIES or (affine_operand(bench, eqn) is not None):
-            if leads_into_nonlinearity(bench, eqn.out):
+    """Whether an elementwise equation that is not linear reads the value, or the same moved."""
+    stack, seen = [value], {value}
+    while stack:
+        for eqn in bench.reached_uses(stack.pop()):
+            moves = is_move(bench, eqn) or eqn.name in COPIES
+            if moves or affine_operand(bench, eqn) is not None:
+                stack += [v for v in eqn.outputs if v not in seen]
+                seen.update(eqn.outputs)
+            elif (eqn.name in ELEMENTWISE and eqn.name not in AFFINE) or (
+                eqn.name in ("mul", "div") and eqn.inputs[0] is eqn.inputs[1]
+            ):
                 return True
-        elif (eqn.name in ELEMENTWISE and eqn.name not in AFFINE) or (
-            eqn.name in ("mul", "div") and eqn.inputs[0] is eqn.inputs[1]
-        ):
-            return True
     return False
 
 

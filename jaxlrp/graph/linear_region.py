@@ -10,7 +10,7 @@ from jaxlrp.graph.affine import affine_operand, brings_zeros, is_move, is_writte
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import AFFINE, COPIES, ELEMENTWISE, rounds
+from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.unique_paths import has_unique_paths
 from jaxlrp.graph.written_numbers import factor_of
@@ -134,11 +134,14 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
     if not chain:
         return 0
     (first,) = bench.activity.active_inputs(chain[0])[:1]
+    learned = (i for i, e in enumerate(chain) if not _is_by_number(bench, e))
+    stop = next(learned, len(chain))
+    if (end := _before_moves(bench, first)) is not first:
+        shifts = [i + 1 for i, e in enumerate(chain[:stop]) if e.name in ADDITIONS]
+        return shifts[-1] if shifts and _ends_activation(bench, end) else 0
     maker = first.producer
     if maker is None or maker.name not in ELEMENTWISE or not bench.is_open(maker):
         return 0
-    learned = (i for i, e in enumerate(chain) if not _is_by_number(bench, e))
-    stop = next(learned, len(chain))
     values = [first]  # what the equations of the tail read, one after the other
     for eqn in chain[:stop]:
         alone = eqn.inputs.count(values[-1]) == 1 and len(bench.activity.active_inputs(eqn)) == 1
@@ -151,8 +154,38 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
     if n == 0 and branches.joined_at(bench, maker):
         return 0
     if n == 0 and last == 0:  # moves come first
-        return stop if stop == len(chain) else 0
+        shifts = (i + 1 for i, e in enumerate(chain[:stop]) if e.name in ADDITIONS)
+        return stop if stop == len(chain) else max(shifts, default=0)
     return stop if n == last and stop == len(chain) else n
+
+
+def _before_moves(bench: Workbench, value: Value) -> Value:
+    """The one value that open moves make a value of: parts of it may be joined again."""
+    frontier, seen, source = [value], {value}, value
+    while frontier:
+        frontier.sort(key=lambda v: -1 if v.producer is None else v.producer.order)
+        latest = frontier.pop()
+        if not frontier:
+            source = latest
+        eqn = latest.producer
+        if eqn is None or not bench.is_open(eqn) or not is_move(bench, eqn):
+            break
+        if latest in bench.activity.explained:
+            break
+        before = [v for v in bench.activity.active_inputs(eqn) if v not in seen]
+        frontier += before
+        seen.update(before)
+    return source
+
+
+def _ends_activation(bench: Workbench, value: Value) -> bool:
+    """Whether a value is an elementwise function, not linear, of one value."""
+    maker = value.producer
+    if maker is None or maker.name not in ELEMENTWISE or not bench.is_open(maker):
+        return False
+    if maker.name not in AFFINE:
+        return True
+    return len(sources(bench, value)) > 1 and not branches.joined_at(bench, maker)
 
 
 _SCALES = COPIES | {"mul", "div", "neg"}

@@ -33,6 +33,7 @@ _FINDERS = (
     linear.fold,
     norm.find_held,
     activation.find,
+    activation.find_shifts,
     sums_and_products.find_products,
     sums_and_products.find_sums,
     affine_layers.find,

@@ -14,6 +14,7 @@ from jaxlrp.graph import hoist
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Value
+from jaxlrp.graph.primitives import ADDITIONS
 from jaxlrp.graph.reorder_factors import factors_in_order
 from jaxlrp.graph.reorder_terms import terms_in_order
 from jaxlrp.graph.reordered_value import CannotOrder, Ordered
@@ -43,6 +44,8 @@ def _reordered(bench: Workbench) -> Graph:
             continue
         if eqn.bodies:
             bodies[eqn] = tuple(_body(bench, body) for body in eqn.bodies)
+        elif (value := _beside_zero(bench, eqn)) is not None:
+            after[eqn] = Ordered(eqn).in_place_of_own(value)
         elif eqn not in done and is_inexact(eqn.out):
             order = _ORDERS.get(eqn.name, terms_in_order)
             made = Ordered(eqn)
@@ -59,6 +62,23 @@ def _reordered(bench: Workbench) -> Graph:
     graph = bench.graph
     eqns = [e for eqn in graph.eqns for e in (eqn, *after.get(eqn, ()))]
     return Graph(graph.inputs, graph.consts, eqns, graph.outputs)
+
+
+def _beside_zero(bench: Workbench, eqn: Eqn) -> Value | None:
+    """The term of a sum beside one that is 0 and depends on the input in name only.
+
+    The first step of a recurrence from zeros has such terms: `sigmoid(f) * 0 + i * g`.
+    """
+    if eqn.name not in ADDITIONS:
+        return None
+    pairs = (eqn.inputs,) if eqn.name == "sub" else (eqn.inputs, eqn.inputs[::-1])
+    for value, zero in pairs:
+        alike = value.shape == eqn.out.shape and value.dtype == eqn.out.dtype
+        in_name = zero in bench.activity.depends and zero not in bench.activity.active
+        counts = alike and in_name and value in bench.activity.active
+        if counts and bench.intervals.constant(zero) == 0.0:
+            return value
+    return None
 
 
 def _body(bench: Workbench, body: Graph) -> Graph:
