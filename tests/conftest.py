@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 
@@ -52,6 +53,14 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 
 def pytest_report_header() -> str:
     return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
+
+
+@pytest.fixture
+def interruptible():
+    """Interrupts as in a terminal: a shell starts programs in the background with them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

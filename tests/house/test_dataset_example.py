@@ -98,7 +98,7 @@ def test_every_digit_is_explained_for_its_class(undisturbed):
     assert undisturbed["relevance"].any(axis=(1, 2, 3)).all()
 
 
-def test_killed_interrupted_and_started_again(start, undisturbed, tmp_path):
+def test_killed_interrupted_and_started_again(start, undisturbed, tmp_path, interruptible):
     rng = np.random.default_rng(int.from_bytes(os.urandom(4)))  # truly any moment
     process = start(tmp_path)
     wait_for(process, lambda: any(tmp_path.glob("relevance.zarr*")))  # the store is being made

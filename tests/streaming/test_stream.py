@@ -133,7 +133,7 @@ def test_stopped_and_gone_on_with(data, tmp_path):
     assert counting.count == 0
 
 
-def test_an_interrupt_waits_for_the_end_of_a_step():
+def test_an_interrupt_waits_for_the_end_of_a_step(interruptible):
     steps = []
 
     def step():
