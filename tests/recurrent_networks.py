@@ -120,14 +120,14 @@ def linen_optimized_lstm():
 @recurrent
 def linen_gru():
     fn, p = linen(nn.GRUCell(HIDDEN, **DOUBLE))
-    counts = {"dense": 6, "product": 3, "add": 4, "activation": 3, "affine": 1}
+    counts = {"dense": 6, "product": 3, "add": 4, "activation": 4}
     return Recurrent(fn, [(by_hand.gru, linen_gru_weights(p, "rzn"))], counts)
 
 
 @recurrent
 def linen_mgu():
     fn, p = linen(nn.MGUCell(HIDDEN, **DOUBLE))
-    counts = {"dense": 4, "product": 3, "add": 3, "activation": 2, "affine": 1}
+    counts = {"dense": 4, "product": 3, "add": 3, "activation": 3}
     return Recurrent(fn, [(by_hand.mgu, linen_gru_weights(p, "fn"))], counts)
 
 
@@ -161,7 +161,7 @@ def linen_bidirectional():
         (by_hand.lstm, linen_gates(one, "ifgo")),
         (by_hand.gru, linen_gru_weights(other, "rzn")),
     ]
-    counts = {"dense": 14, "product": 6, "add": 9, "activation": 8, "affine": 1}
+    counts = {"dense": 14, "product": 6, "add": 9, "activation": 9}
     return Recurrent(fn, directions, counts)
 
 
@@ -214,7 +214,7 @@ def nnx_optimized_lstm():
 @recurrent
 def nnx_gru():
     fn, p = nnx_module(nnx.RNN(nnx_cell(nnx.GRUCell)))
-    counts = {"dense": 2, "product": 3, "add": 4, "activation": 3, "affine": 1}
+    counts = {"dense": 2, "product": 3, "add": 4, "activation": 4}
     return Recurrent(fn, [(by_hand.gru, nnx_gru_weights(p["cell"]))], counts)
 
 
@@ -226,7 +226,7 @@ def nnx_bidirectional():
         (by_hand.lstm, nnx_lstm_weights(p["forward_rnn"]["cell"])),
         (by_hand.gru, nnx_gru_weights(p["backward_rnn"]["cell"])),
     ]
-    counts = {"dense": 10, "product": 6, "add": 9, "activation": 8, "affine": 1}
+    counts = {"dense": 10, "product": 6, "add": 9, "activation": 9}
     return Recurrent(fn, directions, counts)
 
 
@@ -256,7 +256,7 @@ def haiku_gru_network(unroll: Any = None) -> Recurrent:
     fn, p = haiku(lambda: hk.GRU(HIDDEN), unroll=unroll)
     (p,) = p.values()
     weights = fused("zrn", p["w_i"], p["w_h"], p["b"])
-    counts = {"dense": 3, "product": 3, "add": 3, "activation": 2, "affine": 1}
+    counts = {"dense": 3, "product": 3, "add": 3, "activation": 3}
     return Recurrent(fn, [(by_hand.haiku_gru, weights)], counts)
 
 
@@ -317,14 +317,14 @@ def keras_gru():
     weights = fused("zrn", w, u, b[0] + b[1])
     new, inner = (jnp.split(a, 3)[2] for a in b)
     weights["n"] = (*weights["n"][:2], new)
-    counts = {"dense": 2, "product": 3, "add": 4, "activation": 3, "affine": 1}
+    counts = {"dense": 2, "product": 3, "add": 4, "activation": 4}
     return Recurrent(fn, [(by_hand.gru, with_inner(weights, inner))], counts)
 
 
 @recurrent
 def keras_gru_reset_first():
     fn, (w, u, b) = keras(lambda layers, **kw: layers.GRU(HIDDEN, reset_after=False, **kw))
-    counts = {"dense": 3, "product": 3, "add": 4, "activation": 3, "affine": 1}
+    counts = {"dense": 3, "product": 3, "add": 4, "activation": 4}
     return Recurrent(fn, [(by_hand.gru_reset_first, fused("zrn", w, u, b))], counts)
 
 

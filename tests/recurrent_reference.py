@@ -52,6 +52,11 @@ class Hand:
         return self.through(jax.nn.sigmoid, self.total(z))
 
 
+def rest(z):
+    """What a gate leaves: the written 1 takes nothing, as in sigmoid(-u)."""
+    return 1.0 - z
+
+
 def matrix(x, w):
     return x @ w
 
@@ -80,7 +85,7 @@ def gru(hand, p, state, x):
     r, z = (hand.gate(x @ w + h @ u + b) for w, u, b in (p["r"], p["z"]))
     w, u, b, inner = p["n"]
     n = hand.total(x @ w + b + hand.gated(r, hand.total(h @ u + inner)))
-    return (hand.total(hand.gated(1.0 - z, hand.through(jnp.tanh, n)) + hand.gated(z, h)),)
+    return (hand.total(hand.gated(hand.through(rest, z), hand.through(jnp.tanh, n)) + hand.gated(z, h)),)
 
 
 def gru_reset_first(hand, p, state, x):
@@ -88,7 +93,7 @@ def gru_reset_first(hand, p, state, x):
     r, z = (hand.gate(x @ w + h @ u + b) for w, u, b in (p["r"], p["z"]))
     w, u, b = p["n"]
     n = hand.total(x @ w + hand.gated(r, h) @ u + b)
-    return (hand.total(hand.gated(1.0 - z, hand.through(jnp.tanh, n)) + hand.gated(z, h)),)
+    return (hand.total(hand.gated(hand.through(rest, z), hand.through(jnp.tanh, n)) + hand.gated(z, h)),)
 
 
 def haiku_gru(hand, p, state, x):
@@ -97,7 +102,7 @@ def haiku_gru(hand, p, state, x):
     r, z = (hand.gate(x @ w + h @ u + b) for w, u, b in (p["r"], p["z"]))
     w, u, b = p["n"]
     n = hand.total(x @ w + hand.gated(r, h) @ u + b)
-    return (hand.total(hand.gated(1.0 - z, h) + hand.gated(z, hand.through(jnp.tanh, n))),)
+    return (hand.total(hand.gated(hand.through(rest, z), h) + hand.gated(z, hand.through(jnp.tanh, n))),)
 
 
 def mgu(hand, p, state, x):
