@@ -85,7 +85,8 @@ def gru(hand, p, state, x):
     r, z = (hand.gate(x @ w + h @ u + b) for w, u, b in (p["r"], p["z"]))
     w, u, b, inner = p["n"]
     n = hand.total(x @ w + b + hand.gated(r, hand.total(h @ u + inner)))
-    return (hand.total(hand.gated(hand.through(rest, z), hand.through(jnp.tanh, n)) + hand.gated(z, h)),)
+    new = hand.gated(hand.through(rest, z), hand.through(jnp.tanh, n))
+    return (hand.total(new + hand.gated(z, h)),)
 
 
 def gru_reset_first(hand, p, state, x):
@@ -93,7 +94,8 @@ def gru_reset_first(hand, p, state, x):
     r, z = (hand.gate(x @ w + h @ u + b) for w, u, b in (p["r"], p["z"]))
     w, u, b = p["n"]
     n = hand.total(x @ w + hand.gated(r, h) @ u + b)
-    return (hand.total(hand.gated(hand.through(rest, z), hand.through(jnp.tanh, n)) + hand.gated(z, h)),)
+    new = hand.gated(hand.through(rest, z), hand.through(jnp.tanh, n))
+    return (hand.total(new + hand.gated(z, h)),)
 
 
 def haiku_gru(hand, p, state, x):
@@ -102,7 +104,8 @@ def haiku_gru(hand, p, state, x):
     r, z = (hand.gate(x @ w + h @ u + b) for w, u, b in (p["r"], p["z"]))
     w, u, b = p["n"]
     n = hand.total(x @ w + hand.gated(r, h) @ u + b)
-    return (hand.total(hand.gated(hand.through(rest, z), h) + hand.gated(z, hand.through(jnp.tanh, n))),)
+    kept = hand.gated(hand.through(rest, z), h)
+    return (hand.total(kept + hand.gated(z, hand.through(jnp.tanh, n))),)
 
 
 def mgu(hand, p, state, x):
