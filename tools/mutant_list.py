@@ -737,6 +737,30 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/recognise.py",
+        "    activation.find_shifts,\n",
+        "",
+        "graph/test_written_shifts.py::test_a_gate_and_the_rest_of_it",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "return shifts[-1] if shifts and _ends_activation(bench, end) else 0",
+        "return 0",
+        "graph/test_written_shifts.py",
+    ),
+    Mutant(
+        "graph/affine.py",
+        "moves = is_move(bench, eqn) or eqn.name in COPIES",
+        "moves = eqn.name in COPIES",
+        "graph/test_written_shifts.py",
+    ),
+    Mutant(
+        "graph/reorder.py",
+        "if counts and bench.intervals.constant(zero) == 0.0:",
+        "if False:",
+        "graph/test_written_shifts.py::test_a_term_that_is_zero_is_not_there",
+    ),
+    Mutant(
+        "graph/recognise.py",
         "if maker is None or maker is group or value in maker.outputs:",
         "if True:",
         "graph/test_structural.py::test_a_layer_that_reads_within_another_is_a_fault",
