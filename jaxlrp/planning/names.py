@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.groups import Facts, Group
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.kinds import kinds_that
 from jaxlrp.graph.particulars import Activation
 from jaxlrp.graph.recognise import Recognised
 
-LINEAR_LAYERS = frozenset({"dense", "conv"})
+_WEIGHTED = kinds_that("linear") - kinds_that("hands_on")  # not a scale or shift alone
 
 
 def assign(found: Recognised) -> dict[Group, tuple[str, tuple[str, ...]]]:
@@ -97,7 +98,7 @@ def _owners(
     for group in groups:
         if group.kind == "structural" and things.get(bases[group]):
             continue
-        linear = group.inner is not None or group.kind in LINEAR_LAYERS
+        linear = group.inner is not None or group.kind in _WEIGHTED
         rank = 0 if linear else 1 if paths[group] else 2
         inside = things.setdefault(bases[group], {})
         inside[_thing(group)] = min(rank, inside.get(_thing(group), rank))
