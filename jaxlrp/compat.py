@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
@@ -31,6 +32,7 @@ _CALLS = {
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
@@ -83,10 +85,32 @@ def _body(jaxpr: Any) -> Body:
 
 def called_jaxpr(eqn: Any) -> Body | None:
     """The jaxpr and constants that a call-like equation stands for, or None."""
+    if eqn.primitive.name == "call_hi_primitive":
+        return _expanded(eqn.params["_prim"])
     key = _CALLS.get(eqn.primitive.name)
     if key is None or key not in eqn.params:
         return None
     return _body(eqn.params[key])
+
+
+_EXPANDED: weakref.WeakKeyDictionary[Any, Body] = weakref.WeakKeyDictionary()
+
+
+def _expanded(primitive: Any) -> Body | None:
+    """What one of JAX 0.12's "hijax" primitives stands for, where it takes and gives arrays.
+
+    The same jaxpr each time, since calls of one jaxpr are recognised by its identity.
+    """
+    if not all(type(aval).__name__ == "ShapedArray" for aval in primitive.in_avals_flat):
+        return None
+    if primitive not in _EXPANDED:
+
+        def flat(*args: Any) -> list[Any]:
+            results = primitive.expand(*primitive.in_tree.unflatten(args))
+            return primitive.out_tree.flatten_up_to(results)
+
+        _EXPANDED[primitive] = _body(jax.make_jaxpr(flat)(*primitive.in_avals_flat))
+    return _EXPANDED[primitive]
 
 
 def bodies(eqn: Any) -> tuple[Body, ...]:

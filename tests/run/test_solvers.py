@@ -42,10 +42,11 @@ def solved(x):
     return looped(x, "lax")
 
 
-def by_root(x):
-    def tangent(g, y):
-        return jnp.linalg.solve(jax.jacobian(g)(y), y)
+def tangent(g, y):
+    return jnp.linalg.solve(jax.jacobian(g)(y), y)
 
+
+def by_root(x):
     start = jnp.zeros(3)
     return lax.custom_root(lambda z: step(z, x) - z, start, lambda f, z: solved(x), tangent)
 
@@ -59,6 +60,24 @@ def test_the_error_names_the_ways_out(fn, x):
         lrp.plan(fn, RULE)(x)
     for way in ("lax.scan", 'kind="bounded"', "f(jax.lax.stop_gradient(z), x)"):
         assert way in str(found.value)
+
+
+def test_a_root_by_known_steps():
+    """Whether JAX calls it a primitive of its own (0.12) or inlines it: its steps count."""
+
+    def steps(f, z):
+        for _ in range(5):
+            z = z + f(z)
+        return z
+
+    def root(x):
+        return lax.custom_root(lambda z: step(z, x) - z, jnp.zeros(3), steps, tangent)
+
+    def unrolled(x):
+        return steps(lambda z: step(z, x) - z, jnp.zeros(3))
+
+    for fn in (root, jax.jit(root)):
+        assert_close(lrp.explain(fn, RULE)(X[0]), lrp.explain(unrolled, RULE)(X[0]))
 
 
 def test_a_bounded_loop():
