@@ -97,7 +97,8 @@ class _Reader:
         node = self.one.by_name.get(name)
         while node is not None and node.op in MOVES:
             node = self.one.by_name.get(node.args[0])
-        several = ("add", "mul", "concat", "layer_norm", "rms_norm", "l2_norm")
+        norms = ("layer_norm", "rms_norm", "l2_norm", "peak_norm")
+        several = ("add", "mul", "concat", *norms)
         return node is not None and node.op in (*several, "avg_pool", "mean", "mix")
 
     # Linear layers and what folds into them.

@@ -159,7 +159,7 @@ class Builder:
         return self.spelled("batch_norm", self.v, *args, self.positive(n))
 
     def norm(self) -> str:
-        kind = self.rng.choice(["layer_norm", "rms_norm", "l2_norm"])
+        kind = self.rng.choice(["layer_norm", "rms_norm", "l2_norm", "peak_norm"])
         if self.width < 3:
             return self.v
         if kind == "layer_norm":

@@ -140,6 +140,14 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "contraction": "{0} / jnp.sqrt(jnp.einsum('...i,...i->...', {0}, {0}) + 1e-6)[..., None]",
         "negatives": "-{0} / -jnp.sqrt(({0} * {0}).sum(-1, keepdims=True) + 1e-6)",
     },
+    "peak_norm": {
+        "peak": "{0} / (jnp.abs({0}).max(-1, keepdims=True) + 1e-3)",
+        "ends": "{0} / (jnp.maximum({0}.max(-1, keepdims=True), -{0}.min(-1, keepdims=True)) + 1e-3)",
+        "smallest": "{0} / (1e-3 - (-jnp.abs({0})).min(-1, keepdims=True))",
+        "reciprocal": "{0} * (1 / (1e-3 + jnp.abs({0}).max(-1, keepdims=True)))",
+        "backwards": "-{0} / (jnp.minimum({0}.min(-1, keepdims=True),"
+        " -{0}.max(-1, keepdims=True)) - 1e-3)",
+    },
     "batch_norm": {  # gamma, beta, mean, variance
         "root": "({0} - {3}) / jnp.sqrt({4} + 1e-3) * {1} + {2}",
         "rsqrt": "({0} - {3}) * lax.rsqrt({4} + 1e-3) * {1} + {2}",

@@ -478,6 +478,12 @@ MUTANTS: tuple[Mutant, ...] = (
     # Norms.
     Mutant(
         "graph/statistic.py",
+        "return eqn.name in REDUCTIONS",
+        'return eqn.name in REDUCTIONS - {"reduce_min"}',
+        "graph/test_extremes.py",
+    ),
+    Mutant(
+        "graph/statistic.py",
         "if not all(_is_reduction(bench, e) for e in products):",
         "if False:",
         "graph/test_recognition.py::test_the_size_of_a_layers_output_is_no_norm_of_its_input",

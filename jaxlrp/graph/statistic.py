@@ -14,8 +14,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 from jaxlrp.graph.reordered_value import is_reordered
 
-_REDUCERS = frozenset("reduce_sum reduce_max reduce_window_sum".split())
-_ALLOWED = ELEMENTWISE | MOVES | _REDUCERS | {"stop_gradient", "dot_general", "reordered"}
+_ALLOWED = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "dot_general", "reordered"}
 # Equations after which a divisor is still one; a statistic has them after its reductions, too.
 KEEPS_FORM = frozenset("mul div neg min max stop_gradient sqrt cbrt square abs integer_pow".split())
 # Further equations between a statistic's sum and the division: roots, powers, guards.
@@ -33,7 +32,7 @@ def is_allowed(eqn: Eqn) -> bool:
 def _is_reduction(bench: Workbench, eqn: Eqn) -> bool:
     if eqn.name == "dot_general":  # a sum of squares written as a contraction
         return all(v in bench.activity.depends for v in eqn.inputs)
-    return eqn.name in _REDUCERS
+    return eqn.name in REDUCTIONS
 
 
 def made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn] | None:
