@@ -142,7 +142,8 @@ SPELLINGS: dict[str, dict[str, str]] = {
     },
     "peak_norm": {
         "peak": "{0} / (jnp.abs({0}).max(-1, keepdims=True) + 1e-3)",
-        "ends": "{0} / (jnp.maximum({0}.max(-1, keepdims=True), -{0}.min(-1, keepdims=True)) + 1e-3)",
+        "ends": "{0} / (jnp.maximum({0}.max(-1, keepdims=True),"
+        " -{0}.min(-1, keepdims=True)) + 1e-3)",
         "smallest": "{0} / (1e-3 - (-jnp.abs({0})).min(-1, keepdims=True))",
         "reciprocal": "{0} * (1 / (1e-3 + jnp.abs({0}).max(-1, keepdims=True)))",
         "backwards": "-{0} / (jnp.minimum({0}.min(-1, keepdims=True),"
