@@ -32,7 +32,7 @@ def after(
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
-    within: tuple[float, ...] = (math.prod(factors, start=1.0), *factors)
+    within: tuple[float, ...] = (math.prod(factors, start=1.0), *_unpaired(factors))
     frontier: dict[Value, tuple[float, ...]] = {start: within}  # and the written numbers in each
     while not any(v in bench.ends for v in frontier):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
@@ -62,11 +62,27 @@ def after(
     return eqns[:kept]
 
 
+def _unpaired(factors: tuple[float, ...]) -> list[float]:
+    """The numbers that no other one among them cancels: of 2, 1/2 and 4 the 4."""
+    left: list[float] = []
+    for factor in factors:
+        other = next((f for f in left if _undo(f, factor)), None)
+        if other is None:
+            left.append(factor)
+        else:
+            left.remove(other)
+    return left
+
+
+def _undo(a: float, b: float) -> bool:
+    return not math.isclose(abs(b), 1.0) and math.isclose(abs(a * b), 1.0)
+
+
 def _cancels(within: tuple[float, ...], by: float) -> bool:
     """Whether a written scale undoes the sign of all that is before it, or one of the numbers."""
     if within[0] < 0.0 and by < 0.0:
         return True
-    return not math.isclose(by, 1.0) and any(math.isclose(abs(f) * by, 1.0) for f in within)
+    return by > 0.0 and any(_undo(f, by) for f in within)
 
 
 def before(

@@ -44,6 +44,13 @@ ALIKE = {
             -p["w"]
         ),
     ],
+    "numbers within that cancel, before one of a function": [
+        lambda u, p: jnp.tanh(2 * (u @ p["w"])),
+        lambda u, p: jnp.tanh(2 * ((2 * u) @ (0.5 * p["w"]))),
+        lambda u, p: jnp.tanh(2 * ((u / 4) @ (4 * p["w"]))),
+        lambda u, p: jnp.tanh(2 * ((-2 * u) @ (-0.5 * p["w"]))),
+        lambda u, p: 2 * jax.nn.sigmoid(4 * ((4 * u) @ (0.25 * p["w"]))) - 1,
+    ],
     "behind a relu": [
         lambda u, p: jax.nn.relu(u) @ p["w"],
         lambda u, p: relu(u) @ p["w"],
