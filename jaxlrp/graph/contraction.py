@@ -9,6 +9,7 @@ from jaxlrp.graph.affine import is_written_scale
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.linear import axes_at_sum
+from jaxlrp.graph.linear_region import completes_activation
 from jaxlrp.graph.particulars import Product
 from jaxlrp.graph.primitives import is_view, rounds
 from jaxlrp.graph.sources import common, is_learned, sources
@@ -68,11 +69,16 @@ def _sole_maker(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
 
 
 def _no_activation(bench: Workbench) -> Callable[[Eqn, Eqn], bool]:
-    """Whether a product is more than one activation, as x * sigmoid(x) is: that is one factor."""
+    """Whether a product is more than one activation, as x * sigmoid(x) is: that is one factor.
+
+    So is a product with the last number of one, 0.5 * (tanh(x / 2) + 1).
+    """
 
     def belongs(eqn: Eqn, reader: Eqn) -> bool:
         active = [v for v in eqn.inputs if v in bench.activity.active]
-        return len(active) < 2 or common(sources(bench, v) for v in active) is None
+        if len(active) < 2:
+            return not (is_written_scale(bench, eqn) and completes_activation(bench, eqn.out))
+        return common(sources(bench, v) for v in active) is None
 
     return belongs
 

@@ -165,7 +165,7 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
             break
         values.append(eqn.out)
     n = last = len(values) - 1
-    while n > 0 and not _is_complete(bench, values[n]) and chain[n - 1].name in _SCALES:
+    while n > 0 and not completes_activation(bench, values[n]) and chain[n - 1].name in _SCALES:
         n -= 1
     if n == 0 and branches.joined_at(bench, maker):
         return 0
@@ -207,7 +207,7 @@ def _ends_activation(bench: Workbench, value: Value) -> bool:
 _SCALES = COPIES | {"mul", "div", "neg"}
 
 
-def _is_complete(bench: Workbench, value: Value) -> bool:
+def completes_activation(bench: Workbench, value: Value) -> bool:
     """Whether a value is a complete activation of any value that it is a function of."""
     for source in sources(bench, value)[1:]:
         eqns = bench.slice_back(value, {source}, lambda eqn: eqn.name in ELEMENTWISE)

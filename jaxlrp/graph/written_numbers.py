@@ -91,12 +91,21 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
 
     A change of sign after it belongs to it then. `varying` are the values that are not static.
     """
-    turned = crossed = False
+    turned = crossed = summed = False
     for _ in range(_MOST):
         eqn = value.producer
         moving = [v for v in dict.fromkeys(eqn.inputs) if v in varying] if eqn else []
-        if eqn is None or eqn.bodies or len(moving) != 1 or (crossed and eqn.name in LINEAR_CORES):
+        if eqn is None or eqn.bodies or len(moving) != 1:
             break
+        if eqn.name in LINEAR_CORES | {"reduce_sum"} and (crossed or summed):
+            break
+        if eqn.name == "reduce_sum":  # of a product that is written as multiply and sum
+            summed, value = True, moving[0]
+            continue
+        if summed and eqn.name not in MOVES:
+            if eqn.name != "mul":
+                break
+            summed, crossed = False, True
         scales = eqn.name in {"mul", "div", "neg"} | ADDITIONS | LINEAR_CORES
         if not scales and eqn.name not in _RISING | _FALLING | MOVES:
             break

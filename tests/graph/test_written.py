@@ -51,6 +51,13 @@ ALIKE = {
         lambda u, p: jnp.tanh(2 * ((-2 * u) @ (-0.5 * p["w"]))),
         lambda u, p: 2 * jax.nn.sigmoid(4 * ((4 * u) @ (0.25 * p["w"]))) - 1,
     ],
+    "a factor of another value": [
+        lambda u, p: jnp.tanh(u) * (u @ p["w"]),
+        lambda u, p: jnp.tanh(u) * -((-u) @ p["w"]),
+        lambda u, p: jnp.tanh(u) * -(((-u)[:, :, None] * p["w"]).sum(1)),
+        lambda u, p: -((u[:, None] * -p["w"].T).sum(-1)) * jnp.tanh(u),
+        lambda u, p: jnp.tanh(u) * -jax.vmap(lambda w: (-u * w).sum(-1))(p["w"].T).T,
+    ],
     "behind a relu": [
         lambda u, p: jax.nn.relu(u) @ p["w"],
         lambda u, p: relu(u) @ p["w"],
