@@ -27,7 +27,7 @@ from jaxlrp.graph.primitives import (
     makes_integers,
 )
 from jaxlrp.graph.sums_and_products import is_sign_of_sum
-from jaxlrp.graph.written_numbers import sign_of_tail
+from jaxlrp.graph.written_numbers import falls
 
 # |f(0)| below this counts as f(0) = 0: a shift written in decimals (softplus(x) - 0.6931472).
 ZERO = 1e-6
@@ -137,7 +137,7 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
         return []
     if affine_operand(bench, last) is not None and not is_written(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
-    if last.name == "neg" and _is_term(bench, last.out) and sign_of_tail(bench, last.out) < 0:
+    if last.name == "neg" and _is_term(bench, last.out) and falls(bench, last.out):
         return []  # the sign is that of a term, and cancels none within
     if joined := branches.joined_at(bench, last):
         return joined

@@ -10,7 +10,7 @@ from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.particulars import Linear
 from jaxlrp.graph.primitives import COPIES
-from jaxlrp.graph.written_numbers import factor_of
+from jaxlrp.graph.written_numbers import Written, factor_of
 
 
 def find(bench: Workbench) -> None:
@@ -54,7 +54,7 @@ def _region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[E
 
     def after(value: Value, *factors: float) -> list[Eqn]:
         moves = functools.partial(is_move, bench)
-        return linear_region.after(bench, value, belongs, moves, factors)
+        return linear_region.after(bench, value, belongs, moves, Written(factors))
 
     source = operand
     while (maker := source.producer) is not None and source not in bench.activity.explained:

@@ -47,8 +47,8 @@ def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
     if not made_from:
         return []
     tree = trees.grow(join, trees.terms, lambda value, reader: _addition(bench, value, reader))
-    terms = {value: _unscaled(bench, value) for value, _ in tree.leaves}
-    source = next((v for v in made_from if v in terms or v in terms.values()), None)
+    terms = {value: _scaled_from(bench, value) for value, _ in tree.leaves}
+    source = next((v for v in made_from if any(v in scaled for scaled in terms.values())), None)
     if source is None:
         return []
     ends = [e.out for e in scales] + ([] if source in terms else [join.out])
@@ -59,7 +59,7 @@ def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
     # Additions without the source among their terms may be an activation: a softplus is one.
     holding: dict[Eqn, None] = {}
     for eqn in reversed(tree.eqns):
-        if any(source in (v, terms.get(v)) or v.producer in holding for v in eqn.inputs):
+        if any(source in terms.get(v, ()) or v.producer in holding for v in eqn.inputs):
             holding[eqn] = None
     return [e for e in holding if e.name in ADDITIONS]
 
@@ -78,8 +78,10 @@ def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
     return eqn if adds or eqn.name == "neg" or trees.is_copy(eqn) else None
 
 
-def _unscaled(bench: Workbench, value: Value) -> Value:
-    """A term without the written scales of it."""
+def _scaled_from(bench: Workbench, value: Value) -> list[Value]:
+    """A term, and the values of which it is a written multiple, the nearest first."""
+    found = [value]
     while (eqn := value.producer) is not None and is_written_scale(bench, eqn):
         (value,) = bench.activity.active_inputs(eqn)
-    return value
+        found.append(value)
+    return found

@@ -20,7 +20,7 @@ from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 from jaxlrp.graph.places import Places
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
-from jaxlrp.graph.written_numbers import is_turned, is_turned_sum
+from jaxlrp.graph.signs import Signs
 
 # Linear layers stay apart: different uses of one module have names and rules of their own.
 _MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
@@ -49,13 +49,13 @@ class _Rewriter:
         self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
         self.varying = set(varying)
         self.places = Places(consts, self.varying)
-        self.left: list[Eqn] = []  # signs and products that may have lost their readers
+        self.signs = Signs(self.varying)
 
     def graph(self, graph: Graph) -> Graph:
         seen: dict[Hashable, list[Eqn]] = {}
         kept: list[Eqn] = []
         ahead = deque(graph.eqns)
-        around, self.left = self.left, []
+        around, self.signs.left = self.signs.left, []
         while ahead:
             eqn = ahead.popleft()
             eqn.inputs = [self.of(v) for v in eqn.inputs]
@@ -74,7 +74,7 @@ class _Rewriter:
             elif (value := self.plain(eqn, varies)) is not None:
                 self.same[eqn.out] = value
                 continue
-            elif varies and (moved := self.signs_moved(eqn)) is not None:
+            elif varies and (moved := self.signs.moved(eqn)) is not None:
                 ahead.extendleft(reversed(moved))
                 continue
             elif eqn.name in _MERGED:
@@ -86,12 +86,12 @@ class _Rewriter:
                 alike.append(eqn)
             kept.append(eqn)
         outputs = [self.of(v) for v in graph.outputs]
-        kept, self.left = self.read(kept, outputs), around
+        kept, self.signs.left = self.read(kept, outputs), around
         return Graph(graph.inputs, graph.consts, kept, outputs)
 
     def read(self, eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
         """Equations without the signs and products that nothing reads after signs have moved."""
-        left = set(self.left)
+        left = set(self.signs.left)
         if not left:
             return eqns
         used, kept = set(outputs), []
@@ -127,54 +127,8 @@ class _Rewriter:
 
     def plain(self, eqn: Eqn, varies: bool) -> Value | None:
         """The earlier value that an equation returns, if it has no effect."""
-        value = self.undone(eqn) or _idle(eqn)
+        value = self.signs.undone(eqn) or _idle(eqn)
         return self.places.same(eqn) if value is None and varies else value
-
-    def undone(self, eqn: Eqn) -> Value | None:
-        """The value before two changes of sign, unless the first one belongs to a layer."""
-        maker = eqn.inputs[0].producer if eqn.name == "neg" else None
-        if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
-            return None
-        inner = maker.inputs[0]
-        return None if is_turned(inner, self.varying) else inner
-
-    def signs_moved(self, eqn: Eqn) -> list[Eqn] | None:
-        """The equations of a product, or its sign, with changes of sign where they may cancel.
-
-        A sign leaves a product of two varying factors, `(-a) * b` is `-(a * b)`, unless it cancels
-        one within its factor: there a sign after the product goes to. None if nothing moves.
-        """
-        turns = [m for v in eqn.inputs if (m := v.producer) is not None and m.name == "neg"]
-        if eqn.name == "neg":
-            product = eqn.inputs[0].producer
-            if product is None or not self.is_product(product):
-                return None
-            place = next((i for i, v in enumerate(product.inputs) if self.turned(v)), None)
-            if place is None:
-                return None
-            self.left.append(product)
-            factors = list(product.inputs)
-            sign, factors[place] = _alike(eqn, [factors[place]])
-            return [sign, _alike(product, factors, eqn.out)[0]]
-        if not self.is_product(eqn):
-            return None
-        leave = {m.out: m.inputs[0] for m in turns if not self.turned(m.inputs[0])}
-        if not leave:
-            return None
-        self.left += (m for m in turns if m.out in leave)
-        factors = [leave.get(v, v) for v in eqn.inputs]
-        if sum(v in leave for v in eqn.inputs) == 2:
-            return [_alike(eqn, factors, eqn.out)[0]]
-        product, value = _alike(eqn, factors)
-        sign = next(m for m in turns if m.out in leave)
-        return [product, _alike(sign, [value], eqn.out, at=eqn)[0]]
-
-    def is_product(self, eqn: Eqn) -> bool:
-        return eqn.name in ("mul", "div") and self.varying.issuperset(eqn.inputs)
-
-    def turned(self, value: Value) -> bool:
-        """Whether a change of sign after a value cancels one within it."""
-        return is_turned(value, self.varying) or is_turned_sum(value, self.varying)
 
     def body(self, body: Graph) -> Graph:
         inner = self.graph(body)
@@ -185,17 +139,6 @@ class _Rewriter:
 
     def of(self, value: Value) -> Value:
         return self.same.get(value, value)
-
-
-def _alike(
-    eqn: Eqn, inputs: list[Value], out: Value | None = None, at: Eqn | None = None
-) -> tuple[Eqn, Value]:
-    """The same operation on other operands, in the place of an equation; and its result."""
-    at = at or eqn
-    out = Value(at.out.aval) if out is None else out
-    new = Eqn(eqn.prim, eqn.params, inputs, [out], at.scope, at.source_info, at.call)
-    out.producer, out.index = new, 0
-    return new, out
 
 
 def _key(eqn: Eqn) -> Hashable:

@@ -39,7 +39,7 @@ from jaxlrp.graph.primitives import (
     sums_nothing,
 )
 from jaxlrp.graph.stacks import is_stack_sum
-from jaxlrp.graph.written_numbers import factor_in, factor_of, sign_of_tail
+from jaxlrp.graph.written_numbers import NOTHING_WRITTEN, Written, factor_in, factor_of, falls
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 # Cores with one kernel, whose axes are known: scales fold into it.
@@ -109,8 +109,8 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         if found is not None:  # a contraction, written as multiply and sum
             source, before, main = found
             features = _features_of_sum(bench, eqn, before, main)
-            factors = (*(factor_of(bench, e) for e in before), sign_of_tail(bench, source))
-            after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factors=factors)
+            within = Written(tuple(factor_of(bench, e) for e in before), falls(bench, source))
+            after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, within=within)
             kind = "dense"
         else:
             source, before, after = pools.divisors(bench, eqn)
@@ -120,8 +120,8 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
         # No parameter goes into the weights: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
-        factors = _written_within(bench, eqn, operand)
-        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, factors=factors)
+        within = _written_within(bench, eqn, operand)
+        after = absorb_affine_after(bench, eqn.out, sums=DEVICE_SUMS, within=within)
         kind = "conv" if eqn.name == "conv_general_dilated" else "dense"
     output = _last(after, eqn.out)
     folds = eqn.name in _KERNELS and kind in ("dense", "conv")
@@ -130,7 +130,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
     return bench.claim(Group(kind, [*before, eqn, *after], [source], [output], main, linear))
 
 
-def _written_within(bench: Workbench, core: Eqn, operand: int) -> tuple[float, ...]:
+def _written_within(bench: Workbench, core: Eqn, operand: int) -> Written:
     """The numbers that are written within a product: beside its weights, and beside its input."""
     source, eqns = linear_region.before(bench, core, operand)
     if not linear_region.worth_folding(bench, eqns):
@@ -138,7 +138,7 @@ def _written_within(bench: Workbench, core: Eqn, operand: int) -> tuple[float, .
     source, eqns = linear_region.without_tail(bench, source, eqns)
     inner = (factor_of(bench, e) for e in eqns)
     weights = (v for i, v in enumerate(core.inputs) if i in carrying(core) and i != operand)
-    return (*inner, sign_of_tail(bench, source), *(factor_in(bench, v) for v in weights))
+    return Written((*inner, *(factor_in(bench, v) for v in weights)), falls(bench, source))
 
 
 def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
@@ -272,7 +272,7 @@ def absorb_affine_after(
     start: Value,
     written_shifts: bool = True,
     sums: AbstractSet[str] | None = None,
-    factors: tuple[float, ...] = (),
+    within: Written = NOTHING_WRITTEN,
 ) -> list[Eqn]:
     """The region of scales and shifts after a value; moves count if one of these follows.
 
@@ -289,7 +289,7 @@ def absorb_affine_after(
         return not shift or (written_shifts and not leads_into_nonlinearity(bench, eqn.out))
 
     passes = is_view if sums is None else functools.partial(is_move, bench)
-    return linear_region.after(bench, start, belongs, passes, factors)
+    return linear_region.after(bench, start, belongs, passes, within)
 
 
 def _fold_before(bench: Workbench, group: Group) -> None:

@@ -13,7 +13,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.unique_paths import has_unique_paths
-from jaxlrp.graph.written_numbers import factor_of
+from jaxlrp.graph.written_numbers import NOTHING_WRITTEN, Written, factor_of
 
 
 def after(
@@ -21,18 +21,18 @@ def after(
     start: Value,
     belongs: Callable[[Eqn], bool],
     passes: Callable[[Eqn], bool],
-    factors: tuple[float, ...] = (),
+    written: Written = NOTHING_WRITTEN,
 ) -> list[Eqn]:
     """Equations after a value that belong to it, and the moves between them.
 
-    They may part (a split) and meet again (a concatenation), but one value comes out. `factors`
-    are the numbers that are written within what makes the value: what cancels one of them, or
-    their product, belongs to it too.
+    They may part (a split) and meet again (a concatenation), but one value comes out. What cancels
+    one of the numbers that are written within the value, or their product, belongs to it too.
     """
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
-    within: tuple[float, ...] = (math.prod(factors, start=1.0), *_unpaired(factors))
+    numbers = written.numbers
+    within: tuple[float, ...] = (math.prod(numbers, start=1.0), *_unpaired(numbers))
     frontier: dict[Value, tuple[float, ...]] = {start: within}  # and the written numbers in each
     while not any(v in bench.ends for v in frontier):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
@@ -42,9 +42,10 @@ def after(
         read = {frontier[v] for v in eqn.inputs if v in frontier}
         within = read.pop() if len(read) == 1 else (math.nan,)
         by = factor_of(bench, eqn)
-        written = is_written_scale(bench, eqn)
-        ours = belongs(eqn) or (written and _cancels(within, by))
-        if not ours and not passes(eqn) and not written and eqn.name != "reordered":
+        number = is_written_scale(bench, eqn)
+        cancels = _cancels(within, by) or (written.falls and by < 0.0)
+        ours = belongs(eqn) or (number and cancels)
+        if not ours and not passes(eqn) and not number and eqn.name != "reordered":
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
             break

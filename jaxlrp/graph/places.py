@@ -79,7 +79,7 @@ class Places:
             return np.asarray(value.val, value.dtype)
         if value in self._consts:
             return np.asarray(self._consts[value])
-        if value.outer is not None and not value.sliced and value.shape == value.outer.shape:
+        if value.outer is not None and value.shape == value.outer.shape:
             return self.known(value.outer)  # a constant of a body
         eqn = value.producer
         if eqn is None or eqn.bodies or len(eqn.outputs) != 1:

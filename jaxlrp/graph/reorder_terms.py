@@ -14,6 +14,7 @@ from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.statistic import is_reduced_from
 from jaxlrp.graph.sums_and_products import tree_at
 from jaxlrp.graph.trees import Operand, Tree
+from jaxlrp.graph.written_numbers import is_turned
 
 _NAMES = ("add", "sub")
 _MOST = 20  # scales, shifts and views after a product that are looked through
@@ -92,7 +93,7 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     of the term, a product with zero is nothing, and the maximum in a softmax is not a term.
     """
     if eqn.name == "neg" or trees.is_copy(eqn):
-        return eqn is not root
+        return eqn is not root and not _cancels(bench, eqn)
     if eqn.name == "reduce_sum":
         return is_stack_sum(bench, eqn)
     if eqn.name not in ADDITIONS or is_mask(bench, eqn):
@@ -106,14 +107,19 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
         return not shift and bench.intervals.constant(other) != 0.0
     if not is_learned(bench, eqn):
         return False
-    return (eqn is not root and _turns(eqn, active[0])) or _core(bench, active[0]) is None
+    return (eqn is not root and _turns(bench, eqn, active[0])) or _core(bench, active[0]) is None
 
 
-def _turns(eqn: Eqn, value: Value) -> bool:
+def _turns(bench: Workbench, eqn: Eqn, value: Value) -> bool:
     """Whether a shift changes the sign of what it shifts: `b - x`, `-x - b`."""
     maker = value.producer
-    written = maker is not None and maker.name == "neg"
+    written = maker is not None and maker.name == "neg" and not _cancels(bench, maker)
     return written or (eqn.name == "sub" and eqn.inputs[1] is value)
+
+
+def _cancels(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether a change of sign cancels one within a product: it belongs to that layer."""
+    return eqn.name == "neg" and is_turned(eqn.inputs[0], bench.activity.depends)
 
 
 def _turned(bench: Workbench, tree: Tree) -> list[tuple[Value, Operand]]:
@@ -126,7 +132,7 @@ def _turned(bench: Workbench, tree: Tree) -> list[tuple[Value, Operand]]:
         signs |= {v.producer: sign for v, sign in terms if v.producer is not None}
         static = [term for term in terms if term[0] not in bench.activity.depends]
         value = next((v for v, _ in terms if v in bench.activity.active), None)
-        if not static or value is None or not _turns(eqn, value):
+        if not static or value is None or not _turns(bench, eqn, value):
             continue
         while value not in leaves and (maker := value.producer) is not None:
             if maker.name != "neg" and not trees.is_copy(maker):

@@ -73,7 +73,7 @@ class Ordered:
         if alike is None:
             raise CannotOrder
         value = Value(alike.aval)
-        self._add(*_operation(name), list(operands), value)
+        self._add(*operation(name), list(operands), value)
         return value
 
     def joined(self, acc: Value | None, value: Value, sign: int, names: tuple[str, str]) -> Value:
@@ -116,7 +116,8 @@ _OPERATIONS = {"add": lax.add, "sub": lax.sub, "mul": lax.mul, "div": lax.div, "
 
 
 @functools.cache
-def _operation(name: str) -> tuple[Any, dict[str, Any]]:
+def operation(name: str) -> tuple[Any, dict[str, Any]]:
+    """The primitive of an arithmetic operation, and the parameters of its equations."""
     scalars = [jax.ShapeDtypeStruct((), jnp.float32)] * (1 if name == "neg" else 2)
     (eqn,) = jax.make_jaxpr(_OPERATIONS[name])(*scalars).eqns
     return eqn.primitive, compat.Params(name, eqn.params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,12 +64,27 @@ def factor_in(bench: Workbench, value: Value, most: int = _MOST) -> float:
     return 1.0
 
 
-def sign_of_tail(bench: Workbench, value: Value) -> float:
-    """-1 if a value falls where the one rises of which it is a chain of monotone functions.
+class Written(NamedTuple):
+    """What is written within a value that a change of sign or a scale may cancel.
+
+    Attributes:
+      numbers: the numbers beside its weights, beside its input, and in between.
+      falls: its input falls where the value rises of which it is a function.
+    """
+
+    numbers: tuple[float, ...] = ()
+    falls: bool = False
+
+
+NOTHING_WRITTEN = Written()
+
+
+def falls(bench: Workbench, value: Value) -> bool:
+    """Whether a value falls where the one rises of which it is a chain of monotone functions.
 
     -relu(h) does; -min(-h, 0) does not: there the signs cancel.
     """
-    sign = 1.0
+    turned = False
     for _ in range(_MOST):
         eqn = value.producer
         if eqn is None or value in bench.activity.explained or not bench.is_open(eqn):
@@ -79,19 +95,20 @@ def sign_of_tail(bench: Workbench, value: Value) -> float:
         scales = eqn.name in {"neg", "mul", "div"} | ADDITIONS
         under = eqn.name == "div" and eqn.inputs[1] is depends[0]
         if eqn.name in _FALLING or under or (scales and factor_of(bench, eqn) < 0.0):
-            sign = -sign
+            turned = not turned
         elif not scales and eqn.name not in _RISING:
             break
         (value,) = depends
-    return sign
+    return turned
 
 
 def is_turned(value: Value, varying: Collection[Value]) -> bool:
     """Whether a sign is written within the product that a value is, beside its weights or input.
 
-    A change of sign after it belongs to it then. `varying` are the values that are not static.
+    A change of sign after it belongs to it then; and so if the input is a function that falls.
+    `varying` are the values that are not static.
     """
-    turned = crossed = summed = False
+    turned = crossed = summed = bent = falls = False
     for _ in range(_MOST):
         eqn = value.producer
         moving = [v for v in dict.fromkeys(eqn.inputs) if v in varying] if eqn else []
@@ -107,15 +124,22 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
                 break
             summed, crossed = False, True
         scales = eqn.name in {"mul", "div", "neg"} | ADDITIONS | LINEAR_CORES
-        if not scales and eqn.name not in _RISING | _FALLING | MOVES:
+        bends = not scales and eqn.name not in MOVES | COPIES
+        if bends and not (crossed and eqn.name in _RISING | _FALLING):
             break
         under = eqn.name in ("div", "sub") and eqn.inputs[1] is moving[0]
-        turned ^= under or eqn.name == "neg" or eqn.name in _FALLING
+        flips = under or eqn.name == "neg" or eqn.name in _FALLING
         if scales and eqn.name not in ADDITIONS:
-            turned ^= any(_is_negated(v) for v in eqn.inputs if v is not moving[0])
+            flips ^= any(_is_negated(v) for v in eqn.inputs if v is not moving[0])
+        shift = eqn.name in ADDITIONS and any(isinstance(v, Literal) for v in eqn.inputs)
+        bent = bent or (crossed and (shift or bends))
+        if bent:
+            falls ^= flips
+        else:
+            turned ^= flips
         crossed = crossed or eqn.name in LINEAR_CORES
         (value,) = moving
-    return turned and crossed
+    return crossed and (turned or falls)
 
 
 def is_turned_sum(value: Value, varying: Collection[Value]) -> bool:

@@ -13,6 +13,8 @@ EVENS = np.array([True, False, True, False])
 DIAGONAL = np.eye(2, 4, dtype=bool)
 ORDER = np.array([2, 0, 3, 1])
 
+ARRAYS = np.random.default_rng(1).normal(size=(2, 2, 2)).astype(np.float32)
+
 UNDONE = {
     "turned twice": lambda x: x.T.T[::-1][::-1],
     "halves put together": lambda x: jnp.concatenate(jnp.split(x, 2, -1), -1),
@@ -61,6 +63,13 @@ LEFT = {
     "another's part": lambda x: jnp.concatenate([x[:, :2], jnp.sin(x)[:, 2:]], -1),
     "a choice by the input": lambda x: jnp.where(x > 0, x, 0.0) + jnp.where(x > 0, 0.0, x),
     "rounded between": lambda x: x[:, ::-1].astype(jnp.bfloat16).astype(x.dtype)[:, ::-1],
+    "an overlap that adds up": lambda x: (
+        jnp.concatenate([jnp.concatenate([x[:1, :2], x[:1, :1], x[:1, 3:]], 1), x[1:]], 0)
+        + lax.pad(x[:1, 1:2], jnp.zeros((), x.dtype), [(0, 1, 0), (2, 1, 0)])
+    ),
+    "another array in the place of one": lambda x: lax.dynamic_update_slice(
+        jnp.concatenate([x[:, :2], ARRAYS[0]], -1), ARRAYS[1], (0, 2)
+    ),
     "stopped between": lambda x: lax.stop_gradient(x[:, ::-1])[:, ::-1],
 }
 

@@ -54,6 +54,8 @@ ACTIVATIONS = {
     "shifted softplus": lambda x: jax.nn.softplus(x) - np.log(2.0),
     "squareplus of |x|": lambda x: jnp.sqrt(x * x + 1) - 1,
     "sine": jnp.sin,
+    "a threshold": lambda x: jnp.where(x > 0.5, x, 0.0),
+    "a threshold below": lambda x: jnp.where(x > -0.5, x, 0.0),
     "relu, squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
 NOT_ZERO_AT_ZERO = {
@@ -101,13 +103,16 @@ def test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes(name):
         ("gelu tanh", False),
         ("square", False),
         ("relu, squared", True),
+        ("a threshold", True),
+        ("a threshold below", False),
     ],
 )
 def test_hard_relus_are_proven(name, proven):
     plan = lrp.plan(lambda x: ACTIVATIONS[name](x @ array(3, 3)), lrp.Epsilon())(array(2, 3))
     group = plan.select("activation")[0].group
     assert group.particulars.hard_relu == proven
-    assert group.particulars.is_relu == (proven and name not in ("relu6", "relu, squared"))
+    others = ("relu6", "relu, squared", "a threshold")
+    assert group.particulars.is_relu == (proven and name not in others)
 
 
 def test_a_number_times_a_relu_has_its_slopes():
@@ -481,9 +486,21 @@ def cut_and_half_scaled(x, w, v, scale):
     return jnp.concatenate([jax.nn.relu(a * scale[:3]) @ v, b], -1)
 
 
+def updated_and_scaled(x, w, v, scale):
+    """Another value is put into what the dense layer makes."""
+    inside = jax.nn.relu(x[:, :2])
+    return lax.dynamic_update_slice(x @ w, inside, (0, 1)) * scale[:4]
+
+
+def replaced_and_scaled(x, w, v, scale):
+    return (x @ w).at[:, :2].set(jax.nn.relu(x[:, :2])) * scale[:4]
+
+
 @pytest.mark.parametrize(
     ("fn", "expected"),
     [
+        (updated_and_scaled, ["dense", "activation", "affine"]),
+        (replaced_and_scaled, ["dense", "activation", "affine"]),
         (joined_and_scaled, ["dense", "activation", "affine"]),
         (cut_and_half_scaled, ["dense", "activation", "dense"]),
     ],

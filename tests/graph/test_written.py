@@ -203,6 +203,15 @@ def test_a_product_with_one_number_everywhere_is_a_sum(name, rules):
         )
 
 
+def test_a_further_scale_is_not_the_means():
+    """By hand, with a stabiliser in the mean alone: a number behind it is its reader's."""
+    x = np.array([1.0, 2.0, 3.0, 6.0])
+    rules = {"avg_pool": lrp.Epsilon(0.1)}
+    for fn in (lambda x: x.sum() / 4 / 3, lambda x: x.mean() / 3, lambda x: (x.sum() * 0.25) / 3):
+        found = lrp.explain(fn, rules)(x)
+        np.testing.assert_allclose(found, (x / 4) * (1 / (3 + 0.1)) * (3 / 3), rtol=1e-6)
+
+
 @pytest.mark.parametrize("padding", ["VALID", "SAME", ((1, 0), (0, 2))])
 @pytest.mark.parametrize("layout", [("NHWC", "HWIO", "NHWC"), ("NCHW", "HWIO", "NHWC")])
 @pytest.mark.parametrize("dilation", [1, 2])
