@@ -499,7 +499,7 @@ def replaced_and_scaled(x, w, v, scale):
 @pytest.mark.parametrize(
     ("fn", "expected"),
     [
-        (updated_and_scaled, ["dense", "activation", "affine"]),
+        (updated_and_scaled, ["activation", "dense", "affine"]),
         (replaced_and_scaled, ["dense", "activation", "affine"]),
         (joined_and_scaled, ["dense", "activation", "affine"]),
         (cut_and_half_scaled, ["dense", "activation", "dense"]),
