@@ -23,6 +23,7 @@ AXES = "graph/test_facts.py::test_axes_along_which_a_value_varies"
 LOOPS = "graph/test_facts.py::test_facts_hold_in_every_iteration"
 CLAIMS = "graph/test_facts_are_sound.py::test_claims_about_functions"
 LAYERS = "rules/test_layer_reference.py"
+DIVISOR = "graph/test_recognition.py::test_a_divisor_is_the_gate"
 SPELLINGS = (
     "graph/test_recognition.py::"
     "test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes"
@@ -1044,7 +1045,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "c",
         "graph/test_look_alikes.py::test_linear_attention",
     ),
-    Mutant("rules/bilinear.py", "if i not in layer.gates]", "if i in layer.gates]", LAYERS),
+    Mutant("rules/bilinear.py", "if i not in layer.gates]", "if i in layer.gates]", DIVISOR),
     Mutant(
         "rules/bilinear.py",
         "_shared(layer, 1 / layer.factors)",
