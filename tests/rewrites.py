@@ -320,6 +320,13 @@ class Edit:
         readers = (n for n in self.program.nodes if self.node.name in n.args)
         return any("jnp.pad(" in n.text for n in readers)
 
+    def is_joined(self) -> bool:
+        """Whether scales, shifts and moves alone stand between a line and a concatenation."""
+        node = self.producer()
+        while node is not None and node.op in ("bias", "scale", "batch_norm", *VIEWS):
+            node = self.program.by_name.get(node.args[0])
+        return node is not None and "concatenate" in node.text
+
     def is_active(self, position: int = 0) -> bool:
         return position < len(self.args) and self.args[position] in self.program.active
 
@@ -373,7 +380,7 @@ def rewrite(name: str) -> Callable[[Callable[[Edit], bool]], Callable[[Edit], bo
 # Layers end where loops begin. A number beside a product is the product's, and a product that is
 # summed over whole axes a matmul, over windows a product and a mean.
 LOOPS = {f"{op}: {name}" for op in ("tower", "recur") for name in SPELLINGS[op]}
-_NOT_AFTER = {name: {"scale", "bias", "batch_norm"} for name in LOOPS}
+_NOT_AFTER = {name: {"scale", "bias", "batch_norm", "text"} for name in LOOPS}
 _NOT_AFTER["mean: scaled before"] = {"mul"}
 _NOT_AFTER |= {f"avg_pool: {name}": {"mul"} for name in SPELLINGS["avg_pool"]}
 
@@ -497,8 +504,7 @@ def _(e: Edit) -> bool:
 
 @rewrite("bias before a slice, the rest cut off")
 def _(e: Edit) -> bool:
-    inner = e.producer()
-    if e.op != "bias" or e.array(1) is None or (inner and "concatenate" in inner.text):
+    if e.op != "bias" or e.array(1) is None or e.is_joined():
         return False
     b = e.array(1)
     more = np.round(np.random.default_rng(e.rng.randrange(99)).normal(size=2), 3)
@@ -628,8 +634,9 @@ def _(e: Edit) -> bool:
         if a in e.program.active
         and a in e.program.by_name
         and e.program.readers(a) > 1
-        # Two linear layers, each of which takes its own reader's scale.
-        and e.program.by_name[a].op != "fourier"
+        # Two linear layers, each of which takes its own reader's scale; a sum becomes part of the
+        # one that reads it, if its terms are computed again.
+        and e.program.by_name[a].op not in ("fourier", "add")
     ]
     if not shared or e.node.body:
         return False

@@ -297,8 +297,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "if within[0] < 0.0 and by < 0.0:",
-        "if by < 0.0:",
+        "return (sign < 0.0 and by < 0.0) or",
+        "return by < 0.0 or",
         "graph/test_written.py",
     ),
     Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),
@@ -322,7 +322,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "other = next((f for f in left if _undo(f, factor)), None)",
+        "other = next((f for f in left if _undo(f, number)), None)",
         "other = None",
         "graph/test_written.py::test_numbers_that_cancel_are_not_there",
     ),

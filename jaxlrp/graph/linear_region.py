@@ -31,10 +31,9 @@ def after(
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
-    numbers = written.numbers
-    within: tuple[float, ...] = (math.prod(numbers, start=1.0), *_unpaired(numbers))
+    within = _left_over(written.numbers)
     frontier: dict[Value, tuple[float, ...]] = {start: within}  # and the written numbers in each
-    while not any(v in bench.ends for v in frontier):
+    while not any(v in bench.ends for v in frontier if v is not start):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
         if eqn is None or not bench.is_open(eqn):
@@ -63,27 +62,30 @@ def after(
     return eqns[:kept]
 
 
-def _unpaired(factors: tuple[float, ...]) -> list[float]:
-    """The numbers that no other one among them cancels: of 2, 1/2 and 4 the 4."""
+def _left_over(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    """The sign of some numbers, then those that no other one cancels, and their product.
+
+    Of 2, 1/2 and 4 the 4 is left.
+    """
     left: list[float] = []
-    for factor in factors:
-        other = next((f for f in left if _undo(f, factor)), None)
-        if other is None:
-            left.append(factor)
-        else:
+    for number in numbers:
+        other = next((f for f in left if _undo(f, number)), None)
+        if other is not None:
             left.remove(other)
-    return left
+        elif not math.isclose(abs(number), 1.0):
+            left.append(number)
+    product = math.prod(numbers, start=1.0)
+    return (math.copysign(1.0, product), *left, *([math.prod(left)] if len(left) > 1 else []))
 
 
 def _undo(a: float, b: float) -> bool:
-    return not math.isclose(abs(b), 1.0) and math.isclose(abs(a * b), 1.0)
+    return math.isclose(abs(a * b), 1.0)
 
 
 def _cancels(within: tuple[float, ...], by: float) -> bool:
     """Whether a written scale undoes the sign of all that is before it, or one of the numbers."""
-    if within[0] < 0.0 and by < 0.0:
-        return True
-    return by > 0.0 and any(_undo(f, by) for f in within)
+    sign, *numbers = within
+    return (sign < 0.0 and by < 0.0) or (by > 0.0 and any(_undo(f, by) for f in numbers))
 
 
 def before(

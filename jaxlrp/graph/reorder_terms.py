@@ -146,25 +146,32 @@ def _turned(bench: Workbench, tree: Tree) -> list[tuple[Value, Operand]]:
 def _core(bench: Workbench, value: Value) -> Eqn | None:
     """The core of the linear layer that ends at a value and would take a bias after it.
 
-    Of several whose outputs are joined, the first one: each would take its part.
+    Of several whose outputs are joined, the first one: each would take its part. Without a product
+    the learned scale of one value is it, as that of a BatchNorm.
     """
     if bench.sole_use(value) is None:
         return None
     inside: set[Eqn] = set()
     cores: set[Eqn] = set()
+    starts: set[Value] = set()
     stack = [value]
     while stack:
         v = stack.pop()
         eqn = v.producer
         if eqn is None or not bench.is_open(eqn) or v in bench.activity.explained:
-            return None
-        if _is_core(bench, eqn):
+            starts.add(v)
+        elif _is_core(bench, eqn):
             cores.add(eqn)
         elif not _is_around(bench, eqn) or len(inside) > _MOST:
-            return None
+            starts.add(v)
         elif eqn not in inside:
             inside.add(eqn)
             stack.extend(bench.activity.active_inputs(eqn))
+    if starts:
+        scales = {e for e in inside if e.name in ("mul", "div") and is_learned(bench, e)}
+        if cores or len(starts) > 1 or not scales:
+            return None
+        cores = scales
     for v in (v for e in inside | cores for v in e.outputs if v is not value):
         if v in bench.outputs or not inside.issuperset(bench.reached_uses(v)):
             return None

@@ -244,6 +244,51 @@ def test_a_value_read_by_a_layer_and_by_something_else_is_a_layer_for_that():
     assert_close(lrp.explain(function, rules)(X), expected + through, 1e-9)
 
 
+@pytest.mark.parametrize("rule", [*RULES[:3], lrp.Epsilon(0.05, relative=True)], ids=str)
+@pytest.mark.parametrize("before", [lambda x: x, jnp.tanh, lambda x: x @ (U @ V.T)])
+def test_parts_that_a_layer_folds_are_one_layer_for_other_readers(before, rule):
+    scale, shift = S[:6], B[:6]
+
+    def parts(x):
+        pieces = [x[:, :4] * scale[:4] + shift[:4], x[:, 4:] * scale[4:] + shift[4:]]
+        return jnp.concatenate(pieces, -1)
+
+    readers = [
+        lambda v: jnp.concatenate([v, v @ U], -1),
+        lambda v: v * jnp.tanh(v @ U).sum(),
+        lambda v: jax.nn.relu(v) + v @ U[:, :1],
+    ]
+    for read in readers:
+        expected = lrp.explain(lambda x, r=read: r(before(x) * scale + shift), rule)(X)
+        assert_close(lrp.explain(lambda x, r=read: r(parts(before(x))), rule)(X), expected)
+
+
+@pytest.mark.parametrize("rule", [lrp.Gamma(0.25, bias="distribute"), *RULES[:3]], ids=str)
+def test_a_bias_beside_a_learned_scale_stays_there_in_a_sum(rule):
+    """As where the scaled value is read by something else too: it does not go to `v @ W`."""
+    scale, shift, w = S[:6], B[:6], W[:, :6]
+
+    def scaled(x):
+        return jax.nn.leaky_relu(x, 0.1) * scale + shift
+
+    def alone(x):
+        return scaled(x) + jnp.tanh(x) @ w
+
+    def read_twice(x):
+        v = scaled(x)
+        return jnp.concatenate([v + jnp.tanh(x) @ w, v], -1)
+
+    def turned(x):
+        return jnp.tanh(x) @ w + (shift + scale * jax.nn.leaky_relu(x, 0.1))
+
+    kinds = [y.kind for y in lrp.plan(alone, rule)(X).layers]
+    assert sorted(kinds) == ["activation", "activation", "add", "affine", "dense"]
+    seed = jnp.tile(jnp.concatenate([jnp.eye(6)[2], jnp.zeros(6)]), (3, 1))
+    expected = lrp.explain(read_twice, rule)(X, target=seed)
+    for fn in (alone, turned):
+        assert_close(lrp.explain(fn, rule)(X, target=2), expected)
+
+
 def test_elements_that_something_else_reads_too_keep_their_order():
     """The first part is read with and without its bias: neither may move."""
 

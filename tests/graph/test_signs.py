@@ -95,6 +95,16 @@ ALIKE = {
         lambda x, p: -((-lax.erfc(x @ p["v"])) @ p["w"]),
         lambda x, p: (-lax.erfc(x @ p["v"])) @ -p["w"],
     ],
+    "a sign behind a function that falls": [
+        lambda x, p: lax.erfc(x @ p["v"]) @ -p["w"],
+        lambda x, p: -(lax.erfc(x @ p["v"]) @ p["w"]),
+        lambda x, p: -((1 - lax.erf(x @ p["v"])) @ p["w"]),
+    ],
+    "a term behind a function that falls": [
+        lambda x, p: x + lax.erfc(x @ p["v"]) @ p["w"],
+        lambda x, p: x - lax.erfc(x @ p["v"]) @ -p["w"],
+        lambda x, p: x - (1 - lax.erf(x @ p["v"])) @ -p["w"],
+    ],
     "behind an odd function": [
         lambda x, p: jnp.tanh(x @ p["v"]) @ p["w"],
         lambda x, p: -(jnp.tanh(-(x @ p["v"])) @ p["w"]),
