@@ -291,8 +291,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "if within[0] < 0.0 and by < 0.0:",
-        "if False:",
+        "return (sign < 0.0 and by < 0.0) or",
+        "return",
         "graph/test_written.py",
     ),
     Mutant(
@@ -325,6 +325,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "other = next((f for f in left if _undo(f, number)), None)",
         "other = None",
         "graph/test_written.py::test_numbers_that_cancel_are_not_there",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "elif not math.isclose(abs(number), 1.0):",
+        "else:",
+        "graph/test_written.py::test_numbers_behind_a_layer_that_cancel_each_other",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "for v in frontier if v is not start",
+        "for v in frontier",
+        "graph/test_parts.py::test_parts_that_a_layer_folds_are_one_layer_for_other_readers",
+    ),
+    Mutant(
+        "graph/reorder_terms.py",
+        "if cores or len(starts) > 1 or not scales:",
+        "if True:",
+        "graph/test_parts.py::test_a_bias_beside_a_learned_scale_stays_there_in_a_sum",
     ),
     Mutant(
         "graph/signs.py",
@@ -503,8 +521,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/signs.py",
-        "return is_turned(value, self._varying) or is_turned_sum(value, self._varying)",
-        "return is_turned(value, self._varying)",
+        "turned = is_turned(value, self._varying) or is_turned_sum(value, self._varying)",
+        "turned = is_turned(value, self._varying)",
         "graph/test_flat_lists.py::test_signs_within_a_factor_cancel_those_around_it",
     ),
     Mutant(
@@ -678,8 +696,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/branches.py",
-        "if v in terms or v in terms.values()), None)",
-        "if v in terms), None)",
+        "source = next((v for v in made_from if any(v in scaled",
+        "source = next((v for v in made_from if any(v is scaled[0]",
         "graph/test_branches.py::test_what_is_plainly_added_is_a_sum",
     ),
     Mutant(
@@ -787,8 +805,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "any(math.isclose(abs(f) * by, 1.0) for f in within)",
-        "math.isclose(abs(within[0]) * by, 1.0)",
+        "any(_undo(f, by) for f in numbers)",
+        "any(_undo(f, by) for f in numbers[-1:])",
         "graph/test_written.py::test_numbers_that_cancel_are_not_there[False-a mean before-zplus]",
     ),
     Mutant(

@@ -127,6 +127,9 @@ WHOLE = {
     "half of x and |x|": lambda h: (h + jnp.abs(h)) / 2,
     "the same, distributed": lambda h: 0.5 * h + 0.5 * jnp.abs(h),
     "leaky relu": lambda h: 0.1 * h + 0.9 * jax.nn.relu(h),
+    "leaky relu of a scaled value": lambda h: (lambda v: 0.1 * v + 0.9 * jax.nn.relu(v))(
+        h * jnp.tanh(h) * (1 / 6)
+    ),
     "squareplus": lambda h: 0.5 * (h + jnp.sqrt(h * h + 4)),
     "gelu by its parts": lambda h: 0.5 * h + 0.5 * h * lax.erf(h / np.sqrt(2)),
     "approximate gelu": jax.nn.gelu,

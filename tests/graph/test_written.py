@@ -203,6 +203,21 @@ def test_a_product_with_one_number_everywhere_is_a_sum(name, rules):
         )
 
 
+@pytest.mark.parametrize("rule", [lrp.Epsilon(0.05, relative=True), lrp.Epsilon(0.1)], ids=str)
+def test_numbers_behind_a_layer_that_cancel_each_other(rule):
+    """They are no part of it, and neither is the slice before them."""
+    kernel, x = DRAW.normal(size=(2, 2, 3, 4)), DRAW.normal(size=(2, 5, 6, 3))
+
+    def conv(x):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[:, 1:]
+
+    expected = lrp.explain(conv, rule)(x)
+    for fn in (lambda x: (2.0 * conv(x)) / 2.0, lambda x: (conv(x) / 4.0) * 4.0):
+        np.testing.assert_allclose(lrp.explain(fn, rule)(x), expected, rtol=1e-9, atol=1e-11)
+
+
 def test_a_further_scale_is_not_the_means():
     """By hand, with a stabiliser in the mean alone: a number behind it is its reader's."""
     x = np.array([1.0, 2.0, 3.0, 6.0])
