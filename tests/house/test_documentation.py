@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import jaxlrp as lrp
+from tests.documentation_blocks import run, same_text
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -28,19 +29,22 @@ def page_id(page):
     return str(page.relative_to(ROOT))
 
 
-def python_blocks(page):
-    text = page.read_text()
-    for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        yield text[: block.start()].count("\n") + 1, block[1]
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if list(python_blocks(p))], ids=page_id)
-def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", [p for p in PAGES if "```python\n" in p.read_text()], ids=page_id)
+def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, x32):
     monkeypatch.chdir(tmp_path)  # a page may write a picture
-    namespace = {"__name__": "documentation"}
-    for line, code in python_blocks(page):
-        padded = "\n" * line + code  # so that a traceback shows the page's own line
-        exec(compile(padded, page_id(page), "exec"), namespace)
+    shown = list(run(page.read_text(), page_id(page)))
+    stale = [(line, printed) for line, stored, printed in shown if not same_text(stored, printed)]
+    assert stale == [], "write it anew: python -m tests.documentation_blocks PAGE"
+
+
+def test_stale_output_is_seen():
+    page = "```python\nprint('share', 0.123)\n```\n\n```text title=\"printed\"\nshare 0.125\n```\n"
+    ((line, stored, printed),) = run(page, "page")
+    assert (line, stored, printed) == (1, "share 0.125\n", "share 0.123\n")
+    assert not same_text(stored, printed)
+    assert same_text("share 0.124", printed), "one unit of the last digit may differ"
+    assert not same_text("part 0.123", printed)
+    assert not same_text("share 0.123 more", printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -83,6 +87,13 @@ def test_version_is_the_same_in_the_citation():
 def test_every_composite_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert [name for name in lrp.composites.__all__ if f"`{name}(" not in readme] == []
+
+
+def test_every_composite_has_a_seed_and_a_unit():
+    rows = [
+        line for line in (ROOT / "docs" / "seeds.md").read_text().split("\n") if line[:1] == "|"
+    ]
+    assert [n for n in lrp.composites.__all__ if sum(f"`{n}(" in row for row in rows) != 1] == []
 
 
 @pytest.fixture(scope="module")
