@@ -18,7 +18,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
-	coverage test-matrix third-party lint format types docs docs-serve fuzz bench bench-llama bench-loops bench-planning bench-methods \
+	coverage test-matrix third-party lint format types docs docs-serve api fuzz bench bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "make lint         ruff: lint and formatting (make format mends both)"
 	@echo "make types        pyright over jaxlrp"
 	@echo "make docs         build the documentation into site/ (make docs-serve shows it)"
+	@echo "make api          write the reference as files, docs/api/, from the docstrings"
 	@echo "make bench        time and memory against the gradient"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
@@ -106,6 +107,9 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+api: $(VENV)/.docs
+	$(BIN)/python tools/api_pages.py
 
 docs-serve: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

@@ -89,6 +89,12 @@ def test_every_composite_is_in_the_readme():
     assert [name for name in lrp.composites.__all__ if f"`{name}(" not in readme] == []
 
 
+def test_reference_as_files_is_current():
+    command = [sys.executable, "tools/api_pages.py", "--check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_every_composite_has_a_seed_and_a_unit():
     rows = [
         line for line in (ROOT / "docs" / "seeds.md").read_text().split("\n") if line[:1] == "|"
