@@ -37,6 +37,16 @@ def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, x3
     assert stale == [], "write it anew: python -m tests.documentation_blocks PAGE"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_code_fits_the_column_of_the_site(page):
+    inside, long = False, []
+    for number, line in enumerate(page.read_text().split("\n"), 1):
+        inside ^= line.startswith("```")
+        if inside and len(line) > 100 and "api" not in page.parts:
+            long.append((number, line))
+    assert long == []
+
+
 def test_stale_output_is_seen():
     page = "```python\nprint('share', 0.123)\n```\n\n```text title=\"printed\"\nshare 0.125\n```\n"
     ((line, stored, printed),) = run(page, "page")
