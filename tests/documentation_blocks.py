@@ -1,8 +1,9 @@
 """The blocks of a page: Python that runs, and beside it what it prints.
 
-A block of text with the title "printed" after a block of Python is what that block prints. `run`
-compares the two: words exactly, numbers to one unit of their last digit, as another machine rounds
-differently. `python -m tests.documentation_blocks PAGE ...` writes what was printed into the pages.
+A block of text with the title "printed" after a block of Python is what that block prints.
+`same_text` compares the two: words exactly, numbers to one unit of their last digit, as another
+machine rounds differently; to ten units or a tenth under "printed, about", after a training.
+`python -m tests.documentation_blocks PAGE ...` writes what was printed into the pages.
 """
 
 import contextlib
@@ -13,16 +14,18 @@ from pathlib import Path
 
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```"
-    r"(?P<between>\n+```text title=\"printed\"\n)?(?(between)(?P<printed>.*?)^```)",
+    r"(?P<between>\n+```text title=\"printed(?P<about>, about)?\"\n)?"
+    r"(?(between)(?P<printed>.*?)^```)",
     re.MULTILINE | re.DOTALL,
 )
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def blocks(text):
-    """Each block's line, code, and what it prints (None if the page does not say)."""
+    """Each block's line, code, what it prints (None if the page does not say), and how exactly."""
     for found in BLOCK.finditer(text):
-        yield text[: found.start()].count("\n") + 1, found["code"], found["printed"]
+        tolerance = 0.1 if found["about"] else 0.0
+        yield text[: found.start()].count("\n") + 1, found["code"], found["printed"], tolerance
 
 
 def unit(number):
@@ -31,30 +34,34 @@ def unit(number):
     return 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
 
 
-def same_text(stored, printed):
-    """Whether the words are equal, and the numbers to a unit of their last digit."""
+def same_text(stored, printed, tolerance=0.0):
+    """Whether the words are equal, and the numbers to a unit of their last digit or `tolerance`."""
     trimmed = [" ".join(text.split()) for text in (stored, printed)]
     if len({NUMBER.sub("0", text) for text in trimmed}) > 1:
         return False
     a, b = ([n.replace("−", "-") for n in NUMBER.findall(text)] for text in trimmed)
     units = [max(unit(m), unit(n)) for m, n in zip(a, b)]
-    return all(abs(float(m) - float(n)) <= 1.001 * u for m, n, u in zip(a, b, units))
+    pairs = [(float(m), float(n)) for m, n in zip(a, b)]
+    return all(
+        abs(m - n) <= max((10 if tolerance else 1.001) * u, tolerance * abs(m))
+        for (m, n), u in zip(pairs, units)
+    )
 
 
 def run(text, name):
-    """Runs a page's blocks in turn; yields (line, stored, printed) where the page says it."""
+    """Runs a page's blocks in turn; yields (line, stored, printed, tolerance) where it says."""
     namespace = {"__name__": "documentation"}
-    for line, code, stored in blocks(text):
+    for line, code, stored, tolerance in blocks(text):
         padded = "\n" * line + code  # so that a traceback shows the page's own line
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(padded, name, "exec"), namespace)
         if stored is not None:
-            yield line, stored, out.getvalue()
+            yield line, stored, out.getvalue(), tolerance
 
 
 def rewrite(page):
     text = page.read_text()
-    found = iter([printed for _, _, printed in run(text, str(page))])
+    found = iter([printed for _, _, printed, _ in run(text, str(page))])
 
     def put(match):
         if match["printed"] is None:
