@@ -18,7 +18,7 @@ BLOCK = re.compile(
     r"(?(between)(?P<printed>.*?)^```)",
     re.MULTILINE | re.DOTALL,
 )
-NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NUMBER = re.compile(r"[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def blocks(text):
