@@ -55,6 +55,7 @@ def test_stale_output_is_seen():
     assert same_text("share 0.124", printed), "one unit of the last digit may differ"
     assert not same_text("part 0.123", printed)
     assert same_text("share 130", "share 120", 0.1)
+    assert same_text("share\n-----\n0.1", "share\n------\n0.1"), "a table's lines"
     assert not same_text("share 150", "share 120", 0.1)
     assert not same_text("share 0.123 more", printed)
 
