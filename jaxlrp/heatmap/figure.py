@@ -72,24 +72,13 @@ def grid(
     if not blocks:
         raise ValueError("grid needs at least one block of relevance, and the mapping is empty")
     maps = {heading: _table(block, layout) for heading, block in blocks.items()}
-    shape = _common_shape(maps)
-    rows, columns, height, width = shape
+    rows, columns, height, width = _common_shape(maps)
     _check_labels("row_labels", row_labels, rows)
     labels = _labels_per_block(column_labels, maps, columns)
-    painted = {}
-    bounds = {}
-    for heading, block in maps.items():
-        bounds[heading] = (
-            scales_of(block, per, percentile)
-            if scale is None
-            else np.broadcast_to(given_scale(scale, (rows, columns)), (rows, columns))
-        )
-        painted[heading] = paint(block, bounds[heading], palette)
-        if row_bars and not (bounds[heading] == bounds[heading][:, :1]).all():
-            raise ValueError(
-                'row_bars wants one scale for each row: give per="row" or "shared", or a scale '
-                "that is the same for all maps of a row"
-            )
+    bounds = {
+        heading: _bounds(block, per, scale, percentile, row_bars) for heading, block in maps.items()
+    }
+    painted = {heading: paint(block, bounds[heading], palette) for heading, block in maps.items()}
     pictures = None if images is None else _pictures(images, columns, (height, width))
 
     page = _Page(
@@ -104,27 +93,13 @@ def grid(
     )
     top = page.top
     if pictures is not None:
-        for column, picture in enumerate(pictures):
-            page.picture(top, column, picture, cmap="gray" if photographs else "gray_r")
-        page.row_label(top, image_label, style="italic")
-        top += page.pitch
+        top = page.pictures(top, image_label, pictures, "gray" if photographs else "gray_r")
     for heading in maps:
         top = page.heading(top, readable(heading))
-        for column, label in enumerate(labels[heading]):
-            page.column_label(top, column, label)
-        top += page.column_label_height
+        top = page.column_labels(top, labels[heading])
         for row, label in enumerate(row_labels):
-            page.row_label(top, label)
-            for column in range(columns):
-                axes = page.picture(top, column, painted[heading][row, column])
-                if outline and pictures is not None:
-                    _trace(axes, pictures[column])
-            line = bounds[heading][row]
-            if row_bars:
-                page.row_bar(top, line[0])
-            elif np.all(line == line[0]):
-                page.scale_label(top, plus_minus(line[0]))
-            top += page.pitch
+            outlines = pictures if outline else None
+            top = page.row(top, label, painted[heading][row], bounds[heading][row], outlines)
     if not row_bars:
         page.bar(top, "the picture's" if per == "image" and scale is None else "the row's")
     return page.figure
@@ -202,6 +177,22 @@ def _common_shape(maps: Mapping[str, np.ndarray]) -> tuple[int, ...]:
     return shapes.pop()
 
 
+def _bounds(
+    block: np.ndarray, per: Per, scale: Any, percentile: float, row_bars: bool
+) -> np.ndarray:
+    """The scale of each map of a block, (rows, columns)."""
+    if scale is None:
+        found = scales_of(block, per, percentile)
+    else:
+        found = np.broadcast_to(given_scale(scale, block.shape[:2]), block.shape[:2])
+    if row_bars and not (found == found[:, :1]).all():
+        raise ValueError(
+            'row_bars wants one scale for each row: give per="row" or "shared", or a scale '
+            "that is the same for all maps of a row"
+        )
+    return found
+
+
 def _check_labels(what: str, labels: Sequence[str], count: int) -> None:
     if isinstance(labels, str) or len(labels) != count:
         raise ValueError(f"{what} must be a sequence of {count} labels, not {labels!r}")
@@ -252,6 +243,7 @@ class _Page(Canvas):
     def __init__(self, *, columns, cell, row_labels, lines, headings, title, row_bars, palette):
         self.cell = cell
         self.palette = palette
+        self.row_bars = row_bars
         self.pitch = cell[1] + self.gap
         self.heading_height = 0.42 if any(headings) else 0.0
         longest = max(len(line) for label in row_labels for line in label.split("\n"))
@@ -278,6 +270,25 @@ class _Page(Canvas):
         frame(axes)
         return axes
 
+    def pictures(self, y, label, pictures, cmap):
+        for column, picture in enumerate(pictures):
+            self.picture(y, column, picture, cmap=cmap)
+        self.row_label(y, label, style="italic")
+        return y + self.pitch
+
+    def row(self, y, label, maps, scales, outlines):
+        """A row of maps, each below the outline of its picture, and their scale beside them."""
+        self.row_label(y, label)
+        for column, picture in enumerate(maps):
+            axes = self.picture(y, column, picture)
+            if outlines is not None:
+                _trace(axes, outlines[column])
+        if self.row_bars:
+            self.row_bar(y, scales[0])
+        elif np.all(scales == scales[0]):
+            self.scale_label(y, plus_minus(scales[0]))
+        return y + self.pitch
+
     def row_label(self, y, label, **style):
         self.text(self.left - 0.12, y + self.cell[1] / 2, label, size=10, ha="right", **style)
 
@@ -291,6 +302,11 @@ class _Page(Canvas):
             inset = 0.08 * self.cell[1]  # so that numbers of two rows stay apart
             x = self.width - self.right + 0.08
             self.upright_bar(x, y + inset, self.cell[1] - 2 * inset, ends, self.palette)
+
+    def column_labels(self, y, labels):
+        for column, label in enumerate(labels):
+            self.column_label(y, column, label)
+        return y + self.column_label_height
 
     def column_label(self, y, column, label):
         x = self._x(column) + self.cell[0] / 2

@@ -12,6 +12,7 @@ from jaxlrp.heatmap.letters import readable
 from jaxlrp.heatmap.palette import channel_sum, given_scale, paint, palette_of, scales_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _GAP = 0.1
@@ -62,21 +63,10 @@ def lines(
         >>> figure = lines(np.cos(t), np.sin(t), times=t, title="Why?")
     """
     check_lengths(width=width, height=height)
-    if np.ndim(R) not in (1, 2) or np.shape(R) != np.shape(x):
-        raise ValueError(
-            "lines wants relevance and series of one shape, (times,) or (times, channels), not "
-            f"{np.shape(R)} and {np.shape(x)}"
-        )
-    columns = np.asarray(R)[:, None] if np.ndim(R) == 1 else np.asarray(R)
-    maps = channel_sum(columns, "HW")
-    series = np.asarray(x, dtype=np.float64).reshape(maps.shape)
+    maps, series = _maps_and_series(R, x)
     times = _times(times, len(maps))
     channels = maps.shape[1]
-    if names is None:
-        names = range(channels) if channels > 1 else [""]
-    if isinstance(names, str) or len(names) != channels:
-        raise ValueError(f"names must be {channels}, one for each channel, not {names!r}")
-    labels = [readable(name) for name in names]
+    labels = _labels(names, channels)
     bound = scales_of(maps, "image", percentile) if scale is None else given_scale(scale, ())
     palette = palette_of(color_map)
     longest = max(len(line) for label in labels for line in label.split("\n"))
@@ -94,15 +84,8 @@ def lines(
         y = top + channel * (height + _GAP)
         canvas.text(left - 0.6, y + height / 2, label, size=10, ha="right")
         axes = canvas.axes(left, y, room, height)
-        low, high = _range(series[:, channel])
         strip = paint(maps[:, channel][None], bound, palette)
-        axes.pcolorfast(edges, np.array([low, high]), strip)
-        axes.plot(times, series[:, channel], color="black", linewidth=1.0)
-        axes.set_xlim(edges[0], edges[-1])
-        axes.set_ylim(low, high)
-        axes.tick_params(labelsize=8, length=2, color="0.6", labelcolor="0.35")
-        axes.locator_params(axis="y", nbins=3)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("-", "−"))
+        _draw(axes, times, edges, series[:, channel], strip)
         if channel < channels - 1:
             axes.set_xticklabels([])
         frame(axes)
@@ -111,6 +94,40 @@ def lines(
     y = canvas.height - _BAR
     canvas.colour_bar(left + (room - bar) / 2, y, bar, (f"−{end}", f"+{end}"), palette)
     return canvas.figure
+
+
+def _maps_and_series(R: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Relevance and series, both (times, channels)."""
+    if np.ndim(R) not in (1, 2) or np.shape(R) != np.shape(x):
+        raise ValueError(
+            "lines wants relevance and series of one shape, (times,) or (times, channels), not "
+            f"{np.shape(R)} and {np.shape(x)}"
+        )
+    columns = np.asarray(R)[:, None] if np.ndim(R) == 1 else np.asarray(R)
+    maps = channel_sum(columns, "HW")
+    return maps, np.asarray(x, dtype=np.float64).reshape(maps.shape)
+
+
+def _labels(names: Sequence[Any] | None, channels: int) -> list[str]:
+    if names is None:
+        names = range(channels) if channels > 1 else [""]
+    if isinstance(names, str) or len(names) != channels:
+        raise ValueError(f"names must be {channels}, one for each channel, not {names!r}")
+    return [readable(name) for name in names]
+
+
+def _draw(
+    axes: Axes, times: np.ndarray, edges: np.ndarray, series: np.ndarray, strip: np.ndarray
+) -> None:
+    """The line of one channel, over the colours of its relevance."""
+    low, high = _range(series)
+    axes.pcolorfast(edges, np.array([low, high]), strip)
+    axes.plot(times, series, color="black", linewidth=1.0)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(low, high)
+    axes.tick_params(labelsize=8, length=2, color="0.6", labelcolor="0.35")
+    axes.locator_params(axis="y", nbins=3)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("-", "−"))
 
 
 def _times(times: Any, count: int) -> np.ndarray:
