@@ -14,9 +14,9 @@ from jaxlrp import compat
 from jaxlrp.checks import by_keyword
 from jaxlrp.errors import InputError
 from jaxlrp.graph.activity import is_inexact
+from jaxlrp.graph.examples import are_rows_of
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Value
-from jaxlrp.graph.rows import are_rows_of
 from jaxlrp.graph.trace import trace
 from jaxlrp.planning.inner_values import choose_inner
 from jaxlrp.planning.layers import Layer

@@ -1120,16 +1120,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "surface/test_layer_quantities.py",
     ),
     # Rows, notes and what users give.
-    Mutant("graph/rows.py", "or after[0] in layout.own or _mixes(eqn, fact)", "", TARGETS),
-    Mutant("graph/rows.py", "or _mixes(eqn, fact)", "", TARGETS),
+    Mutant("graph/examples.py", "or after[0] in own", "", TARGETS),
+    Mutant("graph/examples.py", "layout.own | _moved_along(eqn) if", "layout.own if", TARGETS),
     Mutant(
-        "graph/rows.py", "if value.shape[fact] != eqn.out.shape[after[0]]:", "if False:", TARGETS
+        "graph/examples.py",
+        "if any(v.shape[after[0]] != value.shape[fact.axis] for v in eqn.outputs):",
+        "if False:",
+        TARGETS,
     ),
-    Mutant("graph/rows.py", "return b if a == _NONE else _MIXED", "return b", TARGETS),
-    Mutant("graph/rows.py", "if value.ndim < 2 or not output.ndim", "if not output.ndim", TARGETS),
+    Mutant("graph/examples.py", "b if a is None else _MIXED", "b", TARGETS),
     Mutant(
-        "graph/rows.py",
-        "rows = any(facts.get(v, _NONE) == 0 for v in outputs)",
+        "graph/examples.py", "if value.ndim < 2 or not output.ndim", "if not output.ndim", TARGETS
+    ),
+    Mutant(
+        "graph/examples.py",
+        "rows = any(facts.get(v) == Along(0) for v in outputs)",
         "rows = True",
         NOTES,
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jaxlrp import compat
 from jaxlrp.errors import ArgnumsWarning, TrainingModeWarning
-from jaxlrp.graph import rows
+from jaxlrp.graph import examples
 from jaxlrp.graph.dataflow import Flow, solve
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value
@@ -34,7 +34,7 @@ def other_examples(
     """A note where the rows of the output are those of an argument that is not explained."""
 
     def are_rows(value: Value) -> bool:
-        return rows.are_rows_of(plan.graph, value, 0, output)
+        return examples.are_rows_of(plan.graph, value, 0, output)
 
     if any(map(are_rows, plan.explained)):
         return
@@ -108,7 +108,7 @@ def _read(group: Group) -> list[Value]:
 
 
 def _statistics(plan: Plan, outputs: Sequence[Value]) -> Iterable[Note]:
-    equations = rows.statistics(plan.graph, plan.explained, outputs)
+    equations = examples.statistics(plan.graph, plan.explained, outputs)
     if not equations:
         return
     over = set(equations)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxlrp.graph.examples import Examples
 from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
 from jaxlrp.planning.adjacency import layer_graph
 from jaxlrp.planning.diagram import mermaid
-from jaxlrp.planning.examples import Examples
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.selectors import LayerGraph, Selector, resolve
 from jaxlrp.planning.table import plan_html, plan_table

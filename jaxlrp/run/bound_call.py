@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxlrp.graph import rows
+from jaxlrp.graph import examples
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import group_of
 from jaxlrp.planning.plans import Plan
@@ -58,7 +58,7 @@ class BoundCall:
         shapes = [v.aval for v in self.outputs]
 
         def is_batch() -> bool:
-            return rows.is_batch(self.graph, self.plan.explained, self.outputs[0])
+            return examples.is_batch(self.graph, self.plan.explained, self.outputs[0])
 
         return targets.output_weights(target, shapes, self.out_tree, is_batch)
 
