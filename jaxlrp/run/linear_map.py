@@ -44,20 +44,20 @@ _IDENTITIES = frozenset({"optimization_barrier", "name", "reduce_precision"})
 class _Map:
     """A linear function of the layer's active inputs, with its transpose."""
 
-    def __init__(self, function: Callable[[Any], Any], layer: LinearLayer):
+    def __init__(self, function: Callable[[Any], Any], program: BoundLinear):
         self._function = function
-        self._layer = layer
+        self._program = program
 
     def __call__(self, x: Any) -> Any:
         return self._function(x)
 
     def T(self, s: Any) -> Any:
-        s = as_output(self._layer.group, s)
-        return compat.linear_transpose(self._function, self._layer.like, s)
+        s = as_output(self._program.group, s)
+        return compat.linear_transpose(self._function, self._program.like, s)
 
 
-class LinearLayer:
-    """A linear group with the arrays that it reads, ready to be mapped."""
+class BoundLinear:
+    """A linear group bound to the arrays that it reads, as a `BoundCall` is a plan with its own."""
 
     def __init__(self, group: Group, outside: Env, x: Any):
         self.group = group

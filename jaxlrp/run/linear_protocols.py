@@ -1,6 +1,6 @@
-"""The two sides of running a linear layer's equations: the layer, and the values that they run on.
+"""The two sides of running a linear layer's equations: a program, and the values that it runs on.
 
-A layer knows its equations, kernel and factors; a way of running them knows what its values are
+A program knows its equations, kernel and factors; a way of running them knows what its values are
 (arrays, or pairs of arrays) and what a factor does to them.
 """
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class LinearProgram(Protocol):
-    """A linear layer whose equations run on the values of any `Way`; see `LinearLayer`."""
+    """The equations of a linear layer, run on the values of any `Way`; see `BoundLinear`."""
 
     group: Group
     like: Any

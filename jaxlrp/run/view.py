@@ -22,7 +22,7 @@ from jaxlrp.rules.layer_view import Carries
 from jaxlrp.run import evaluate, winners
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.layer_facts import bias_of, constant, has_bias, mean_over_features
-from jaxlrp.run.linear_map import LinearLayer
+from jaxlrp.run.linear_map import BoundLinear
 from jaxlrp.run.weights_by_sign import Split
 
 
@@ -195,8 +195,8 @@ class View:
         return jnp.sqrt(mean_over_features(self._group, jnp.square(z)))
 
     @functools.cached_property
-    def _linear(self) -> LinearLayer:
-        return LinearLayer(self._group, self._outside, self.x)
+    def _linear(self) -> BoundLinear:
+        return BoundLinear(self._group, self._outside, self.x)
 
     def map(
         self,

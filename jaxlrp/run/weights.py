@@ -42,8 +42,8 @@ def _is_one(c: Any) -> bool:
 class Weighted:
     """Runs with every factor replaced by a function of it; without `signs` none is negative."""
 
-    def __init__(self, layer: LinearProgram, weights: Weights, signs: bool = True):
-        self.layer = layer
+    def __init__(self, program: LinearProgram, weights: Weights, signs: bool = True):
+        self.program = program
         self.weights = weights
         self.signs = signs and weights is not jnp.abs
 
@@ -58,22 +58,24 @@ class Weighted:
 
     def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
         # A combination of W, W+ and W- is asked of the kernel, where no scale is negative.
-        if self.layer.one_kernel and self.signs:
+        if self.program.one_kernel and self.signs:
             return x * factor()
         return x * self.weights(factor())
 
     def through(self, core: Eqn, operand: int, x: Any) -> Any:
-        return self.layer.product(core, operand, x, self.weights(self.layer.kernel(core, operand)))
+        return self.program.product(
+            core, operand, x, self.weights(self.program.kernel(core, operand))
+        )
 
     def moved(self, eqn: Eqn, env: dict[Value, Any]) -> list[Any]:
-        return self.layer.move(eqn, env)
+        return self.program.move(eqn, env)
 
 
 class Ones(Weighted):
     """Runs with every factor 1: it counts inputs, and its transpose spreads evenly."""
 
-    def __init__(self, layer: LinearProgram):
-        super().__init__(layer, jnp.ones_like, signs=False)
+    def __init__(self, program: LinearProgram):
+        super().__init__(program, jnp.ones_like, signs=False)
 
     def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
         return x
@@ -91,4 +93,4 @@ class Ones(Weighted):
     def _with_ones(self, core: Eqn, operand: int, x: Any) -> Any:
         kernel = core.inputs[weight_position(core, operand)]
         ones = compat.typed_like(jnp.ones(kernel.shape, x.dtype), x)
-        return self.layer.product(core, operand, x, ones)
+        return self.program.product(core, operand, x, ones)

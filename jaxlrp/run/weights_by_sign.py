@@ -33,16 +33,16 @@ class Split:
     products; nothing is subtracted. A product that nothing asks for is not computed.
     """
 
-    def __init__(self, layer: LinearProgram):
-        self._layer = layer
+    def __init__(self, program: LinearProgram):
+        self._program = program
 
     def parts(self, u: Any, v: Any) -> Parts:
         """Both sums, computed on demand. `v` may be None for a single input."""
-        layer = self._layer
+        program = self._program
         us = listed(u)
         vs = listed(v) if v is not None else (None,) * len(us)
         starts = [Parts(_given(a), _given(b)) for a, b in zip(us, vs, strict=True)]
-        return layer.run(starts, _Signs(layer))
+        return program.run(starts, _Signs(program))
 
     def __call__(self, u: Any, v: Any = None) -> Any:
         """W+u + W-v."""
@@ -54,14 +54,14 @@ class Split:
 
     def value(self, cell: Cell) -> Any:
         """One of the sums, as an array."""
-        return zeros_of(self._layer.group) if cell is None else cell()
+        return zeros_of(self._program.group) if cell is None else cell()
 
     def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:
         """The transposed maps: what `s` at W+u + W-v and `other` at W-u + W+v send to u and v.
 
         Either may be None. Without `both` to u alone.
         """
-        like = self._layer.like
+        like = self._program.like
         shapes = [like, like] if both else [like]
 
         def sums(pair: list[Any]) -> Parts:
@@ -72,7 +72,7 @@ class Split:
         def function(pair: list[Any]) -> list[Any]:
             return [c() for c, ask in zip(sums(pair), asked) if ask and c is not None]
 
-        group = self._layer.group
+        group = self._program.group
         cotangents = [as_output(group, t) for t, ask in zip((s, other), asked) if ask]
         if not cotangents:
             back = jax.tree.map(jnp.zeros_like, shapes)
@@ -103,8 +103,8 @@ def _then(function: Callable[[Any], Any], x: Cell) -> Cell:
 class _Signs:
     """LinearProgram on pairs: a positive factor keeps the two apart, a negative one swaps them."""
 
-    def __init__(self, layer: LinearProgram):
-        self.layer = layer
+    def __init__(self, program: LinearProgram):
+        self.program = program
 
     def negated(self, x: Parts) -> Parts:
         return Parts(_then(operator.neg, x.negative), _then(operator.neg, x.positive))
@@ -136,13 +136,13 @@ class _Signs:
         )
 
     def through(self, core: Eqn, operand: int, x: Parts) -> Parts:
-        kernel = functools.cache(lambda: self.layer.kernel(core, operand))
+        kernel = functools.cache(lambda: self.program.kernel(core, operand))
         positive = functools.cache(lambda: jnp.maximum(kernel(), 0))
         negative = functools.cache(lambda: jnp.minimum(kernel(), 0))
         return self._crossed(
             x,
-            lambda y: self.layer.product(core, operand, y, positive()),
-            lambda y: self.layer.product(core, operand, y, negative()),
+            lambda y: self.program.product(core, operand, y, positive()),
+            lambda y: self.program.product(core, operand, y, negative()),
         )
 
     def moved(self, eqn: Eqn, env: dict[Value, Parts]) -> list[Parts]:
@@ -164,7 +164,7 @@ class _Signs:
                 for v in cells
                 if v not in given
             }
-            return self.layer.move(eqn, {**values, **zeros})
+            return self.program.move(eqn, {**values, **zeros})
 
         outputs = functools.cache(moved)
 
