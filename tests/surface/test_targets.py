@@ -161,6 +161,8 @@ def looped(x):
         (lambda x: jnp.concatenate([x, x[:, ::-1]], 1).sum(1), X),
         (lambda x: jnp.sort(x, 1)[:, -1], X),
         (looped, np.stack([X, X, X])),
+        # the elements of each example among those of all, and apart again
+        (lambda x: net(x.reshape(6, 4)).reshape(2, 3, -1).sum((1, 2)), np.stack([X, X, X], 1)),
     ],
 )
 def test_an_integer_for_one_number_per_example(fn, x):
@@ -187,6 +189,7 @@ def test_an_integer_for_one_number_per_example(fn, x):
         (lambda x: (x + x[:1]).sum(1), X),
         (lambda x: (x[:, :2] + x[:, :2].T).sum(0), X),
         (lambda x: (x[:, :2].T + x[:, :2]).sum(0), X),
+        (lambda x: net(x.reshape(6, 4)).reshape(3, 2, -1).sum((0, 2)), np.stack([X, X, X], 1)),
     ],
 )
 def test_an_integer_where_the_axis_is_not_known_to_be_of_examples(fn, x):
