@@ -514,7 +514,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_linear_regions.py::test_windows_at_places_that_a_loop_carries_may_overlap",
     ),
     Mutant(
-        "graph/canonical.py",
+        "graph/signs.py",
         "if sum(v in leave for v in eqn.inputs) == 2:",
         "if sum(v in leave for v in eqn.inputs) >= 1:",
         "graph/test_flat_lists.py::test_signs_within_a_product_come_after_it",
