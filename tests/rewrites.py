@@ -887,8 +887,8 @@ def _(e: Edit) -> bool:
     before = e.program.by_name.get(x)
     while before is not None and before.op in {*VIEWS, "bias", "scale", "text"}:
         before = e.program.by_name.get(before.args[0]) if before.args else None
-    if before is not None and before.op in ("dense", "conv", "fourier"):
-        return False  # that layer has the norm
+    if before is not None and before.op in ("dense", "conv", "fourier", "concat"):
+        return False  # that layer has the norm, or its part of it
     scale = e.let("{0} / jnp.sqrt({1} + 1e-3)", gamma, variance)
     shift = e.let("({0} - {1} * {2}) @ {3}", beta, mean, scale, e.args[1])
     core = e.let("{0} @ ({1}[:, None] * {2})", x, scale, e.args[1])

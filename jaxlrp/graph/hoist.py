@@ -10,6 +10,7 @@ places, if nothing else reads the elements in between. This is exact: the same n
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
 from jaxlrp.graph.readings import PARTS, WHOLE, is_alone, is_part
+from jaxlrp.graph.written_numbers import factor_of
 
 _SCALES = frozenset({"mul", "div"})
 _MOST_STATIC = 64  # equations that make a bias
@@ -86,9 +88,12 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
         return None  # one core takes them through these moves
     if not any(_ends_layer(bench, leaf) for leaf in leaves):
         return None
-    eqns, kept = [first], 0
+    eqns, kept, sign = [first], 0, 1.0
     while True:
-        if _belongs(bench, eqns[-1]):
+        by = factor_of(bench, eqns[-1])
+        sign = math.copysign(sign, sign * by)
+        cancels = kept > 0 and by < 0.0 and sign > 0.0
+        if _belongs(bench, eqns[-1]) or cancels:
             kept = len(eqns)
         use = bench.graph.sole_use(eqns[-1].out)
         if use is None or _scaled(bench, use) is not eqns[-1].out:
@@ -259,17 +264,23 @@ class _Mover:
 
             place = jax.linear_transpose(moved, x)
             arrays = iter(statics)
+            (here,) = place(jnp.ones(value.shape, value.dtype))
+            # What cancels is not written; a sign that is left comes first. With `turned` the value
+            # is -x.
+            turned = sum(_turns(chain, eqn) for eqn in chain.eqns) % 2 == 1
+            if turned:
+                x = x * (1 - 2 * here)
             for eqn in chain.eqns:
-                (here,) = place(jnp.ones(value.shape, value.dtype))
-                if _turns(chain, eqn):
-                    x = x * (1 - 2 * here)
                 if eqn.name == "neg":
+                    turned = not turned
                     continue
                 (array,) = place(jnp.broadcast_to(next(arrays), value.shape))
-                if eqn.name in ("mul", "div"):
-                    array = array + (1 - here)
-                adds = _turns(chain, eqn)  # b - x
-                x = x + array if adds else compat.bind(eqn.prim, eqn.params, [x, array])[0]
+                if eqn.name in _SCALES:
+                    x = compat.bind(eqn.prim, eqn.params, [x, array + (1 - here)])[0]
+                    continue
+                less = (eqn.name == "sub") != turned  # -(x - b) is b - x
+                x = x - array if less else x + array
+                turned = turned != _turns(chain, eqn)
             return x
 
         statics: list[Value] = []

@@ -116,6 +116,22 @@ PAIRS = {
             *(p * s + b for p, s, b in zip(*map(thirds, (x @ W - jnp.tanh(x) @ W[::-1], S, B))))
         ),
     ),
+    "a part is turned twice": (
+        lambda x: jnp.tanh((x @ W + B)[:, :4]),
+        lambda x: jnp.tanh(-(-(x @ W)[:, :4] - B[:4])),
+    ),
+    "a part is turned twice and scaled": (
+        lambda x: jnp.tanh(((x @ W) * S + B)[:, :4]),
+        lambda x: jnp.tanh(-(-B[:4] - (x @ W)[:, :4] * S[:4])),
+    ),
+    "a bias without a part": (
+        lambda x: jnp.tanh((B - x @ W)[:, :4]),
+        lambda x: jnp.tanh(B[:4] - (x @ W)[:, :4]),
+    ),
+    "a part is turned three times": (
+        lambda x: jnp.tanh((C.repeat(2)[:12] - (B - (S - x @ W)))[:, :4]),
+        lambda x: jnp.tanh(C.repeat(2)[:4] - (B[:4] - (S[:4] - (x @ W)[:, :4]))),
+    ),
     "a bias after a sum of layers is turned": (
         lambda x: jnp.tanh((x @ U + jnp.tanh(x) @ V + C[:4])[:, ::-1].T),
         lambda x: jnp.tanh((x @ U + jnp.tanh(x) @ V)[:, ::-1].T + C[3::-1, None]),
