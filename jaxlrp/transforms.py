@@ -23,7 +23,8 @@ from jaxlrp.planning.selectors import Selector
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.masks import Condition, masks_of
 from jaxlrp.run.probes import WORDS, Probes
-from jaxlrp.run.pull_back import as_traced, pull_back, relevances, seed
+from jaxlrp.run.pull_back import as_traced, relevances, seed
+from jaxlrp.run.replay import pulled_back
 from jaxlrp.types import PyTree, Relevance, Target
 
 
@@ -157,7 +158,7 @@ def value_and_relevance(
         weights = traced.weights(target)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
-        values, aux, relevance, extra = pull_back(traced, weights, probed, words, masks)
+        values, aux, relevance, extra = pulled_back(traced, weights, probed, words, masks)
         out = jax.tree.unflatten(traced.out_tree, values)
         found = traced.explained(relevance)
         by_name = {

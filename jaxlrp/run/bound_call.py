@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -31,18 +31,43 @@ class Template:
         return jax.tree.unflatten(self.tree, [next(given) if y is HOLE else y for y in self.leaves])
 
 
-@dataclasses.dataclass
-class BoundCall:
-    """A planned function with the arrays that it runs on."""
+@dataclasses.dataclass(eq=False)
+class Planned:
+    """A planned function without the arrays that it runs on.
+
+    Attributes:
+      programs: what was made of the plan for a further call, by what it is; None if the plan is not
+        kept, so that there is no further call of the same plan.
+    """
 
     plan: Plan
     outputs: list[Value]
     aux: list[Value]
+    programs: dict[Hashable, Any] | None = None
+
+
+@dataclasses.dataclass
+class BoundCall:
+    """A planned function with the arrays that it runs on."""
+
+    planned: Planned
     arrays: list[Any]
     consts: list[Any]
     argument: Template | None  # None: relevance is returned by name
     out_tree: Any
     aux_template: Template
+
+    @property
+    def plan(self) -> Plan:
+        return self.planned.plan
+
+    @property
+    def outputs(self) -> list[Value]:
+        return self.planned.outputs
+
+    @property
+    def aux(self) -> list[Value]:
+        return self.planned.aux
 
     @property
     def graph(self) -> Graph:
@@ -77,10 +102,13 @@ class BoundCall:
         """Aux as fn returned it."""
         return self.aux_template.filled(aux)
 
-    def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
+    def run(
+        self, primals: Sequence[Any], probes: Probes, share: bool = True
+    ) -> tuple[list[Any], list[Any]]:
+        """The outputs and aux; `share` says whether calls that are alike may be one under `jit`."""
         env = self._env()
         env.update(zip(self.plan.explained, primals, strict=True))
-        found = interpreter.run(self.plan, env, [*self.outputs, *self.aux], probes)
+        found = interpreter.run(self.plan, env, [*self.outputs, *self.aux], probes, share)
         pairs = zip(self.outputs, found, strict=False)
         values = [interpreter.seeded(self.plan, v, array) for v, array in pairs]
         return values, found[len(self.outputs) :]
