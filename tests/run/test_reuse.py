@@ -174,6 +174,18 @@ def test_arrays_changed_in_place_are_seen(monkeypatch):
     np.testing.assert_array_equal(lrp.explain(fn, old)(X), expected)
 
 
+def test_positions_that_the_plan_knows_are_seen():
+    there = np.array([1, 2, 3, 0])
+
+    def made(back):
+        return lambda x: x[:, there][:, back] * np.arange(1.0, 5.0)
+
+    same = lrp.explain(made(np.argsort(there)), PLUS)(X)  # the moves cancel, and are dropped
+    np.testing.assert_allclose(same, X * np.arange(1.0, 5.0), rtol=1e-4)
+    other = lrp.explain(made(there), PLUS)(X)
+    np.testing.assert_allclose(other, X * np.roll(np.arange(1.0, 5.0), 2), rtol=1e-4)
+
+
 def test_ties_between_closed_over_arrays_are_seen():
     def made(a, b):
         return lambda x: jnp.einsum("ni,ni->n", (x * a) @ W, (x * a) @ b)[:, None] + x * b[0]
