@@ -31,7 +31,10 @@ from jaxlrp.run.reuse import planned
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A call of `explain` without the arguments of the function."""
+    """A call of `explain` without the arguments of the function.
+
+    With `wrt`, `both` says whether the arguments that `argnums` names are explained too.
+    """
 
     fn: Callable[..., Any]
     rules: RuleMap
@@ -41,6 +44,7 @@ class Request:
     layers: tuple[Selector, ...] | None = None
     check_finite: bool = False
     seed: str = "density"
+    both: bool = False
 
 
 def as_tuple(layers: Selector | None) -> tuple[Selector, ...] | None:
@@ -132,7 +136,7 @@ def with_aux(result: Any) -> tuple[Any, Any]:
 
 def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
     """Trace and plan `fn` for these arguments."""
-    inside = request.wrt is not None  # any input may then lead to an explained value
+    inside = request.wrt is not None and not request.both  # and no argument is explained
     if inside:
         chosen = _chosen(request.argnums, args, strict=False)
     else:
@@ -148,6 +152,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     call = _Call(
         request.argnums,
         request.wrt,
+        request.both,
         request.seed,
         len(out_shapes),
         flat.n_own,
@@ -177,6 +182,7 @@ class _Call:
 
     argnums: int | tuple[int, ...]
     wrt: Selector | None
+    both: bool
     seed: str
     n_outputs: int
     n_own: int
@@ -189,7 +195,7 @@ class _Call:
 
     def planned(self, graph: Graph, rules: RuleMap) -> Planned:
         """Plan the graph, which is used up."""
-        inside = self.wrt is not None
+        inside = self.wrt is not None  # any input may then lead to an explained value
         graph = simplified(graph, None if inside else self.varying, self.n_own)
         starts = [graph.inputs[n] for n in self.varying]
         inner_layers: list[Group] = []
@@ -197,8 +203,10 @@ class _Call:
             numbers = [v for v in starts if is_inexact(v)]
             if self.argnums == 0:
                 numbers = self._examples(graph) or numbers
-            graph, inner_layers = choose_inner(graph, self.wrt, self.n_outputs, numbers)
-            starts = [group.inputs[0] for group in inner_layers]
+            own = starts if self.both else ()
+            graph, inner_layers = choose_inner(graph, self.wrt, self.n_outputs, numbers, own)
+            inner = [group.inputs[0] for group in inner_layers]
+            starts = list(dict.fromkeys([*starts, *inner])) if self.both else inner
         outputs = graph.outputs[: self.n_outputs]
         plan = make_plan(graph, starts, outputs, rules, self.seed, inner_layers)
         _check_dependence(plan, outputs)

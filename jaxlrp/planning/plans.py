@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxlrp.errors import SelectorError
 from jaxlrp.graph.examples import Examples
 from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
@@ -84,9 +85,17 @@ class Plan:
         """The layers that a selector matches, in dataflow order.
 
         Raises:
-          SelectorError: it matches none, or is ambiguous.
+          SelectorError: it matches none, or is ambiguous; of a list, one of its members.
         """
-        found = resolve(selector, self.adjacency)
+        found: set[int] = set()
+        for part in selector if isinstance(selector, (list, tuple)) else (selector,):
+            own = resolve(part, self.adjacency)
+            if not own:
+                kinds = ", ".join(dict.fromkeys(layer.kind for layer in self.layers)) or "none"
+                raise SelectorError(
+                    f"{part!r} matches no layer; the kinds of layers here are {kinds}."
+                )
+            found |= own
         return tuple(self.layers[i] for i in sorted(found))
 
     @functools.cached_property

@@ -90,5 +90,5 @@ def _filled(x: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _alike(*arrays: Any) -> tuple[Any, ...]:
-    shape: Any = jnp.broadcast_shapes(*(a.shape for a in arrays))
+    shape = cast("tuple[int, ...]", jnp.broadcast_shapes(*(a.shape for a in arrays)))
     return tuple(a if a.shape == shape else jnp.broadcast_to(a, shape) for a in arrays)

@@ -92,11 +92,15 @@ class BoundCall:
         return interpreter.before(self.plan, self._env())
 
     def explained(self, relevance: Sequence[Any]) -> Any:
-        """Relevance with the structure of the explained values, or by name."""
-        if self.argument is not None:
-            return self.argument.filled(relevance)
+        """Relevance with the structure of the explained arguments, by name, or as both."""
         names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).inner}
-        return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
+        n_own = 0 if self.argument is None else sum(y is HOLE for y in self.argument.leaves)
+        pairs = list(zip(self.plan.explained, relevance, strict=True))
+        by_name = {names[v]: r for v, r in pairs[n_own:]}
+        if self.argument is None:
+            return by_name
+        own = self.argument.filled(relevance[:n_own])
+        return (own, by_name) if names else own
 
     def with_aux(self, aux: Sequence[Any]) -> Any:
         """Aux as fn returned it."""

@@ -182,7 +182,9 @@ def test_wrt_offers_what_depends_on_data():
     p, x = P | {"var": DRAW.uniform(size=6)}, DRAW.normal(size=(3, 4))
     assert names(normed, p, x) == ["net/first", "net/relu", "net/second", "net/relu#1", "net"]
     found = lrp.explain(normed, lrp.Epsilon(0.0), wrt="**/second")(p, x, target=0)
-    by_argnums = lrp.explain(normed, lrp.Epsilon(0.0), 1, wrt="**/second")(p, x, target=0)
+    explain = lrp.explain(normed, lrp.Epsilon(0.0), 1, wrt="**/second")
+    rest, by_argnums = explain(p, x, target=0)
+    assert not rest.any()  # all of x passes the value inside
     assert list(found) == list(by_argnums) == ["net/second"]
     assert_close(found["net/second"], by_argnums["net/second"], 0.0)
     with pytest.raises(lrp.SelectorError, match="matches no layer"):
