@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import compat
-from jaxlrp.checks import by_keyword
+from jaxlrp.checks import by_keyword, closed_over_modules
 from jaxlrp.errors import InputError
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.examples import are_rows_of
@@ -20,7 +20,7 @@ from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.graph.trace import simplified, traced
 from jaxlrp.planning.inner_values import choose_inner
 from jaxlrp.planning.layers import Layer
-from jaxlrp.planning.notes import other_examples
+from jaxlrp.planning.notes import other_examples, unnamed_layers
 from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleMap
@@ -159,6 +159,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         tuple(varying),
         tuple(tuple(flat.positions([n])) for n in range(len(args))),
         () if inside else tuple(_static_leaves(chosen, args)),
+        () if flat.n_own else tuple(closed_over_modules(request.fn)),
     )
     plan = planned(graph, request.rules, call.contents, lambda: call.planned(graph, request.rules))
     argument = None
@@ -178,6 +179,7 @@ class _Call:
       varying: the inputs that are explained, or with `wrt` from which data may come.
       positions: the inputs that belong to each argument.
       notes: remarks on the arguments.
+      modules: names by which fn reads modules from outside.
     """
 
     argnums: int | tuple[int, ...]
@@ -189,6 +191,7 @@ class _Call:
     varying: tuple[int, ...]
     positions: tuple[tuple[int, ...], ...]
     notes: tuple[Note, ...]
+    modules: tuple[str, ...]
 
     def contents(self) -> Hashable:
         return dataclasses.replace(self, wrt=None), selector_contents(self.wrt)
@@ -210,7 +213,7 @@ class _Call:
         outputs = graph.outputs[: self.n_outputs]
         plan = make_plan(graph, starts, outputs, rules, self.seed, inner_layers)
         _check_dependence(plan, outputs)
-        plan.notes += self.notes
+        plan.notes += (*self.notes, *unnamed_layers(plan, self.modules))
         if not inside and self.argnums == 0:
             others = self._inputs(graph, 1)
             plan.notes += tuple(other_examples(plan, others, outputs[0]))

@@ -30,8 +30,8 @@ class Note:
       kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
         examples), `"mixed examples"` (another statistic over that axis) `"static leaves"`
         (integers in an explained argument), `"shifted input"` (a shift of the explained input takes
-        part as a bias) or `"other examples"` (the rows of the output are those
-        of an argument that is not explained).
+        part as a bias), `"other examples"` (the rows of the output are those of an argument that
+        is not explained) or `"unnamed layers"` (fn reads a module from outside).
       text: the remark, as the table shows it.
       layers: names of the layers that it is about.
     """
