@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,26 +11,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import compat
-from jaxlrp.checks import by_keyword
+from jaxlrp.checks import by_keyword, closed_over_modules
 from jaxlrp.errors import InputError
 from jaxlrp.graph.activity import is_inexact
 from jaxlrp.graph.examples import are_rows_of
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Value
-from jaxlrp.graph.trace import trace
+from jaxlrp.graph.trace import simplified, traced
 from jaxlrp.planning.inner_values import choose_inner
 from jaxlrp.planning.layers import Layer
-from jaxlrp.planning.notes import other_examples
+from jaxlrp.planning.notes import other_examples, unnamed_layers
 from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleMap
-from jaxlrp.planning.selectors import Selector
-from jaxlrp.run.bound_call import HOLE, BoundCall, Template
+from jaxlrp.planning.selectors import Selector, selector_contents
+from jaxlrp.run.bound_call import HOLE, BoundCall, Planned, Template
+from jaxlrp.run.reuse import planned
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A call of `explain` without the arguments of the function."""
+    """A call of `explain` without the arguments of the function.
+
+    With `wrt`, `both` says whether the arguments that `argnums` names are explained too.
+    """
 
     fn: Callable[..., Any]
     rules: RuleMap
@@ -40,6 +44,7 @@ class Request:
     layers: tuple[Selector, ...] | None = None
     check_finite: bool = False
     seed: str = "density"
+    both: bool = False
 
 
 def as_tuple(layers: Selector | None) -> tuple[Selector, ...] | None:
@@ -131,7 +136,7 @@ def with_aux(result: Any) -> tuple[Any, Any]:
 
 def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
     """Trace and plan `fn` for these arguments."""
-    inside = request.wrt is not None  # any input may then lead to an explained value
+    inside = request.wrt is not None and not request.both  # and no argument is explained
     if inside:
         chosen = _chosen(request.argnums, args, strict=False)
     else:
@@ -139,43 +144,90 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     flat = _FlatFunction(request, args, kwargs)
     varying = [n for n in flat.positions(chosen) if inside or is_quantity(flat.arrays[n])]
     try:
-        graph, consts, (out_shapes, _) = trace(
-            flat, flat.arrays, flat.paths(), flat.n_own, varying=None if inside else varying
-        )
+        graph, consts, (out_shapes, _) = traced(flat, flat.arrays, flat.paths())
     except Exception as error:
         _explain_lists(error, args)
         raise
-    n_outputs = len(out_shapes)
-    check_outputs(graph.outputs[:n_outputs])
-    starts = [graph.inputs[n] for n in varying]
-    inner_layers: list[Group] = []
+    check_outputs(graph.outputs[: len(out_shapes)])
+    call = _Call(
+        request.argnums,
+        request.wrt,
+        request.both,
+        request.seed,
+        len(out_shapes),
+        flat.n_own,
+        tuple(varying),
+        tuple(tuple(flat.positions([n])) for n in range(len(args))),
+        () if inside else tuple(_static_leaves(chosen, args)),
+        () if flat.n_own else tuple(closed_over_modules(request.fn)),
+    )
+    plan = planned(graph, request.rules, call.contents, lambda: call.planned(graph, request.rules))
     argument = None
-    if request.wrt is not None:
-        numbers = [v for v in starts if is_inexact(v)]
-        if request.argnums == 0:
-            numbers = _examples(graph, flat, args) or numbers
-        graph, inner_layers = choose_inner(graph, request.wrt, n_outputs, numbers)
-        starts = [group.inputs[0] for group in inner_layers]
-    else:
+    if not inside:
         picked = tuple(args[i] for i in chosen)
         argument = _structure(picked if isinstance(request.argnums, tuple) else picked[0])
-    outputs = graph.outputs[:n_outputs]
-    plan = make_plan(graph, starts, outputs, request.rules, request.seed, inner_layers)
-    _check_dependence(plan, outputs)
-    if not inside:
-        plan.notes += tuple(_static_leaves(chosen, args))
-    if not inside and request.argnums == 0:
-        others = [(n, graph.inputs[i]) for n in range(1, len(args)) for i in flat.positions([n])]
-        others = [(n, value) for n, value in others if is_inexact(value)]
-        plan.notes += tuple(other_examples(plan, others, outputs[0]))
-    aux = graph.outputs[n_outputs:]
-    return BoundCall(plan, outputs, aux, flat.arrays, consts, argument, flat.out_tree, flat.aux)
+    return BoundCall(plan, flat.arrays, consts, argument, flat.out_tree, flat.aux)
 
 
-def _examples(graph: Graph, flat: _FlatFunction, args: tuple[Any, ...]) -> list[Value]:
-    """The floating inputs whose rows are those of the output: data, and not parameters."""
-    inputs = [graph.inputs[i] for n in range(len(args)) for i in flat.positions([n])]
-    return [v for v in inputs if is_inexact(v) and are_rows_of(graph, v, 0, graph.outputs[0])]
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """All that a plan depends on besides the graph and the rules.
+
+    Attributes:
+      n_outputs: how many of the graph's outputs are outputs of fn; the others are aux.
+      n_own: how many of the graph's inputs are leaves of fn itself.
+      varying: the inputs that are explained, or with `wrt` from which data may come.
+      positions: the inputs that belong to each argument.
+      notes: remarks on the arguments.
+      modules: names by which fn reads modules from outside.
+    """
+
+    argnums: int | tuple[int, ...]
+    wrt: Selector | None
+    both: bool
+    seed: str
+    n_outputs: int
+    n_own: int
+    varying: tuple[int, ...]
+    positions: tuple[tuple[int, ...], ...]
+    notes: tuple[Note, ...]
+    modules: tuple[str, ...]
+
+    def contents(self) -> Hashable:
+        return dataclasses.replace(self, wrt=None), selector_contents(self.wrt)
+
+    def planned(self, graph: Graph, rules: RuleMap) -> Planned:
+        """Plan the graph, which is used up."""
+        inside = self.wrt is not None  # any input may then lead to an explained value
+        graph = simplified(graph, None if inside else self.varying, self.n_own)
+        starts = [graph.inputs[n] for n in self.varying]
+        inner_layers: list[Group] = []
+        if self.wrt is not None:
+            numbers = [v for v in starts if is_inexact(v)]
+            if self.argnums == 0:
+                numbers = self._examples(graph) or numbers
+            own = starts if self.both else ()
+            graph, inner_layers = choose_inner(graph, self.wrt, self.n_outputs, numbers, own)
+            inner = [group.inputs[0] for group in inner_layers]
+            starts = list(dict.fromkeys([*starts, *inner])) if self.both else inner
+        outputs = graph.outputs[: self.n_outputs]
+        plan = make_plan(graph, starts, outputs, rules, self.seed, inner_layers)
+        _check_dependence(plan, outputs)
+        plan.notes += (*self.notes, *unnamed_layers(plan, self.modules))
+        if not inside and self.argnums == 0:
+            others = self._inputs(graph, 1)
+            plan.notes += tuple(other_examples(plan, others, outputs[0]))
+        return Planned(plan, outputs, graph.outputs[self.n_outputs :])
+
+    def _inputs(self, graph: Graph, first: int = 0) -> list[tuple[int, Value]]:
+        """The floating inputs, each with the number of its argument."""
+        found = [(n, graph.inputs[i]) for n, own in enumerate(self.positions) for i in own]
+        return [(n, v) for n, v in found if n >= first and is_inexact(v)]
+
+    def _examples(self, graph: Graph) -> list[Value]:
+        """The floating inputs whose rows are those of the output: data, and not parameters."""
+        inputs = self._inputs(graph)
+        return [v for _, v in inputs if are_rows_of(graph, v, 0, graph.outputs[0])]
 
 
 def _explain_lists(error: Exception, args: tuple[Any, ...]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeGuard
 
@@ -99,3 +101,22 @@ def by_keyword(keywords: Iterable[str]) -> str:
         f"explain(fn, rules)({names.split(', ')[0]}), or explain(lambda a: fn("
         f"{names.split(', ')[0]}=a), rules)(a) where fn takes it by keyword alone"
     )
+
+
+def closed_over_modules(fn: Any) -> Iterable[str]:
+    """The names by which a function reads modules from outside: what is called, and holds arrays.
+
+    A module is a callable object that is a pytree. The names are those in the function's text.
+    """
+    code, cells = getattr(fn, "__code__", None), getattr(fn, "__closure__", None) or ()
+    if code is None:
+        return
+    outside = {name: fn.__globals__[name] for name in code.co_names if name in fn.__globals__}
+    for name, cell in zip(code.co_freevars, cells, strict=True):
+        with contextlib.suppress(ValueError):  # a variable without a value yet
+            outside[name] = cell.cell_contents
+    for name, value in outside.items():
+        if callable(value) and not isinstance(value, (type, types.FunctionType)):
+            leaves = jax.tree.leaves(value)
+            if any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
+                yield name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import jax
@@ -335,6 +335,12 @@ def is_concrete(x: Any) -> bool:
 def is_staging() -> bool:
     """Whether operations on constants are being traced, as under `jit`."""
     return not is_concrete(jax.lax.neg(jax.numpy.zeros(())))
+
+
+def settings() -> Hashable:
+    """What decides how a function is traced, besides the function: flags and the mesh."""
+    flags = tuple((name, getattr(jax.config, name, None)) for name in jax.config.values)
+    return flags, jax.sharding.get_abstract_mesh()
 
 
 def check_under_checkify(holds: Any, message: str) -> None:

@@ -23,14 +23,15 @@ from jaxlrp.planning.selectors import Selector
 from jaxlrp.run.evaluate import widen
 from jaxlrp.run.masks import Condition, masks_of
 from jaxlrp.run.probes import WORDS, Probes
-from jaxlrp.run.pull_back import as_traced, pull_back, relevances, seed
+from jaxlrp.run.pull_back import as_traced, relevances, seed
+from jaxlrp.run.replay import pulled_back
 from jaxlrp.types import PyTree, Relevance, Target
 
 
 def explain(
     fn: Callable[..., PyTree],
     rules: RuleLike,
-    argnums: ArgNums = 0,
+    argnums: ArgNums | None = None,
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
@@ -49,14 +50,16 @@ def explain(
       fn: a function of JAX, from arrays to floating arrays. A module that is a pytree and callable
         (Equinox, NNX) is one too; its arrays are parameters.
       rules: a rule map, a mapping from selectors to rules, or one rule for every linear layer.
-      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. An argument may be
-        any pytree of floating arrays. The other arguments are static, but may be traced.
+      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple; the first one
+        without `argnums` and `wrt`. An argument may be any pytree of floating arrays. The other
+        arguments are static, but may be traced.
       has_aux: whether `fn` returns `(output, aux)`; aux then comes back beside the relevance.
       wrt: a selector (or a list of them) of values inside `fn` to explain in place of an argument.
-        `argnums` then says only where data enters: by default at embeddings, or at the arguments
-        whose rows are those of the output. Everything before these values is static, so integer
-        arguments are allowed. `wrt="embed"` selects the embeddings of tokens, positions and types.
-        R is `{name: relevance}`.
+        Everything before these values is static, so integer arguments are allowed. Data enters at
+        embeddings, else at the arguments whose rows are those of the output. `wrt="embed"` selects
+        the embeddings of tokens, positions and types. R is `{name: relevance}`. With `argnums`
+        given too, R is `(relevance of the arguments, {name: relevance})`, and no path counts
+        twice: what passes an explained value inside stops there.
       layers: a selector of layers, or a list of them; the relevance at their outputs is returned
         too, by name.
       what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;
@@ -107,7 +110,7 @@ def explain(
 def value_and_relevance(
     fn: Callable[..., PyTree],
     rules: RuleLike,
-    argnums: ArgNums = 0,
+    argnums: ArgNums | None = None,
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
@@ -157,7 +160,7 @@ def value_and_relevance(
         weights = traced.weights(target)
         probed = selected(traced, request.layers)
         masks = masks_of(traced.plan, condition)
-        values, aux, relevance, extra = pull_back(traced, weights, probed, words, masks)
+        values, aux, relevance, extra = pulled_back(traced, weights, probed, words, masks)
         out = jax.tree.unflatten(traced.out_tree, values)
         found = traced.explained(relevance)
         by_name = {
@@ -239,7 +242,7 @@ def relevance_vjp(
 def plan(
     fn: Callable[..., PyTree],
     rules: RuleLike,
-    argnums: ArgNums = 0,
+    argnums: ArgNums | None = None,
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
@@ -284,7 +287,7 @@ def plan(
 def ledger(
     fn: Callable[..., PyTree],
     rules: RuleLike,
-    argnums: ArgNums = 0,
+    argnums: ArgNums | None = None,
     has_aux: bool = False,
     *,
     wrt: Selector | None = None,
@@ -335,15 +338,17 @@ def ledger(
 def _request(
     fn: Any,
     rules: RuleLike,
-    argnums: ArgNums,
+    argnums: ArgNums | None,
     has_aux: bool,
     wrt: Selector | None,
     layers: Selector | None,
     check_finite: bool = False,
 ) -> Request:
     check_function(fn, has_aux)
-    numbers, chosen = normal_argnums(argnums), as_tuple(layers)
-    return Request(fn, as_rule_map(rules), numbers, has_aux, wrt, chosen, check_finite)
+    numbers = normal_argnums(0 if argnums is None else argnums)
+    both = wrt is not None and argnums is not None
+    chosen = as_tuple(layers)
+    return Request(fn, as_rule_map(rules), numbers, has_aux, wrt, chosen, check_finite, both=both)
 
 
 def _words(what: str | Sequence[str]) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class _Builder:
         self.consts: list[tuple[Value, Any]] = []
         self._repeated = repeated
         self._seen: dict[Hashable, Value] = {}
+        # What stands for a jaxpr in its calls: the jaxpr itself may hold the user's arrays.
+        self._repeat: dict[int, object] = {}
         # One entry for each equation, so that repeated calls stay alike.
         self._called: dict[int, tuple[Any, compat.Params, Any, tuple[str, ...]]] = {}
 
@@ -83,7 +85,8 @@ class _Builder:
         scope = place.scope + names if names else place.scope
         if called is not None:
             inner, consts = called
-            of = inner if id(inner) in self._repeated else None
+            is_repeated = id(inner) in self._repeated
+            of = self._repeat.setdefault(id(inner), object()) if is_repeated else None
             stands_out = settings is not None or of is not None
             call = InlinedCall(settings, place.call, of) if stands_out else place.call
             caller = place.caller or eqn.source_info

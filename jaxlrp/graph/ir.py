@@ -59,7 +59,7 @@ class InlinedCall:
     """A call whose equations stand in the graph in its place, if that has a meaning.
 
     With `settings`, `jax.checkpoint` wraps it: it is recomputed in the backward pass. With `of`,
-    what was called (a jaxpr) is called several times.
+    what was called is called several times; calls of one jaxpr have the same object there.
     """
 
     settings: dict[str, Any] | None
@@ -111,7 +111,10 @@ class Eqn:
 
 
 class Graph:
-    """Equations in dataflow order, with inputs, constants and outputs."""
+    """Equations in dataflow order, with inputs, constants and outputs.
+
+    Of the constants' arrays only positions and truth values are here, as recognition reads them.
+    """
 
     def __init__(
         self,

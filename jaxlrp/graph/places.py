@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp import compat
 from jaxlrp.graph import moving
 from jaxlrp.graph.ir import Eqn, Literal, Value
 
 _ZERO, _STATIC = 0, -1  # in the place of a number: a written zero, another static element
 # Beyond so many elements, or values, nothing is compared: planning stays quick.
-_MOST_ELEMENTS = 4_000_000
+MOST_ELEMENTS = 4_000_000
 _MOST_VALUES = 40
 _BRING_ZEROS = frozenset("select_n pad concatenate scatter dynamic_update_slice".split())
 
@@ -28,7 +27,7 @@ class Places:
     """Where elements come from, in one program. `varying` are the values that are not static."""
 
     def __init__(self, consts: Iterable[tuple[Value, Any]], varying: Collection[Value]):
-        self._consts = {v: array for v, array in consts if compat.is_concrete(array)}
+        self._consts = {v: array for v, array in consts if array is not None}
         self._varying = varying
 
     def same(self, eqn: Eqn) -> Value | None:
@@ -38,7 +37,7 @@ class Places:
         steps = self._steps(eqn)
         out = eqn.out
         alike = [v for v in steps if v is not out and _is_like(v, out)]
-        if not alike or sum(v.size for v in steps) > _MOST_ELEMENTS:
+        if not alike or sum(v.size for v in steps) > MOST_ELEMENTS:
             return None
         found = _Numbers(self, set(steps))
         own = found.of(out)
@@ -71,7 +70,7 @@ class Places:
 
     def known(self, value: Value) -> np.ndarray | None:
         """The truth values or positions that a static value holds, if the program says them."""
-        if value in self._varying or value.size > _MOST_ELEMENTS:
+        if value in self._varying or value.size > MOST_ELEMENTS:
             return None
         if not (value.dtype == bool or np.issubdtype(value.dtype, np.integer)):
             return None

@@ -1,4 +1,4 @@
-"""From a function to its graph in canonical form."""
+"""From a function to its graph, as it was written and in canonical form."""
 
 from __future__ import annotations
 
@@ -6,28 +6,57 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from jaxlrp import compat
 from jaxlrp.graph.build import build
 from jaxlrp.graph.canonical import canonical
 from jaxlrp.graph.ir import Graph
+from jaxlrp.graph.places import MOST_ELEMENTS
 
 
 def trace(
     fn: Callable[..., Any],
     avals: Sequence[Any],
     paths: Sequence[tuple[str, ...]],
-    n_module: int = 0,
     varying: Sequence[int] | None = None,
 ) -> tuple[Graph, list[Any], Any]:
-    """Trace `fn(*flat_args)`; returns the graph, its constants' arrays and the output's pytree.
+    """Trace `fn(*flat_args)`; returns the canonical graph, its constants' arrays, the output."""
+    graph, arrays, out_shape = traced(fn, avals, paths)
+    return simplified(graph, varying), arrays, out_shape
 
-    `varying` are the positions of the arguments that are explained; without them any may be.
-    `paths` names each argument by its pytree path, for layers that no scope names. The first
-    `n_module` arguments are leaves of the function itself.
+
+def traced(
+    fn: Callable[..., Any], avals: Sequence[Any], paths: Sequence[tuple[str, ...]]
+) -> tuple[Graph, list[Any], Any]:
+    """Trace `fn(*flat_args)`; returns the graph as written, its constants' arrays and the output.
+
+    `paths` names each argument by its pytree path, for layers that no scope names. The graph
+    itself holds none of the user's arrays, so that plans of it may be kept.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*avals)
     graph = build(closed, paths)
+    arrays = [array for _, array in graph.consts]
+    graph.consts = [(v, _positions(array)) for v, array in graph.consts]
+    return graph, arrays, out_shape
+
+
+def simplified(graph: Graph, varying: Sequence[int] | None = None, n_module: int = 0) -> Graph:
+    """A graph in canonical form; the equations of the one that is given are used up.
+
+    `varying` are the positions of the inputs that are explained; without them any may be. The
+    first `n_module` inputs are leaves of the function itself.
+    """
     graph = canonical(graph, [graph.inputs[i] for i in varying or range(len(graph.inputs))])
     for value in graph.inputs[:n_module]:
         value.of_module = True
-    return graph, [array for _, array in graph.consts], out_shape
+    return graph
+
+
+def _positions(array: Any) -> np.ndarray | None:
+    """A copy of an array that may say places: integers or truth values that are known, not many."""
+    if not compat.is_concrete(array) or jnp.issubdtype(array.dtype, jax.dtypes.extended):
+        return None
+    places = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer)
+    return np.array(array) if places and array.size <= MOST_ELEMENTS else None

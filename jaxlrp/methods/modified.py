@@ -10,7 +10,12 @@ from jaxlrp.transforms import explain
 
 
 def guided_backprop(
-    fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
+    fn: Callable[..., Any],
+    argnums: Any = None,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    **rest: Any,
 ) -> Callable[..., Any]:
     r"""The gradient, with ReLUs that pass on positive values only.
 
@@ -28,7 +33,12 @@ def guided_backprop(
 
 
 def deconvnet(
-    fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
+    fn: Callable[..., Any],
+    argnums: Any = None,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    **rest: Any,
 ) -> Callable[..., Any]:
     r"""The gradient, with the positive part of what arrives in place of the derivative of ReLUs.
 
@@ -46,7 +56,12 @@ def deconvnet(
 
 
 def excitation_backprop(
-    fn: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, wrt: Any = None, **rest: Any
+    fn: Callable[..., Any],
+    argnums: Any = None,
+    has_aux: bool = False,
+    *,
+    wrt: Any = None,
+    **rest: Any,
 ) -> Callable[..., Any]:
     r"""Winning probabilities: positive contributions share what arrives.
 

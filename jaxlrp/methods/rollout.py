@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from jaxlrp import composites
 from jaxlrp.errors import InputError
 from jaxlrp.methods.task import wide
-from jaxlrp.planning.selectors import kind
 from jaxlrp.transforms import explain, plan
 
 
 def attention_rollout(
     fn: Callable[..., Any],
-    argnums: Any = 0,
+    argnums: Any = None,
     has_aux: bool = False,
     *,
     wrt: Any = None,
@@ -55,12 +54,12 @@ def attention_rollout(
     if isinstance(residual, (int, float)) and not 0 <= residual <= 1:
         raise InputError(f"residual={residual!r}: expected a share between 0 and 1.")
     rules = composites.gradient()
-    selector = kind("softmax") if layers is None else layers
     planned = plan(fn, rules, argnums, has_aux, wrt=wrt)
 
     def rolled(*args: Any, target: Any = None, **kwargs: Any) -> Any:
-        found = planned(*args, **kwargs).select(selector)
-        wanted = [y for y in found if layers is not None or _is_square(y.shape)]
+        found = planned(*args, **kwargs)
+        softmaxes = (y for y in found.layers if y.kind == "softmax" and _is_square(y.shape))
+        wanted = list(softmaxes if layers is None else found.select(layers))
         if not wanted:
             raise InputError(
                 "attention_rollout: no softmax layer with square matrices was found; name the "

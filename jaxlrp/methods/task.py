@@ -56,7 +56,8 @@ class Task:
     def explain(self, rules: Any, **options: Any) -> Any:
         """The result of `explain` for this call, without aux."""
         to = self._to
-        asked = explain(to.fn, rules, to.argnums, to.has_aux, wrt=to.wrt, **options)
+        argnums = to.argnums if to.wrt is None else None  # a method explains one or the other
+        asked = explain(to.fn, rules, argnums, to.has_aux, wrt=to.wrt, **options)
         found = asked(*self._args, target=self.target, **self._kwargs)
         return found[0] if to.has_aux else found
 

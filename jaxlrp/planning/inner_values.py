@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxlrp.errors import InputError, SelectorError
+from jaxlrp.errors import InputError
 from jaxlrp.graph import embed
 from jaxlrp.graph.groups import Group, InnerValue
 from jaxlrp.graph.inner_layers import cut
@@ -15,15 +15,21 @@ from jaxlrp.planning.selectors import Selector
 
 
 def choose_inner(
-    graph: Graph, wrt: Selector, n_outputs: int, given: Sequence[Value]
+    graph: Graph,
+    wrt: Selector,
+    n_outputs: int,
+    given: Sequence[Value],
+    explained: Sequence[Value] = (),
 ) -> tuple[Graph, list[Group]]:
     """The graph cut at the values that `wrt` selects, and the layers at which it was cut.
 
-    Data enters at the embeddings, if there are any, else at the `given` inputs.
+    Data enters at the embeddings, if there are any, else at the `given` inputs; and at those that
+    are `explained` themselves.
     """
     embeddings = embed.find(graph)
     graph, inner_layers = cut(graph, embeddings)
     start = [group.inputs[0] for group in inner_layers] or list(given)
+    start = list(dict.fromkeys([*explained, *start]))
     if not start:
         raise InputError(
             f"wrt={wrt!r}: no embedding was found (a gather from a table by an integer array, a "
@@ -34,9 +40,6 @@ def choose_inner(
         raise InputError('wrt is empty; give a selector or a list of them, such as wrt="embed".')
     plan = survey(graph, start, graph.outputs[:n_outputs], inner_layers)
     found = plan.select(wrt)
-    if not found:
-        kinds = ", ".join(dict.fromkeys(layer.kind for layer in plan.layers)) or "none"
-        raise SelectorError(f"wrt={wrt!r} matches no layer; the kinds of layers here are {kinds}.")
     if all(group_of(layer).inner is not None for layer in found):
         return graph, [group_of(layer) for layer in found]
     inside = next((y for y in found if group_of(y).around is not None), None)

@@ -8,6 +8,7 @@ after it share. `name#1` is the second use of one thing.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -35,11 +36,11 @@ def assign(found: Recognised) -> dict[Group, tuple[str, tuple[str, ...]]]:
     owners = _owners(groups, bases, paths)
     taken: Counter[str] = Counter()
     ordinals: Counter[str] = Counter()
-    named: dict[Group, tuple[str, tuple[str, ...]]] = {}
+    named: dict[Group, str] = {}
     names: set[str] = set()
     for group in groups:
         if group.inner is not None and group.inner.name:
-            named[group] = (group.inner.name, group.inner.names)
+            named[group] = group.inner.name
             taken[group.inner.name] += 1
             names.add(group.inner.name)
             continue
@@ -57,10 +58,46 @@ def assign(found: Recognised) -> dict[Group, tuple[str, tuple[str, ...]]]:
             name = _numbered(base, taken[base])
         taken[base] += 1
         names.add(name)
-        others = {_scope(e) for e in group.eqns} | _folded_paths(facts, group)
-        own = (bases[group], base, name)
-        named[group] = (name, tuple(sorted(o for o in others if o and o not in own)))
-    return named
+        named[group] = name
+    folded = _folded_names(facts, groups, named, {g: bool(paths[g]) for g in groups})
+    return {group: (name, folded[group]) for group, name in named.items()}
+
+
+def _folded_names(
+    facts: Facts,
+    groups: Sequence[Group],
+    named: Mapping[Group, str],
+    has_parameters: Mapping[Group, bool],
+) -> dict[Group, tuple[str, ...]]:
+    """The names of what was folded into each layer: of a scope without a layer of its own.
+
+    Where several layers hold equations of such a scope its name is that of the linear ones, else of
+    those with parameters: a layer that took in the last number of a scope only reads it.
+    """
+    own = {_USE.sub("", name) for name in named.values()}
+    found: dict[Group, set[str]] = {}
+    best: dict[str, int] = {}
+    for group in groups:
+        scopes = {_scope(e) for e in group.eqns} | _folded_paths(facts, group)
+        found[group] = {o for o in scopes if o and o not in own}
+        for name in found[group]:
+            best[name] = min(_rank(group, has_parameters[group]), best.get(name, 2))
+    return {
+        group: group.inner.names
+        if group.inner is not None and group.inner.name
+        else tuple(sorted(o for o in held if best[o] == _rank(group, has_parameters[group])))
+        for group, held in found.items()
+    }
+
+
+_USE = re.compile(r"#\d+$")
+
+
+def _rank(group: Group, has_parameters: bool) -> int:
+    """Which of the layers in a scope comes first: the linear one, or one with parameters."""
+    if group.inner is not None or group.kind in _WEIGHTED:
+        return 0
+    return 1 if has_parameters else 2
 
 
 def _numbered(base: str, use: int) -> str:
@@ -98,8 +135,7 @@ def _owners(
     for group in groups:
         if group.kind == "structural" and things.get(bases[group]):
             continue
-        linear = group.inner is not None or group.kind in _WEIGHTED
-        rank = 0 if linear else 1 if paths[group] else 2
+        rank = _rank(group, bool(paths[group]))
         inside = things.setdefault(bases[group], {})
         inside[_thing(group)] = min(rank, inside.get(_thing(group), rank))
     around = {base[:i] for base in things for i, letter in enumerate(base) if letter == "/"}

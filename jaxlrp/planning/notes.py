@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -11,6 +12,7 @@ from jaxlrp.graph import examples
 from jaxlrp.graph.dataflow import Flow, solve
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.kinds import kinds_that
 from jaxlrp.graph.particulars import Linear
 from jaxlrp.graph.primitives import ADDITIONS, RANDOM_NUMBERS
 from jaxlrp.planning.assign import maker_before
@@ -20,6 +22,7 @@ from jaxlrp.rules import LinearRule, Rule
 
 _TRAINING = ("random", "batch statistics")
 _SHOWN = 3  # names in a text
+_WEIGHTED = kinds_that("linear") - kinds_that("hands_on")
 
 
 def notes_of(plan: Plan, outputs: Sequence[Value]) -> tuple[Note, ...]:
@@ -45,6 +48,25 @@ def other_examples(
             f"The examples are in argument {number}, and argument 0 is explained, as argnums is 0; "
             f"if that holds parameters, write argnums={number}.",
         )
+
+
+def unnamed_layers(plan: Plan, modules: Sequence[str]) -> Iterator[Note]:
+    """A note where fn reads a module from outside, and layers have only a kind and a number."""
+    layers = [y for y in plan.layers if y.kind in _WEIGHTED and _is_numbered(y)]
+    if modules and layers:
+        name = modules[0]
+        yield Note(
+            "unnamed layers",
+            f"{_named(layers)} have no name of their own, as fn reads {name!r} from outside. Pass "
+            f"the module as the function, explain({name}, rules)(x), or as an argument, "
+            f"explain(lambda {name}, x: ..., rules, argnums=1)({name}, x): then layers are named "
+            "by its attributes.",
+            tuple(layer.name for layer in layers),
+        )
+
+
+def _is_numbered(layer: Layer) -> bool:
+    return re.fullmatch(rf"{layer.kind}_\d+", layer.name) is not None
 
 
 def warn(plan: Plan) -> bool:

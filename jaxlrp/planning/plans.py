@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxlrp.errors import SelectorError
 from jaxlrp.graph.examples import Examples
 from jaxlrp.graph.ir import Graph, Value, is_low
 from jaxlrp.graph.recognise import Recognised
@@ -29,8 +30,8 @@ class Note:
       kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
         examples), `"mixed examples"` (another statistic over that axis) `"static leaves"`
         (integers in an explained argument), `"shifted input"` (a shift of the explained input takes
-        part as a bias) or `"other examples"` (the rows of the output are those
-        of an argument that is not explained).
+        part as a bias), `"other examples"` (the rows of the output are those of an argument that
+        is not explained) or `"unnamed layers"` (fn reads a module from outside).
       text: the remark, as the table shows it.
       layers: names of the layers that it is about.
     """
@@ -84,9 +85,17 @@ class Plan:
         """The layers that a selector matches, in dataflow order.
 
         Raises:
-          SelectorError: it matches none, or is ambiguous.
+          SelectorError: it matches none, or is ambiguous; of a list, one of its members.
         """
-        found = resolve(selector, self.adjacency)
+        found: set[int] = set()
+        for part in selector if isinstance(selector, (list, tuple)) else (selector,):
+            own = resolve(part, self.adjacency)
+            if not own:
+                kinds = ", ".join(dict.fromkeys(layer.kind for layer in self.layers)) or "none"
+                raise SelectorError(
+                    f"{part!r} matches no layer; the kinds of layers here are {kinds}."
+                )
+            found |= own
         return tuple(self.layers[i] for i in sorted(found))
 
     @functools.cached_property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from jaxlrp.errors import RuleError
+from jaxlrp.graph.contents import Unknown, content
 from jaxlrp.graph.kinds import kinds_that
-from jaxlrp.planning.selectors import Selector, kind
+from jaxlrp.planning.selectors import Selector, kind, selector_contents
 from jaxlrp.rules import Rule
 
 # The type of a mapping's keys is invariant: dict[str, Rule] is not a Mapping[Selector, Rule].
@@ -106,6 +107,22 @@ def as_rule_map(rules: RuleLike) -> RuleMap:
         f"{given} is not a rule map; give a rule, a mapping selector -> rule, or one of "
         f"jaxlrp.composites.{_hint(rules)}"
     )
+
+
+def rules_contents(rules: RuleMap) -> Hashable:
+    """Equal for two rule maps only if they give every layer of every plan the same rule.
+
+    Raises:
+      Unknown: a rule or a selector cannot be compared, or is of a class made inside a function:
+        its methods may close over arrays, or over names whose values change.
+    """
+    if any("<locals>" in type(rule).__qualname__ for rule in rules.values()):
+        raise Unknown
+    entries = tuple(
+        (selector_contents(selector), type(rule), content(vars(rule)))
+        for selector, rule in rules.items()
+    )
+    return rules.name, entries
 
 
 def _hint(given: Any) -> str:

@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeAlias
 
 from jaxlrp import compat
 from jaxlrp.errors import SelectorError
+from jaxlrp.graph.contents import Unknown
 from jaxlrp.graph.kinds import KINDS
 from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.synonyms import meaning_of
@@ -211,6 +212,23 @@ def is_broad(selector: Selector) -> bool:
     return isinstance(selector, _Inside) or (
         isinstance(selector, str) and any(c in selector for c in "*?")
     )
+
+
+def selector_contents(selector: Selector | None) -> Hashable:
+    """Equal for two selectors only if they match the same layers of every plan.
+
+    Raises:
+      Unknown: a function of the user's own selects, which may look at anything.
+    """
+    if isinstance(selector, (_Union, _AllOf)):
+        return type(selector), tuple(map(selector_contents, selector.parts))
+    if isinstance(selector, (list, tuple)):
+        return type(selector), tuple(map(selector_contents, selector))
+    if selector is None or isinstance(selector, (str, Kind, _Inside)):
+        return selector
+    if compat.is_primitive(selector):
+        return selector
+    raise Unknown
 
 
 def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:

@@ -15,13 +15,32 @@ from jaxlrp.compat import sharded_like
 
 def stabilise(z: Any, epsilon: Any) -> Any:
     """stab(z) = z + epsilon * sgn(z), with sgn(0) = +1."""
-    return z + choose(z >= 0, epsilon, -epsilon, z)
+    return z if is_zero(epsilon) else lax.select(*_alike(z >= 0, z + epsilon, z - epsilon))
+
+
+def stabilised_share(z: Any, epsilon: float) -> Any:
+    """z / stab(z) = |z| / (|z| + epsilon) for a real z and epsilon > 0: 0 at 0, 1 at infinity."""
+    number = z.dtype.type
+    size = lax.min(lax.abs(z), number(jnp.finfo(z.dtype).max))
+    return lax.div(size, lax.add(size, number(epsilon)))
+
+
+def multiply(a: Any, b: Any) -> Any:
+    """a * b; of arrays that are alike without the work of `jnp`, which is traced at every call."""
+    alike = jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
+    return lax.mul(a, b) if alike and jnp.shape(a) else a * b
+
+
+def divide(a: Any, b: Any) -> Any:
+    """a / b of floating arrays, as `multiply`."""
+    alike = jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
+    return lax.div(a, b) if alike and jnp.shape(a) else a / b
 
 
 def safe_divide(a: Any, b: Any) -> Any:
     """a / b, and 0 where b = 0; differentiable there too."""
     zero = b == 0
-    return choose(zero, 0.0, a / choose(zero, 1.0, b, b), a)
+    return choose(zero, 0.0, divide(a, choose(zero, 1.0, b, b)), a)
 
 
 def times(x: Any, density: Any) -> Any:
@@ -31,7 +50,7 @@ def times(x: Any, density: Any) -> Any:
     """
 
     def one(a: Any, c: Any) -> Any:
-        return choose(c == 0, 0.0, a * c, c)
+        return choose(c == 0, 0.0, multiply(a, c), c)
 
     return jax.tree.map(one, x, density)
 
@@ -58,7 +77,18 @@ def shaped_like(x: Any, array: Any) -> Any:
 def choose(where: Any, a: Any, b: Any, like: Any) -> Any:
     """`jnp.where` as one equation, in the dtype of `like`: rules are traced once per layer."""
     shape = jnp.broadcast_shapes(jnp.shape(where), jnp.shape(a), jnp.shape(b))
-    cases = (lax.broadcast_to_rank(jnp.asarray(v, like.dtype), len(shape)) for v in (a, b))
-    full = [v if v.shape == shape else jnp.broadcast_to(v, shape) for v in cases]
     test = where if where.shape == shape else jnp.broadcast_to(where, shape)
-    return lax.select(test, *(sharded_like(v, test) for v in full))
+    return lax.select(test, *(sharded_like(_filled(v, shape, like.dtype), test) for v in (a, b)))
+
+
+def _filled(x: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of a shape; a number takes one equation."""
+    if isinstance(x, (int, float)):
+        return lax.full(shape, x, dtype)
+    x = jnp.asarray(x, dtype)
+    return x if x.shape == shape else jnp.broadcast_to(x, shape)
+
+
+def _alike(*arrays: Any) -> tuple[Any, ...]:
+    shape = cast("tuple[int, ...]", jnp.broadcast_shapes(*(a.shape for a in arrays)))
+    return tuple(a if a.shape == shape else jnp.broadcast_to(a, shape) for a in arrays)

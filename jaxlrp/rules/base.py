@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Set
+from collections.abc import Callable, Hashable, Set
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -150,14 +150,16 @@ class LinearRule(Rule):
             return "relevance"
         return super().what_it_carries(arriving, layer)
 
-    def settle(self, layer: LayerView, back: Inputs, kept: Output) -> Inputs:
+    def settle(self, layer: LayerView, back: Inputs, kept: Output | Callable[[], Output]) -> Inputs:
         """Finish a rule: `back` (density or relevance) as it is, or with its loss distributed.
 
-        `kept` is, per output, the relevance that reaches the inputs. Under
-        `bias="distribute"` the rest goes to all in-bounds inputs in equal parts.
+        `kept` is, per output, the relevance that reaches the inputs, or a function that computes
+        it where it is needed. Under `bias="distribute"` the rest goes to all in-bounds inputs in
+        equal parts.
         """
         if self.bias != "distribute":
             return back
+        kept = kept() if callable(kept) else kept
         relevance = times(layer.x, back) if self.carries == "density" else back
         ones = layer.ones()
         count = ones(layer.constant(1.0))

@@ -50,4 +50,4 @@ class Epsilon(LinearRule):
         epsilon = self.epsilon * layer.rms(z) if self.relative else self.epsilon
         s = layer.over(z, bias=bias, epsilon=epsilon)
         back = layer.map(signed=1).T(s)
-        return self.settle(layer, back, s * (z - bias))
+        return self.settle(layer, back, lambda: s * (z - bias))

@@ -93,7 +93,7 @@ class ZBox(LinearRule):
         z = split(above, below)
         s = layer.over(z, epsilon=self.epsilon)
         up, down = split.T(s)
-        return self.settle(layer, above * up + below * down, s * z)
+        return self.settle(layer, above * up + below * down, lambda: s * z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class WSquare(LinearRule):
         z = squares(layer.constant(1.0))
         bias = 0.0 if self.bias == "ignore" else layer.bias**2
         s = layer.over(z + bias, bias=bias, epsilon=self.epsilon)
-        return self.settle(layer, squares.T(s), s * z)
+        return self.settle(layer, squares.T(s), lambda: s * z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Flat(LinearRule):
         ones = layer.ones()
         count = ones(layer.constant(1.0))
         s = layer.over(count, epsilon=self.epsilon)
-        return self.settle(layer, ones.T(s), s * count)
+        return self.settle(layer, ones.T(s), lambda: s * count)
 
 
 def _is_value(v: Any) -> bool:

@@ -86,10 +86,10 @@ class AlphaBeta(LinearRule):
         p, bias_p = found.positive, positive_part(bias)
         sp = layer.over(p + bias_p, bias=bias_p, share=self.alpha, epsilon=self.epsilon)
         if is_zero(self.beta):
-            return self.settle(layer, found.T(sp), sp * p)
+            return self.settle(layer, found.T(sp), lambda: sp * p)
         q, bias_q = found.negative, negative_part(bias)
         sq = layer.over(q + bias_q, bias=bias_q, share=-self.beta, epsilon=self.epsilon)
-        return self.settle(layer, found.T(sp, sq), sp * p + sq * q)
+        return self.settle(layer, found.T(sp, sq), lambda: sp * p + sq * q)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Gamma(LinearRule):
         s = layer.over(z + bias, bias=bias, epsilon=self.epsilon)
         if not layer.sign_split:
             s = choose(upper, s, 0.0, s)
-        return self.settle(layer, self._back(layer, s, upper), s * z)
+        return self.settle(layer, self._back(layer, s, upper), lambda: s * z)
 
     @staticmethod
     def _contributions(layer: LayerView, linear: Any) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -31,18 +31,43 @@ class Template:
         return jax.tree.unflatten(self.tree, [next(given) if y is HOLE else y for y in self.leaves])
 
 
-@dataclasses.dataclass
-class BoundCall:
-    """A planned function with the arrays that it runs on."""
+@dataclasses.dataclass(eq=False)
+class Planned:
+    """A planned function without the arrays that it runs on.
+
+    Attributes:
+      programs: what was made of the plan for a further call, by what it is; None if the plan is not
+        kept, so that there is no further call of the same plan.
+    """
 
     plan: Plan
     outputs: list[Value]
     aux: list[Value]
+    programs: dict[Hashable, Any] | None = None
+
+
+@dataclasses.dataclass
+class BoundCall:
+    """A planned function with the arrays that it runs on."""
+
+    planned: Planned
     arrays: list[Any]
     consts: list[Any]
     argument: Template | None  # None: relevance is returned by name
     out_tree: Any
     aux_template: Template
+
+    @property
+    def plan(self) -> Plan:
+        return self.planned.plan
+
+    @property
+    def outputs(self) -> list[Value]:
+        return self.planned.outputs
+
+    @property
+    def aux(self) -> list[Value]:
+        return self.planned.aux
 
     @property
     def graph(self) -> Graph:
@@ -67,20 +92,27 @@ class BoundCall:
         return interpreter.before(self.plan, self._env())
 
     def explained(self, relevance: Sequence[Any]) -> Any:
-        """Relevance with the structure of the explained values, or by name."""
-        if self.argument is not None:
-            return self.argument.filled(relevance)
+        """Relevance with the structure of the explained arguments, by name, or as both."""
         names = {group_of(y).inputs[0]: y.name for y in self.plan.layers if group_of(y).inner}
-        return {names[v]: r for v, r in zip(self.plan.explained, relevance, strict=True)}
+        n_own = 0 if self.argument is None else sum(y is HOLE for y in self.argument.leaves)
+        pairs = list(zip(self.plan.explained, relevance, strict=True))
+        by_name = {names[v]: r for v, r in pairs[n_own:]}
+        if self.argument is None:
+            return by_name
+        own = self.argument.filled(relevance[:n_own])
+        return (own, by_name) if names else own
 
     def with_aux(self, aux: Sequence[Any]) -> Any:
         """Aux as fn returned it."""
         return self.aux_template.filled(aux)
 
-    def run(self, primals: Sequence[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
+    def run(
+        self, primals: Sequence[Any], probes: Probes, share: bool = True
+    ) -> tuple[list[Any], list[Any]]:
+        """The outputs and aux; `share` says whether calls that are alike may be one under `jit`."""
         env = self._env()
         env.update(zip(self.plan.explained, primals, strict=True))
-        found = interpreter.run(self.plan, env, [*self.outputs, *self.aux], probes)
+        found = interpreter.run(self.plan, env, [*self.outputs, *self.aux], probes, share)
         pairs = zip(self.outputs, found, strict=False)
         values = [interpreter.seeded(self.plan, v, array) for v, array in pairs]
         return values, found[len(self.outputs) :]

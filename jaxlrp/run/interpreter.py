@@ -22,13 +22,15 @@ from jaxlrp.run import control_flow, evaluate, identities, inlined_calls, layer_
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import OF_INPUTS, Probes
 from jaxlrp.run.schedule import Step, schedule
-from jaxlrp.run.state import RunState
+from jaxlrp.run.state import Calls, RunState
 from jaxlrp.run.view import offset
 
 
-def run(plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes) -> list[Any]:
+def run(
+    plan: Plan, env: Env, outputs: Sequence[Value], probes: Probes, share: bool = True
+) -> list[Any]:
     """Evaluate the plan on arrays; differentiable with respect to explained inputs and probes."""
-    state = RunState(plan, probes)
+    state = RunState(plan, probes, Calls(share))
     for value in plan.explained:
         env[value] = state.widen(env[value], value)
     if plan.activity.active - plan.activity.reached:

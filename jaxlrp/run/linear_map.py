@@ -34,7 +34,7 @@ from jaxlrp.run.kernels import scale_conv_kernel, scale_dot_kernel, thin, weight
 from jaxlrp.run.layer_facts import number_of
 from jaxlrp.run.linear_protocols import T, Way
 from jaxlrp.run.weights import Ones, Weighted, combination, is_zero
-from jaxlrp.run.weights_by_sign import Split, as_output, listed, zeros_of
+from jaxlrp.run.weights_by_sign import Split, as_output, listed, output_dtype, zeros_of
 
 _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
 # Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.
@@ -93,6 +93,36 @@ class BoundLinear:
             return sum((c * cell() for c, cell in cells if not is_zero(c)), zeros_of(self.group))
 
         return _Map(function, self)
+
+    @functools.cached_property
+    def only_core(self) -> Eqn | None:
+        """The core, if all that the layer does besides is to add something static to its output."""
+        core = None if self.linear is None else self.linear.core
+        if core is None or core.name not in LINEAR_CORES or isinstance(self.like, tuple):
+            return None
+        value = core.out
+        for eqn in self.group.eqns:
+            if eqn is core:
+                if [v in self.links for v in eqn.inputs].count(True) != 1:
+                    return None
+            elif eqn.name in ADDITIONS - {"sub"} and value in eqn.inputs:
+                if len(self.outside_of(eqn)) != 1 or eqn.out.shape != value.shape:
+                    return None
+                value = eqn.out
+            else:
+                return None
+        return core if value is self.group.outputs[0] else None
+
+    def transposed(self, core: Eqn, s: Any) -> Any:
+        """The transpose of the core, applied to `s`."""
+
+        def function(x: Any) -> Any:
+            operands = [
+                x if v in self.links else evaluate.read(self.outside, v) for v in core.inputs
+            ]
+            return evaluate.apply(core, operands, wide=True)[0]
+
+        return compat.linear_transpose(function, self.like, s.astype(output_dtype(self.group)))
 
     def squares(self) -> _Map:
         return self._mapped(Weighted(self, jnp.square, signs=False))

@@ -23,10 +23,12 @@ def pull_back(
     layers: list[Layer],
     words: tuple[str, ...] | None = None,
     masks: Mapping[Layer, Any] | None = None,
+    share: bool = True,
 ) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
     """Value, aux, relevance of the explained leaves, and what the layers' probes bring.
 
     That is a dict by the `words`; without these, an account: a row of `ACCOUNT` for each example.
+    `share` is explained in `BoundCall.run`.
     """
     if words is None:
         wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
@@ -38,7 +40,7 @@ def pull_back(
     def run(explained: Sequence[Any], probes: dict[int, Any]) -> Any:
         by_layer = {layer: probes[i] for i, layer in enumerate(layers)}
         kind = "accounts" if words is None else "asked"
-        return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}))
+        return traced.run(explained, Probes(**{kind: by_layer}, masks=masks or {}), share)
 
     primals = [widen(p) for p in traced.primals()]
     numbered = {

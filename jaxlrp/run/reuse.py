@@ -1,8 +1,10 @@
-"""Compiled functions of plans, kept for the next call whose plan is the same.
+"""Plans that are kept for the next call of the same content, with the programs made of them.
 
-Every call is traced and planned anew, so that a value which the function reads from outside (new
-parameters after training) is never stale; compiling, the long part, is done once. The key is
-the content of a plan, without the arrays that it is bound to: nothing of the user's is kept alive.
+Every call traces the function anew, as an eager gradient does, so that a value which it reads from
+outside (new parameters after training) is never stale. What comes after the trace is done once:
+the plan, and what was compiled or traced of it. The key is the content of what was traced, of the
+rules and of JAX's settings. Neither the key nor the plan holds an array of the user's, but for
+those in rules and for positions written in the program.
 """
 
 from __future__ import annotations
@@ -15,15 +17,72 @@ from typing import Any
 
 import jax
 
-from jaxlrp.run.bound_call import BoundCall
-from jaxlrp.run.contents import Unknown, plan_contents
+from jaxlrp import compat
+from jaxlrp.graph.contents import Unknown, graph_contents
+from jaxlrp.graph.ir import Graph
+from jaxlrp.planning.rulemap import RuleMap, rules_contents
+from jaxlrp.run.bound_call import BoundCall, Planned
 
-_KEPT = 32  # functions; the one that was used longest ago goes first
-_functions: OrderedDict[Hashable, _Program] = OrderedDict()
+_KEPT = 32  # plans; the one that was used longest ago goes first
+_KEPT_PROGRAMS = 8  # of each plan
+_plans: OrderedDict[Hashable, tuple[RuleMap, Planned]] = OrderedDict()
 _lock = threading.Lock()
 
 
-class _Program:
+def planned(
+    graph: Graph, rules: RuleMap, call: Callable[[], Hashable], make: Callable[[], Planned]
+) -> Planned:
+    """The plan that `make` makes, or that of an earlier call which was the same.
+
+    Args:
+      graph: the graph as it was traced.
+      rules: the rules of the plan.
+      call: everything else that `make` reads; it may raise `Unknown`, as in the two above.
+      make: makes the plan, once; it may change the graph.
+    """
+    try:
+        ruled = rules_contents(rules)
+        key = (ruled, call(), compat.settings(), graph_contents(graph))
+        hash(key)
+    except (Unknown, TypeError):
+        return make()
+    with _lock:
+        known = _plans.pop(key, None)
+        if known is not None and _contents(known[0]) == ruled:  # an array of a rule may be changed
+            _plans[key] = known
+            return known[1]
+    found = dataclasses.replace(make(), programs={})
+    with _lock:
+        _plans[key] = rules, found
+        while len(_plans) > _KEPT:
+            _plans.popitem(last=False)
+    return found
+
+
+def _contents(rules: RuleMap) -> Hashable:
+    try:
+        return rules_contents(rules)
+    except Unknown:
+        return None
+
+
+def program(bound: BoundCall, key: Hashable, make: Callable[[], Any]) -> Any:
+    """What `make` makes of a plan, kept with it if the plan is kept."""
+    programs = bound.planned.programs
+    if programs is None:
+        return make()
+    with _lock:
+        found = programs.get(key)
+    if found is None:
+        found = make()
+        with _lock:
+            programs[key] = found
+            while len(programs) > _KEPT_PROGRAMS:
+                del programs[next(iter(programs))]
+    return found
+
+
+class _Compiled:
     """A function under `jit` that sees the plan while it is traced, and forgets it then."""
 
     def __init__(self, function: Callable[..., Any]):
@@ -44,17 +103,8 @@ class _Program:
 
 
 def compiled(function: Callable[[BoundCall, Any], Any], bound: BoundCall, extra: Any) -> Any:
-    """`function(bound, extra)`, compiled; once for all plans of the same content.
+    """`function(bound, extra)`, compiled; once for all calls of one plan, if that is kept.
 
     `function` is one of a module: what it computes is decided by the plan alone.
     """
-    try:
-        key = (function, plan_contents(bound))
-    except Unknown:
-        return _Program(function)(bound, extra)
-    with _lock:
-        program = _functions.pop(key, None) or _Program(function)
-        _functions[key] = program
-        while len(_functions) > _KEPT:
-            _functions.popitem(last=False)
-    return program(bound, extra)
+    return program(bound, function, lambda: _Compiled(function))(bound, extra)

@@ -21,8 +21,8 @@ from jaxlrp.run.probes import Probes
 class Calls:
     """The functions that run calls which are alike, by what the calls have in common."""
 
-    def __init__(self) -> None:
-        self.sharing = compat.is_staging()
+    def __init__(self, share: bool) -> None:
+        self.sharing = share and compat.is_staging()
         self._functions: dict[Hashable, Callable[..., list[Any]]] = {}
 
     def share(self, key: Hashable, function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
@@ -69,11 +69,11 @@ class RunState:
       done: ReLUs that ran with the layer before them.
     """
 
-    def __init__(self, plan: Plan, probes: Probes, calls: Calls | None = None, mark: Any = None):
+    def __init__(self, plan: Plan, probes: Probes, calls: Calls, mark: Any = None):
         self.mark = mark
         self.plan = plan
         self.probes = probes
-        self.calls = Calls() if calls is None else calls
+        self.calls = calls
         self.done: set[Layer] = set()
         self.precision = Precision(plan)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,15 @@ from jaxlrp.graph.groups import Group
 from jaxlrp.graph.particulars import Activation, Norm, Product, Softmax
 from jaxlrp.graph.primitives import WINDOW_WINNERS
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.rules.arithmetic import choose, safe_divide, stabilise, times
+from jaxlrp.rules.arithmetic import (
+    choose,
+    divide,
+    multiply,
+    safe_divide,
+    stabilise,
+    stabilised_share,
+    times,
+)
 from jaxlrp.rules.base import LINEAR_KINDS
 from jaxlrp.rules.layer_view import Carries
 from jaxlrp.run import evaluate, winners
@@ -166,12 +173,15 @@ class View:
         if self.arriving == "density" and denominator is self.z and no_epsilon:
             # R / z is the density itself: nothing is divided, and z = 0 needs no care.
             s = self.density if whole else jax.tree.map(lambda c: share * c, self.density)
+        elif self._shares(denominator, epsilon):
+            s = multiply(self._arrived, stabilised_share(denominator, epsilon))
+            s = s if whole else share * s
         else:
             # With epsilon > 0 the stabilised denominator is never 0.
             positive = isinstance(epsilon, (int, float)) and epsilon > 0
-            divide = operator.truediv if positive else safe_divide
+            quotient = divide if positive else safe_divide
             s = jax.tree.map(
-                lambda r, z: divide(r, stabilise(z, epsilon)), self.relevance, denominator
+                lambda r, z: quotient(r, stabilise(z, epsilon)), self.relevance, denominator
             )
             s = s if whole else jax.tree.map(lambda q: share * q, s)
         if not no_epsilon:
@@ -179,6 +189,12 @@ class View:
         if not (isinstance(bias, float) and bias == 0.0):
             self.bias_loss.append((s, bias))
         return s
+
+    def _shares(self, denominator: Any, epsilon: Any) -> bool:
+        """Whether R / stab(z) is the density times a share of z: half the equations."""
+        positive = isinstance(epsilon, (int, float)) and epsilon > 0
+        whole = positive and self.arriving == "density" and denominator is self.z
+        return whole and not isinstance(denominator, tuple) and not jnp.iscomplexobj(denominator)
 
     def losses(self) -> tuple[list[Any], list[Any]]:
         """Relevance that biases and stabilisers took in the quotients formed so far.
@@ -253,8 +269,7 @@ class View:
         if jnp.iscomplexobj(x) or jnp.iscomplexobj(self.z):
             return self._complex_secant(density)
         tiny = jnp.finfo(x.dtype).tiny
-        small = jnp.abs(x) < tiny
-        return choose(small, 0.0, density * self.z / choose(small, 1.0, x, x), density)
+        return divide(multiply(density, self.z), choose(jax.lax.abs(x) < tiny, jnp.inf, x, x))
 
     def _complex_secant(self, density: Any) -> Any:
         """The density c of x with Re(c x) = R: of modulus R / |x|, with the phase of conj(x)."""
@@ -334,7 +349,9 @@ class _Scaled:
         return self._view._linear.map(self._factor, 0.0, 0.0, 0.0)(x)
 
     def T(self, s: Any) -> Any:
-        back = self._view.vjp(s)
+        core = self._view._linear.only_core
+        # The transpose of the core alone, where nothing else changes it: no forward pass is traced.
+        back = self._view.vjp(s) if core is None else self._view._linear.transposed(core, s)
         if isinstance(self._factor, (int, float)) and self._factor == 1:
             return back
         return jax.tree.map(lambda c: self._factor * c, back)

@@ -107,7 +107,7 @@ def test_every_method_takes_argnums_aux_wrt_and_target(name):
     def all_of_them(x, n):
         plain = method(attending)(x, target=target, **key)
         of_second = method(second, argnums=1, has_aux=True)
-        inside = method(looked_up, argnums=1, has_aux=True, wrt="embed")
+        inside = method(looked_up, has_aux=True, wrt="embed")
         by_argument = of_second(2.0, x, by=1.0, target=target, **key)
         return plain, by_argument, inside(3.0, n, target=target, **key)
 

@@ -267,3 +267,25 @@ def test_a_shift_of_explained_embeddings_is_not_noted():
     table = jnp.asarray(RNG.normal(size=(7, 4)))
     plan = lrp.plan(lambda i: network(table[i] - MEAN), ZERO, wrt="embed")(np.arange(3))
     assert plan.notes == ()
+
+
+def test_a_module_that_is_closed_over_leaves_layers_without_names():
+    model = Net()
+    model.eval()
+    plan = lrp.plan(lambda x: model(x), lrp.Epsilon())(PICTURES)
+    (note,) = plan.notes
+    assert note.kind == "unnamed layers"
+    assert note.layers == ("conv_0", "dense_0")
+    assert "explain(model, rules)(x)" in note.text
+    named = lrp.plan(model, lrp.Epsilon())(PICTURES)
+    assert not named.notes
+    assert [y.name for y in named.layers if y.kind in ("conv", "dense")] == ["conv", "head"]
+    by_argument = lrp.plan(lambda model, x: model(x), lrp.Epsilon(), argnums=1)(model, PICTURES)
+    assert not by_argument.notes
+    assert kinds(lambda x: x @ W, X) == []  # an array is no module, and has no names to give
+
+    def scoped(x):
+        with jax.named_scope("net"):
+            return model(x)
+
+    assert "unnamed layers" not in kinds(scoped, PICTURES)

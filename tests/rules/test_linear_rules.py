@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
+from jaxlrp.rules.arithmetic import stabilised_share
 from tests import reference
 from tests.common import pull_back
 from tests.compare import assert_close
@@ -328,3 +329,13 @@ def test_outputs_that_are_read_by_a_relu_and_beside_it(also):
     layer = reference.dense_layer(matrix, np.zeros(5))
     expected = reference.apply_rule(RULES["gamma"][1], layer, x, middle)
     assert_close(lrp.explain(fn, rules)(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_share_of_a_stabilised_denominator(dtype):
+    z = np.array([0.0, -0.0, 1e-9, -3.0, 2e30, np.inf, -np.inf], dtype)
+    share = np.asarray(stabilised_share(jnp.asarray(z), 0.5))
+    np.testing.assert_allclose(share[:5], z[:5] / (z[:5] + np.where(z[:5] >= 0, 0.5, -0.5)))
+    np.testing.assert_array_equal(share[-2:], 1.0)
+    slope = jax.grad(lambda z: stabilised_share(z, 0.5))(jnp.asarray(dtype(0.0)))
+    assert np.isfinite(slope)

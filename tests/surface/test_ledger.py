@@ -310,15 +310,15 @@ def test_nothing_of_the_users_is_kept():
     model, x = Model(), jnp.asarray(X)
     watched = [weakref.ref(a) for a in (model.w, model, x)]
     lrp.ledger(model, lrp.Epsilon(0.017))(x)
-    count = len(reuse._functions)
+    count = len(reuse._plans)
     del model, x, Model
     gc.collect()
     assert [ref() for ref in watched] == [None, None, None]
-    assert count == len(reuse._functions) <= reuse._KEPT
+    assert count == len(reuse._plans) <= reuse._KEPT
 
 
 def test_the_number_of_programs_is_bounded(monkeypatch):
     monkeypatch.setattr(reuse, "_KEPT", 3)
     for n in range(5):
         lrp.ledger(lambda x, n=n: x * (n + 2.0), lrp.Epsilon())(X)
-    assert len(reuse._functions) == 3
+    assert len(reuse._plans) == 3

@@ -182,8 +182,53 @@ def test_wrt_offers_what_depends_on_data():
     p, x = P | {"var": DRAW.uniform(size=6)}, DRAW.normal(size=(3, 4))
     assert names(normed, p, x) == ["net/first", "net/relu", "net/second", "net/relu#1", "net"]
     found = lrp.explain(normed, lrp.Epsilon(0.0), wrt="**/second")(p, x, target=0)
-    by_argnums = lrp.explain(normed, lrp.Epsilon(0.0), 1, wrt="**/second")(p, x, target=0)
+    explain = lrp.explain(normed, lrp.Epsilon(0.0), 1, wrt="**/second")
+    rest, by_argnums = explain(p, x, target=0)
+    assert not rest.any()  # all of x passes the value inside
     assert list(found) == list(by_argnums) == ["net/second"]
     assert_close(found["net/second"], by_argnums["net/second"], 0.0)
     with pytest.raises(lrp.SelectorError, match="matches no layer"):
         lrp.explain(normed, lrp.Epsilon(0.0), wrt="**/rsqrt")(p, x, target=0)
+
+
+def test_a_folded_scope_does_not_answer_for_what_reads_it():
+    """The last number of scope b is the activation's, which is called by its own scope alone."""
+    w = DRAW.normal(size=(4, 4))
+
+    def fn(x):
+        with jax.named_scope("b"):
+            h = x @ w + 1
+        with jax.named_scope("c"):
+            return jax.nn.gelu(h) @ w
+
+    x = DRAW.normal(size=(2, 4))
+    plan = lrp.plan(fn, {})(x)
+    assert [y.name for y in plan.select("b")] == ["b"]
+    assert [y.name for y in plan.select(lrp.inside("b"))] == ["b"]
+    R = lrp.explain(fn, lrp.Epsilon(0.0), wrt="b")(x)
+    assert list(R) == ["b"]
+    assert np.abs(R["b"]).sum() > 0
+
+
+def test_a_scope_without_a_layer_of_its_own_names_the_linear_layer_that_took_it_in():
+    w, scale = DRAW.normal(size=(4, 4)), np.arange(1.0, 5.0)
+
+    def normed(x):
+        with jax.named_scope("a"):
+            h = x @ w
+        with jax.named_scope("b"):
+            h = h * scale + 1
+        with jax.named_scope("c"):
+            return jnp.tanh(h)
+
+    def read_twice(x):
+        with jax.named_scope("b"):
+            h = x * scale
+        with jax.named_scope("c"):
+            u = jnp.tanh(h)
+        with jax.named_scope("d"):
+            return u + h @ w
+
+    x = DRAW.normal(size=(2, 4))
+    for fn, expected in ((normed, ["a"]), (read_twice, ["b"])):
+        assert [y.name for y in lrp.plan(fn, {})(x).select("b")] == expected

@@ -3,6 +3,7 @@
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
@@ -374,3 +375,79 @@ def test_errors():
         lrp.explain(bert, ATTN, wrt="words")(PARAMS, IDS, TYPES)
     with pytest.raises(lrp.InputError, match='wrt="embed"'):
         lrp.explain(bert, ATTN, argnums=1)(PARAMS, IDS, TYPES)
+
+
+# -- arguments and values inside, both ---------------------------------------------------------
+
+DRAW = np.random.default_rng(3)
+W_IN, W_OUT = DRAW.normal(size=(4, 4)), DRAW.normal(size=(4, 3))
+TABLE, PICTURE = DRAW.normal(size=(6, 4)), DRAW.normal(size=(2, 4))
+
+
+def two_ways(x, ids, encoded=None, embedded=None):
+    """An image and indices of its metadata: x takes part by an encoder and beside it."""
+    if encoded is None:
+        with jax.named_scope("encoder"):
+            encoded = jnp.tanh(x @ W_IN)
+    embedded = jnp.asarray(TABLE)[ids] if embedded is None else embedded
+    return (encoded * jax.nn.sigmoid(x @ W_IN) + jnp.tanh(embedded @ W_IN) + x) @ W_OUT
+
+
+@pytest.mark.parametrize("rules", [lrp.composites.lrp_zero(), lrp.composites.epsilon_plus()])
+def test_arguments_and_values_inside_count_each_path_once(rules):
+    ids = jnp.array([1, 4])
+    x = jnp.asarray(PICTURE)
+    R, inner = lrp.explain(two_ways, rules, argnums=0, wrt=["encoder/tanh", "embed"])(
+        x, ids, target=1
+    )
+    encoded, embedded = jnp.tanh(x @ W_IN), jnp.asarray(TABLE)[ids]
+    of_all = lrp.explain(two_ways, rules, argnums=(0, 2, 3))(x, ids, encoded, embedded, target=1)
+    np.testing.assert_allclose(R, of_all[0], rtol=1e-9, atol=1e-12)
+    assert sorted(map(str.lower, inner)) == ["embed_0", "encoder/tanh"]
+    np.testing.assert_allclose(inner["encoder/tanh"], of_all[1], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(inner["embed_0"], of_all[2], rtol=1e-9, atol=1e-12)
+    whole = lrp.explain(two_ways, rules)(x, ids, target=1)
+    assert np.abs(R - whole).max() > 1e-3  # the way through the encoder ends there
+
+
+def test_both_have_the_structure_of_each():
+    ids, x = jnp.array([1, 4]), jnp.asarray(PICTURE)
+
+    def fn(given, ids):
+        return two_ways(given["x"], ids) * given["scale"], {"aux": ids}
+
+    given = {"x": x, "scale": jnp.ones(3), "n": jnp.array([1, 2])}
+    explain = lrp.value_and_relevance(
+        fn, lrp.Epsilon(), argnums=(0,), wrt="embed", has_aux=True, layers="dense"
+    )
+    (value, aux), (((R,), inner), layers) = explain(given, ids)
+    assert jax.tree.structure(R) == jax.tree.structure(given)
+    assert [inner[name].shape for name in inner] == [(2, 4)]
+    assert R["n"].dtype == jax.dtypes.float0
+    assert value.shape == (2, 3)
+    assert set(layers) > {"dense_0"}
+    assert list(aux) == ["aux"]
+    with pytest.raises(lrp.InputError, match="argument 1 is to be explained"):
+        lrp.explain(two_ways, lrp.Epsilon(), argnums=1, wrt="embed")(x, ids)
+
+
+@pytest.mark.parametrize(
+    "selector", ["conv", lrp.kind("conv"), ["dense", "conv"], lrp.first("conv")]
+)
+def test_selectors_that_match_nothing_are_an_error_everywhere(selector):
+    def fn(x):
+        return jnp.tanh(x @ W_IN) @ W_OUT
+
+    x = jnp.asarray(PICTURE)
+    calls = [
+        lambda: lrp.explain(fn, lrp.Epsilon(), layers=selector)(x),
+        lambda: lrp.ledger(fn, lrp.Epsilon(), layers=selector)(x),
+        lambda: lrp.plan(fn, lrp.Epsilon(), layers=selector)(x),
+        lambda: lrp.plan(fn, lrp.Epsilon())(x).select(selector),
+        lambda: lrp.explain(fn, lrp.Epsilon(), wrt=selector)(x),
+    ]
+    if not isinstance(selector, list):
+        calls.append(lambda: lrp.explain(fn, lrp.Epsilon())(x, condition={selector: 0.0}))
+    for call in calls:
+        with pytest.raises(lrp.SelectorError, match="matches no layer"):
+            call()

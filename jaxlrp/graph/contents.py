@@ -1,0 +1,206 @@
+"""The content of a traced program as something that can be compared, without its arrays.
+
+Two programs of the same content have the same plan: recognition reads nothing but what is here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp import compat
+from jaxlrp.graph import primitives
+from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
+
+# What is kept may hold so many bytes of positions, and of arrays in rules; else it is not kept.
+_MOST_BYTES = 2**22
+_MOST_OBJECTS = 1000  # that are looked at in search of an array
+_ATOMS = (str, bytes, int, float, complex, type(None), type, np.dtype, types.ModuleType)
+
+
+class Unknown(Exception):
+    """Something has no content to compare: a value that is not known yet, an unhashable object."""
+
+
+def graph_contents(graph: Graph) -> Hashable:
+    """Equal for two graphs, as `trace.traced` makes them, only if planning sees no difference.
+
+    Raises:
+      Unknown: the program holds something that cannot be compared, or that must not be kept.
+    """
+    of = _Contents()
+    positions = tuple(None if a is None else content(a) for _, a in graph.consts)
+    if sum(a.nbytes for _, a in graph.consts if a is not None) > _MOST_BYTES:
+        raise Unknown
+    paths = tuple(v.path for v in graph.inputs)
+    return primitives.changes(), paths, positions, of.graph(graph)
+
+
+class _Contents:
+    """Values, calls and what is called numbered in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Value, int] = {}
+        self._calls: dict[InlinedCall, int] = {}
+        self._called: dict[int, int] = {}
+        # Equations of repeated calls share their parameters, which live as long as the graph does.
+        self._params: dict[int, Hashable] = {}
+
+    def value(self, value: Value) -> Hashable:
+        if isinstance(value, Literal):
+            return value.aval, content(value.val)
+        known = value in self._numbers
+        number = self._numbers.setdefault(value, len(self._numbers))
+        return number if known else (number, value.aval)
+
+    def values(self, values: Iterable[Value]) -> Hashable:
+        return tuple(map(self.value, values))
+
+    def graph(self, graph: Graph) -> Hashable:
+        start = self.values([*graph.inputs, *(v for v, _ in graph.consts)])
+        eqns = tuple(map(self.eqn, graph.eqns))
+        return start, eqns, self.values(graph.outputs)
+
+    def eqn(self, eqn: Eqn) -> Hashable:
+        return (
+            eqn.prim,
+            self.params(eqn),
+            self.values(eqn.inputs),
+            tuple(map(self.graph, eqn.bodies)),
+            self.values(eqn.outputs),
+            self.call(eqn.call),
+            eqn.scope,
+            eqn.source,
+        )
+
+    def params(self, eqn: Eqn) -> Hashable:
+        key = id(eqn.params)
+        if key not in self._params:
+            bodies = [v for v in eqn.params.values() if eqn.bodies and _is_body(v)]
+            if holds_arrays(bodies):
+                raise Unknown
+            params = {k: v for k, v in eqn.params.items() if not (eqn.bodies and _is_body(v))}
+            self._params[key] = content(params)
+        return self._params[key]
+
+    def call(self, call: InlinedCall | None) -> Hashable:
+        if call is None or call in self._calls:
+            return self._calls.get(call) if call is not None else None
+        self._calls[call] = len(self._calls)
+        called = self._called.setdefault(id(call.of), len(self._called))
+        return content(call.settings), called if call.of else None, self.call(call.parent)
+
+
+def _is_body(param: Any) -> bool:
+    jaxprs = (compat.Jaxpr, compat.ClosedJaxpr)
+    found = param if isinstance(param, tuple) and param else (param,)
+    return all(isinstance(p, jaxprs) for p in found)
+
+
+def content(x: Any) -> Hashable:
+    """Something hashable that is equal for equal things.
+
+    Raises:
+      Unknown: the thing cannot be compared by its content, or keeping it may keep arrays alive.
+    """
+    if not compat.is_concrete(x):
+        raise Unknown
+    if isinstance(x, (jax.Array, np.ndarray, np.generic)):
+        if jnp.issubdtype(x.dtype, jax.dtypes.extended) or x.nbytes > _MOST_BYTES:
+            raise Unknown
+        array = np.asarray(x)
+        return type(x), array.shape, array.dtype.str, array.tobytes()
+    if isinstance(x, (float, complex)):
+        return type(x), repr(x)  # NaN is equal to itself here, and 0.0 is not -0.0
+    if isinstance(x, (compat.ClosedJaxpr, compat.Jaxpr)):
+        if holds_arrays(x):
+            raise Unknown
+        return _jaxpr(x.jaxpr if isinstance(x, compat.ClosedJaxpr) else x)
+    if isinstance(x, Mapping):
+        return type(x), tuple((k, content(v)) for k, v in x.items())
+    if isinstance(x, (tuple, list)):
+        return type(x), tuple(map(content, x))
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        return type(x), tuple(content(getattr(x, f.name)) for f in dataclasses.fields(x))
+    if callable(x) and not isinstance(x, type) and holds_arrays(x):
+        raise Unknown
+    try:
+        hash(x)
+    except TypeError as error:
+        raise Unknown from error
+    return type(x), x
+
+
+def _jaxpr(jaxpr: Any) -> Hashable:
+    numbers: dict[Any, int] = {}
+
+    def atom(x: Any) -> Hashable:
+        if isinstance(x, compat.Literal):
+            return x.aval, content(x.val)
+        return numbers.setdefault(x, len(numbers)), x.aval
+
+    start = tuple(map(atom, (*jaxpr.constvars, *jaxpr.invars)))
+    eqns = tuple(
+        (e.primitive, tuple(map(atom, e.invars)), content(e.params), tuple(map(atom, e.outvars)))
+        for e in jaxpr.eqns
+    )
+    return start, eqns, tuple(map(atom, jaxpr.outvars))
+
+
+def holds_arrays(x: Any) -> bool:
+    """Whether keeping something may keep an array alive: a function that closes over one, a jaxpr.
+
+    What cannot be looked into counts as holding one.
+    """
+    seen: set[int] = set()
+    stack = [x]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, _ATOMS) or id(one) in seen:
+            continue
+        if isinstance(one, (jax.Array, np.ndarray)) or len(seen) > _MOST_OBJECTS:
+            return True
+        seen.add(id(one))
+        stack += _parts(one)
+    return False
+
+
+def _parts(x: Any) -> Iterable[Any]:
+    """What a container, a jaxpr, a function or another object holds."""
+    if isinstance(x, Mapping):
+        return list(x.values())
+    if isinstance(x, (tuple, list, set, frozenset)):
+        return x
+    if isinstance(x, compat.ClosedJaxpr):
+        return [*x.consts, *(list(e.params.values()) for e in x.jaxpr.eqns)]
+    if isinstance(x, compat.Jaxpr):
+        return [list(e.params.values()) for e in x.eqns]
+    if isinstance(x, functools.partial):
+        return [x.func, x.args, x.keywords]
+    if isinstance(x, types.MethodType):
+        return [x.__self__, x.__func__]
+    if isinstance(x, types.FunctionType):
+        cells = [c.cell_contents for c in x.__closure__ or () if _is_filled(c)]
+        return [*cells, x.__defaults__, x.__kwdefaults__, *vars(x).values()]
+    slots = [getattr(x, n, None) for t in type(x).__mro__ for n in _slots(t)]
+    return [*slots, *getattr(x, "__dict__", {}).values()]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # raises if the variable has no value yet
+    except ValueError:
+        return False
+    return True
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)

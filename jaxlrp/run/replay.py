@@ -1,0 +1,101 @@
+"""Relevance of an eager call: traced once for a plan that is kept, then run equation by equation.
+
+`jax.vjp` of the interpreter costs as much as tracing does, at every call. Its equations are the
+same whenever the plan is, so they are kept with the plan, and a call runs them on its arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from jaxlrp import compat
+from jaxlrp.graph.build import build
+from jaxlrp.graph.ir import Literal, Value
+from jaxlrp.planning.layers import Layer
+from jaxlrp.run import evaluate, reuse
+from jaxlrp.run.bound_call import BoundCall
+from jaxlrp.run.pull_back import pull_back
+
+Found = tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]
+_LIBRARY = __name__.partition(".")[0]
+
+
+def pulled_back(
+    bound: BoundCall,
+    weights: list[Any],
+    layers: list[Layer],
+    words: tuple[str, ...],
+    masks: Mapping[Layer, Any],
+) -> Found:
+    """`pull_back`, by equations that are kept with the plan where it is kept and nothing is traced.
+
+    A rule of the user's own is called with the arrays of every call: it may look at their numbers.
+    """
+    inputs = (bound.arrays, bound.consts, weights, list(masks.values()))
+    leaves = jax.tree.leaves(inputs)
+    if bound.planned.programs is None or not _is_eager(bound, leaves):
+        return pull_back(bound, weights, layers, words, masks)
+
+    def make() -> _Equations:
+        def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
+            here = dataclasses.replace(bound, arrays=arrays, consts=consts)
+            shown = dict(zip(masks, given, strict=True))
+            *found, extra = pull_back(here, weights, layers, words, shown, share=False)
+            return found, [extra[layer] for layer in layers]
+
+        return _Equations(call, inputs)
+
+    position = {layer: n for n, layer in enumerate(bound.plan.layers)} if layers or masks else {}
+    key = (
+        words,
+        tuple(position[layer] for layer in layers),
+        tuple(position[layer] for layer in masks),
+        tuple(jax.typeof(x) for x in (*weights, *masks.values())),
+    )
+    (values, aux, relevance), extra = reuse.program(bound, key, make)(leaves)
+    return values, aux, relevance, dict(zip(layers, extra, strict=True))
+
+
+def _is_eager(bound: BoundCall, leaves: list[Any]) -> bool:
+    own = (layer.rule for layer in bound.plan.layers)
+    return (
+        all(map(compat.is_concrete, leaves))
+        and not compat.is_staging()
+        and all(type(rule).__module__.partition(".")[0] == _LIBRARY for rule in own)
+    )
+
+
+class _Equations:
+    """A function as its equations, run one by one; calls are inlined, what is not read left out."""
+
+    def __init__(self, function: Any, inputs: Any):
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
+        self._graph = build(closed, [()] * len(closed.jaxpr.invars))
+        self._tree = jax.tree.structure(shapes)
+        self._last = self._last_reads()
+
+    def _last_reads(self) -> list[list[Value]]:
+        """The values that nothing reads after each equation, so that their memory is given back."""
+        seen = set(self._graph.outputs)
+        found: list[list[Value]] = []
+        for eqn in reversed(self._graph.eqns):
+            ends = dict.fromkeys(v for v in (*eqn.inputs, *eqn.outputs) if v not in seen)
+            seen.update(ends)
+            found.append([v for v in ends if not isinstance(v, Literal)])
+        return found[::-1]
+
+    def __call__(self, leaves: list[Any]) -> Any:
+        return jax.tree.unflatten(self._tree, list(self._outputs(leaves)))
+
+    def _outputs(self, leaves: list[Any]) -> Iterator[Any]:
+        env: evaluate.Env = dict(zip(self._graph.inputs, leaves, strict=True))
+        env.update(self._graph.consts)
+        for eqn, ends in zip(self._graph.eqns, self._last, strict=True):
+            evaluate.run([eqn], env)
+            for value in ends:
+                del env[value]
+        return (jax.numpy.asarray(evaluate.read(env, v)) for v in self._graph.outputs)
