@@ -100,6 +100,8 @@ class BoundLinear:
         core = None if self.linear is None else self.linear.core
         if core is None or core.name not in LINEAR_CORES or isinstance(self.like, tuple):
             return None
+        if not all(jnp.issubdtype(v.dtype, jnp.inexact) for v in (*core.inputs, core.out)):
+            return None  # a product of integers that carry values
         value = core.out
         for eqn in self.group.eqns:
             if eqn is core:

@@ -169,7 +169,7 @@ def test_what_is_asked_of_layers_in_calls():
     rules = composites.cp_lrp()
 
     def asked(fn):
-        explain = lrp.explain(fn, rules, layers=["softmax", lrp.last("norm"), "product"])
+        explain = lrp.explain(fn, rules, layers=["softmax", lrp.last("norm"), "matmul"])
         mask = jnp.arange(6) < 4
 
         def both(x):
