@@ -549,6 +549,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "contracted = (0,)",
         "graph/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
     ),
+    # Plans that are kept.
+    Mutant(
+        "graph/contents.py",
+        "return primitives.changes(), paths, positions, of.graph(graph)",
+        "return primitives.changes(), paths, of.graph(graph)",
+        "run/test_reuse.py::test_positions_that_the_plan_knows_are_seen",
+    ),
     # Norms.
     Mutant(
         "graph/statistic.py",
