@@ -182,8 +182,8 @@ def test_positions_that_the_plan_knows_are_seen():
 
     same = lrp.explain(made(np.argsort(there)), PLUS)(X)  # the moves cancel, and are dropped
     np.testing.assert_allclose(same, X * np.arange(1.0, 5.0), rtol=1e-4)
-    other = lrp.explain(made(there.copy()), PLUS)(X)
-    np.testing.assert_allclose(other, X * np.roll(np.arange(1.0, 5.0), 2), rtol=1e-4)
+    other = lrp.explain(made(np.array([1, 0, 3, 2])), PLUS)(X)
+    np.testing.assert_allclose(other, X * np.array([3.0, 2.0, 1.0, 4.0]), rtol=1e-4)
 
 
 def test_ties_between_closed_over_arrays_are_seen():
