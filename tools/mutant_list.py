@@ -860,8 +860,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/hoist.py",
-        "array = array + (1 - here)",
-        "array = array + here",
+        "[x, array + (1 - here)]",
+        "[x, array + here]",
         "graph/test_parts.py::test_two_spellings[a scale and a bias for each part-ZPlus()]",
     ),
     Mutant(
@@ -1012,8 +1012,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # The mathematics.
     Mutant(
         "rules/arithmetic.py",
-        "return z + choose(z >= 0, epsilon, -epsilon, z)",
-        "return z + choose(z > 0, epsilon, -epsilon, z)",
+        "lax.select(*_alike(z >= 0, z + epsilon, z - epsilon))",
+        "lax.select(*_alike(z > 0, z + epsilon, z - epsilon))",
         "rules/test_linear_rules.py::test_a_stabiliser_of_zero_is_positive",
     ),
     Mutant(
