@@ -334,7 +334,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "for v in frontier if v is not start",
+        "for v in frontier if v is not start or within_layer",
         "for v in frontier",
         "graph/test_parts.py::test_parts_that_a_layer_folds_are_one_layer_for_other_readers",
     ),
@@ -548,6 +548,12 @@ MUTANTS: tuple[Mutant, ...] = (
         'contracted = tuple(core.params["axes"])',
         "contracted = (0,)",
         "graph/test_recognition.py::test_a_scale_and_a_sum_that_are_no_dense_layer",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "if v is not start or within_layer",
+        "if v is not start",
+        "run/test_seeds.py::test_a_bias_behind_an_output",
     ),
     # Plans that are kept.
     Mutant(

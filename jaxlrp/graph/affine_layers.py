@@ -52,9 +52,9 @@ def _region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[E
         # A written scale at the end is left to what reads it, as after any linear layer.
         return affine_operand(bench, eqn) is not None and not is_written_scale(bench, eqn)
 
-    def after(value: Value, *factors: float) -> list[Eqn]:
+    def after(value: Value, *factors: float, within: bool) -> list[Eqn]:
         moves = functools.partial(is_move, bench)
-        return linear_region.after(bench, value, belongs, moves, Written(factors))
+        return linear_region.after(bench, value, belongs, moves, Written(factors), within)
 
     source = operand
     while (maker := source.producer) is not None and source not in bench.activity.explained:
@@ -63,6 +63,6 @@ def _region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[E
             break
         (source,) = active
         parted = len(maker.outputs) > 1 or len(bench.reached_uses(source)) > 1
-        if parted and first in (eqns := after(source)):
+        if parted and first in (eqns := after(source, within=False)):
             return source, eqns
-    return operand, [first, *after(first.out, factor_of(bench, first))]
+    return operand, [first, *after(first.out, factor_of(bench, first), within=True)]

@@ -22,18 +22,20 @@ def after(
     belongs: Callable[[Eqn], bool],
     passes: Callable[[Eqn], bool],
     written: Written = NOTHING_WRITTEN,
+    within_layer: bool = True,
 ) -> list[Eqn]:
     """Equations after a value that belong to it, and the moves between them.
 
     They may part (a split) and meet again (a concatenation), but one value comes out. What cancels
-    one of the numbers that are written within the value, or their product, belongs to it too.
+    one of the numbers that are written within the value, or their product, belongs to it too. With
+    `within_layer` the value itself is inside the layer, and not its input.
     """
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
     within = _left_over(written.numbers)
     frontier: dict[Value, tuple[float, ...]] = {start: within}  # and the written numbers in each
-    while not any(v in bench.ends for v in frontier if v is not start):
+    while not any(v in bench.ends for v in frontier if v is not start or within_layer):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
         if eqn is None or not bench.is_open(eqn):

@@ -126,17 +126,17 @@ def _add_bodies(bench: Workbench, around: dict[Workbench, Group | None]) -> None
 
 
 def check_linked(bench: Workbench) -> None:
-    """Check that a layer reads what is given out by the layer that makes it, and nothing within."""
-    for group in bench.groups:
-        for value in group.inputs:
-            maker = None if value.producer is None else bench.claimed.get(value.producer)
-            if maker is None or maker is group or value in maker.outputs:
-                continue
-            raise AssertionError(
-                f"a fault of jaxlrp, please report it: the {group.kind} layer at "
-                f"{group.main.source} reads a value within the {maker.kind} layer at "
-                f"{maker.main.source}, so relevance would be lost there"
-            )
+    """Check that what a layer reads, or fn returns, is given out by a layer and not within one."""
+    reads = [(v, group) for group in bench.groups for v in group.inputs]
+    for value, reader in [*reads, *((v, None) for v in bench.outputs)]:
+        maker = None if value.producer is None else bench.claimed.get(value.producer)
+        if maker is None or maker is reader or value in maker.outputs:
+            continue
+        who = f"the {reader.kind} layer at {reader.main.source} reads" if reader else "fn returns"
+        raise AssertionError(
+            f"a fault of jaxlrp, please report it: {who} a value within the {maker.kind} layer at "
+            f"{maker.main.source}, so relevance would be lost there"
+        )
 
 
 def _in_order(around: Group | None, inside: dict[Group | None, list[Group]]) -> Iterable[Group]:

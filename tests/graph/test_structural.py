@@ -199,6 +199,18 @@ def test_what_is_sorted_along_is_static():
     np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(X), order, rtol=1e-12)
 
 
+def test_an_output_within_a_layer_is_a_fault():
+    graph = build(jax.make_jaxpr(lambda x: (jnp.tanh(-x), -x))(X), [()])
+    graph.outputs = [graph.outputs[0], graph.eqns[0].out]
+    bench = Workbench(
+        graph, Facts(graph, Activity(graph, graph.inputs, graph.outputs)), graph.outputs
+    )
+    neg, tanh = graph.eqns[:2]
+    bench.claim(Group("activation", [neg, tanh], [neg.inputs[0]], [tanh.out], tanh))
+    with pytest.raises(AssertionError, match="fn returns a value within the activation layer"):
+        check_linked(bench)
+
+
 def test_a_layer_that_reads_within_another_is_a_fault():
     """Relevance would be lost there: the check that ends recognition sees it."""
     graph = build(jax.make_jaxpr(lambda x: jnp.tanh(-x) * 2.0)(X), [()])
