@@ -854,7 +854,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/recognise.py",
-        "if maker is None or maker is group or value in maker.outputs:",
+        "if maker is None or maker is reader or value in maker.outputs:",
         "if True:",
         "graph/test_structural.py::test_a_layer_that_reads_within_another_is_a_fault",
     ),
