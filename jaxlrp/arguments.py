@@ -297,6 +297,11 @@ def _chosen(
                 f"argnums={argnums} selects argument {number}, but {len(args)} positional "
                 f"arguments were given{by_keyword(keywords)}."
             )
+    if len(set(chosen)) < len(chosen):
+        raise InputError(
+            f"argnums={argnums} names one argument twice: each has one relevance, so write "
+            f"argnums={tuple(dict.fromkeys(chosen))}."
+        )
     return chosen
 
 

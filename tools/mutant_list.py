@@ -557,6 +557,18 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # Plans that are kept.
     Mutant(
+        "run/reuse.py",
+        "if has_rule_of_users(bound):",
+        "if False:",
+        "run/test_reuse.py::test_a_ledger_sees_what_a_rule_of_the_users_own_reads",
+    ),
+    Mutant(
+        "graph/written_numbers.py",
+        'if crossed and eqn.name == "neg" and is_turned(moving[0], varying):',
+        "if False:",
+        "graph/test_signs.py::test_signs_that_cancel",
+    ),
+    Mutant(
         "graph/contents.py",
         "return primitives.changes(), paths, positions, of.graph(graph)",
         "return primitives.changes(), paths, of.graph(graph)",

@@ -123,6 +123,8 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
             if eqn.name != "mul":
                 break
             summed, crossed = False, True
+        if crossed and eqn.name == "neg" and is_turned(moving[0], varying):
+            break  # it belongs to the layer before
         scales = eqn.name in {"mul", "div", "neg"} | ADDITIONS | LINEAR_CORES
         bends = not scales and eqn.name not in MOVES | COPIES
         if bends and not (crossed and eqn.name in _RISING | _FALLING):

@@ -21,7 +21,6 @@ from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.pull_back import pull_back
 
 Found = tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]
-_LIBRARY = __name__.partition(".")[0]
 
 
 def pulled_back(
@@ -61,11 +60,10 @@ def pulled_back(
 
 
 def _is_eager(bound: BoundCall, leaves: list[Any]) -> bool:
-    own = (layer.rule for layer in bound.plan.layers)
     return (
         all(map(compat.is_concrete, leaves))
         and not compat.is_staging()
-        and all(type(rule).__module__.partition(".")[0] == _LIBRARY for rule in own)
+        and not reuse.has_rule_of_users(bound)
     )
 
 

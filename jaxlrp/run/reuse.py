@@ -23,6 +23,7 @@ from jaxlrp.graph.ir import Graph
 from jaxlrp.planning.rulemap import RuleMap, rules_contents
 from jaxlrp.run.bound_call import BoundCall, Planned
 
+_LIBRARY = __name__.partition(".")[0]
 _KEPT = 32  # plans; the one that was used longest ago goes first
 _KEPT_PROGRAMS = 8  # of each plan
 _plans: OrderedDict[Hashable, tuple[RuleMap, Planned]] = OrderedDict()
@@ -82,6 +83,12 @@ def program(bound: BoundCall, key: Hashable, make: Callable[[], Any]) -> Any:
     return found
 
 
+def has_rule_of_users(bound: BoundCall) -> bool:
+    """Whether a layer has a rule that is not of this library."""
+    rules = (layer.rule for layer in bound.plan.layers)
+    return any(type(rule).__module__.partition(".")[0] != _LIBRARY for rule in rules)
+
+
 class _Compiled:
     """A function under `jit` that sees the plan while it is traced, and forgets it then."""
 
@@ -105,6 +112,9 @@ class _Compiled:
 def compiled(function: Callable[[BoundCall, Any], Any], bound: BoundCall, extra: Any) -> Any:
     """`function(bound, extra)`, compiled; once for all calls of one plan, if that is kept.
 
-    `function` is one of a module: what it computes is decided by the plan alone.
+    `function` is one of a module: what it computes is decided by the plan alone. A rule of the
+    user's own may read what has changed since, so programs with one are not kept.
     """
+    if has_rule_of_users(bound):
+        return _Compiled(function)(bound, extra)
     return program(bound, function, lambda: _Compiled(function))(bound, extra)

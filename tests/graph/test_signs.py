@@ -105,6 +105,12 @@ ALIKE = {
         lambda x, p: x - lax.erfc(x @ p["v"]) @ -p["w"],
         lambda x, p: x - (1 - lax.erf(x @ p["v"])) @ -p["w"],
     ],
+    "two layers": [
+        lambda x, p: jax.nn.silu((x @ p["v"]) @ p["w"]),
+        lambda x, p: jax.nn.silu(-((x @ p["v"]) @ -p["w"])),
+        lambda x, p: jax.nn.silu((-(x @ -p["v"])) @ p["w"]),
+        lambda x, p: jax.nn.silu(-((-(x @ -p["v"])) @ -p["w"])),
+    ],
     "behind an odd function": [
         lambda x, p: jnp.tanh(x @ p["v"]) @ p["w"],
         lambda x, p: -(jnp.tanh(-(x @ p["v"])) @ p["w"]),

@@ -414,3 +414,23 @@ def test_what_cannot_be_compared_is_not_kept():
     with pytest.raises(Unknown):
         jax.jit(lambda x: content((x,)) and x)(1.0)
     assert content({"a": jax.lax.add}) == content({"a": jax.lax.add})
+
+
+SHARE = {"of": 1.0}
+
+
+class SharedRule(lrp.Rule):
+    """A rule of a user's own that reads a global number."""
+
+    def propagate(self, layer):
+        (back,) = jax.vjp(layer.function, layer.x)[1](SHARE["of"] * layer.over(layer.z))
+        return back
+
+
+def test_a_ledger_sees_what_a_rule_of_the_users_own_reads(monkeypatch):
+    rules = {"dense": SharedRule()}
+    before = lrp.ledger(mlp, rules)(X).relevance_in
+    monkeypatch.setitem(SHARE, "of", 0.5)
+    after = lrp.ledger(mlp, rules)(X).relevance_in
+    assert abs(np.sum(after)) < 0.6 * abs(np.sum(before))
+    np.testing.assert_allclose(np.sum(after), np.sum(lrp.explain(mlp, rules)(X)), rtol=1e-6)

@@ -257,6 +257,10 @@ class Counting(lrp.Rule):
         return layer.map(signed=self.factor).T(layer.density)
 
 
+# As a rule of the library: programs with one of a user's own are not kept.
+Counting.__module__ = lrp.__name__
+
+
 def traces(fn, *args, rules=None, **options):
     TRACES.clear()
     ledger = lrp.ledger(fn, rules or {"dense": Counting()}, **options)(*args)

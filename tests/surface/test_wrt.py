@@ -451,3 +451,10 @@ def test_selectors_that_match_nothing_are_an_error_everywhere(selector):
     for call in calls:
         with pytest.raises(lrp.SelectorError, match="matches no layer"):
             call()
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2)])
+def test_one_argument_twice(argnums):
+    explain = lrp.explain(lambda x, y: x * y, lrp.Epsilon(), argnums=argnums)
+    with pytest.raises(lrp.InputError, match=r"names one argument twice.*argnums=\(0,\)"):
+        explain(np.ones(2), np.ones(2))
