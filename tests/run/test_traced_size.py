@@ -61,8 +61,8 @@ def sizes(fn, rules):
 def test_equations_are_few_and_linear_in_depth(make, rules, most):
     (few, base), (more, more_base), (many, many_base) = (sizes(make(n), rules) for n in (5, 10, 20))
     assert many - more == 2 * (more - few)
-    # From JAX 0.12 on the gradient has 5 equations for a layer with a tanh, before it 7. The bound is
-    # kept at that of 7: under 0.12 the aim is missed there (1.8 and 2.8 times the gradient's).
+    # From JAX 0.12 on the gradient has 5 equations for a layer with a tanh, before it 7. The bound
+    # stays that of 7: under 0.12 the aim is missed there (1.8 and 2.8 times the gradient's).
     gradient = max(more_base - base, 5 * 7) if make is tanh else more_base - base
     assert more - few <= most * gradient
     assert many_base - more_base == 2 * (more_base - base)
