@@ -145,7 +145,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     varying = [n for n in flat.positions(chosen) if inside or is_quantity(flat.arrays[n])]
     try:
         graph, consts, (out_shapes, _) = traced(flat, flat.arrays, flat.paths())
-    except Exception as error:
+    except Exception as error:  # whatever fn raises goes on; here a note may be added
         _explain_lists(error, args)
         raise
     check_outputs(graph.outputs[: len(out_shapes)])

@@ -291,7 +291,7 @@ def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> fro
     name = getattr(selector, "__name__", repr(selector))
     try:
         found = frozenset(i for i, layer in enumerate(layers.layers) if selector(layer))
-    except Exception as error:
+    except Exception as error:  # a user's function may raise anything
         said = str(error).partition("\n")[0]
         raise SelectorError(
             f"The callable selector {name} failed on a layer ({type(error).__name__}: {said}). "

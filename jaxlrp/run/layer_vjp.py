@@ -139,7 +139,7 @@ def _backward(
     view = View(layer, inputs, outside, output, came, relu)
     try:
         back = layer.rule.propagate(view)
-    except Exception as error:
+    except Exception as error:  # whatever a rule raises goes on, with the layer's name
         error.add_note(f"jaxlrp: while {layer.rule} was applied to {_named(layer)}.")
         raise
     back = back if isinstance(back, tuple) else (back,)

@@ -100,7 +100,7 @@ class Store:
         try:
             self._take(zarr.open_group(self.path, mode="r+"))
             there = dict(self.group.attrs)[_MARK]["about"]
-        except Exception as error:
+        except Exception as error:  # what zarr raises depends on its version and on the files
             inside = ", ".join(sorted(p.name for p in self.path.iterdir())[:4]) or "nothing"
             raise InputError(
                 f"store: {self.path} is there, but is no store that stream made (it holds "
