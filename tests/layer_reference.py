@@ -99,11 +99,17 @@ def relevance(
     x: np.ndarray,
     rules: Mapping[str, Rule],
     first: Rule | None = None,
+    outputs: Sequence[int] = (-1,),
 ) -> np.ndarray:
-    """Relevance of x. `rules` by kind; `first` for linear layers that no other one comes before."""
+    """Relevance of x for the sum of `outputs`, numbers of values.
+
+    `rules` by kind; `first` for linear layers that no other one comes before.
+    """
     values = forward(layers, x)
     back = [np.zeros_like(v) for v in values]
-    back[-1] = _seed(layers, values, rules)
+    for number in outputs:
+        number %= len(values)
+        back[number] = back[number] + _seed(layers, values, rules, number)
     leading = first_linear(layers)
     for number in range(len(layers), 0, -1):
         layer = layers[number - 1]
@@ -118,14 +124,17 @@ def relevance(
 
 
 def _seed(
-    layers: Sequence[Layer], values: Sequence[np.ndarray], rules: Mapping[str, Rule]
+    layers: Sequence[Layer],
+    values: Sequence[np.ndarray],
+    rules: Mapping[str, Rule],
+    output: int,
 ) -> np.ndarray:
-    """What starts at the output: its value, or 1 if the layer there takes a derivative."""
-    number = len(layers)
+    """What starts at an output: its value, or 1 if the layer there takes a derivative."""
+    number = output
     while number and layers[number - 1].kind == "move":
         (number,) = layers[number - 1].reads
     derivative = number > 0 and rules.get(layers[number - 1].kind, ("",))[0] == "gradient"
-    return np.ones_like(values[-1]) if derivative else values[-1].copy()
+    return np.ones_like(values[output]) if derivative else values[output].copy()
 
 
 def first_linear(layers: Sequence[Layer]) -> set[int]:

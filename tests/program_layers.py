@@ -19,7 +19,8 @@ MOVES = ("reshape", "slice", "transpose", "flip", "expand")
 CORES = ("dense", "conv")
 
 
-def layers_of(one: Program) -> list[Layer] | None:
+def layers_of(one: Program) -> tuple[list[Layer], list[int]] | None:
+    """The layers, and the numbers of the values that are outputs."""
     return _Reader(one).read()
 
 
@@ -32,14 +33,16 @@ class _Reader:
         self.pending: dict[str, tuple[str, list[Node]]] = {}  # affine steps before a core
         self.chains: dict[str, int] = {}  # number of the linear layer that ends at a name
 
-    def read(self) -> list[Layer] | None:
+    def read(self) -> tuple[list[Layer], list[int]] | None:
         if any(n not in self.one.active for n in (m.name for m in self.one.nodes)):
             return None
         for node in self.one.nodes:
             if not self._add(node):
                 return None
-        last = self.number.get(self.one.output)
-        return self.layers if last == len(self.layers) else None
+        outputs = [self.number[name] for name in self.one.outputs if name in self.number]
+        if len(outputs) < len(self.one.outputs) or outputs[0] != len(self.layers):
+            return None
+        return self.layers, outputs
 
     def _size(self, name: str) -> int:
         return int(np.prod(self.shapes[name]))
@@ -106,11 +109,11 @@ class _Reader:
     def _wait(self, node: Node, start: str, steps: list[Node]) -> bool:
         """Affine steps without a layer before them: those that a sole reader takes, it takes."""
         readers = [n for n in self.one.nodes if node.name in n.args]
-        takes = len(readers) == 1 and node.name != self.one.output
+        takes = len(readers) == 1 and node.name not in self.one.outputs
         if takes and (readers[0].op in CORES or readers[0].op in (*AFFINE, *MOVES)):
             self.pending[node.name] = (start, steps)
             return True
-        if len(steps) > 1 or len(readers) > 1 or start not in self.number:
+        if len(steps) > 1 or self.one.readers(node.name) > 1 or start not in self.number:
             return False
         size = self._size(start)
         matrix, bias = np.eye(size), np.zeros(size)

@@ -129,6 +129,11 @@ class Program:
     x: np.ndarray
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()  # arrays that the function closes over
+    also: tuple[str, ...] = ()  # further outputs, which other lines may read too
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.output, *self.also)
 
     @functools.cached_property
     def by_name(self) -> dict[str, Node]:
@@ -164,11 +169,11 @@ class Program:
         return {"x": self.x, **self.arrays, **jax.jit(fn)(self.x, self.passed)}
 
     def readers(self, name: str) -> int:
-        return sum(n.args.count(name) for n in self.nodes) + (name == self.output)
+        return sum(n.args.count(name) for n in self.nodes) + self.outputs.count(name)
 
     def pruned(self) -> Program:
         """Without lines that nobody reads."""
-        live, kept = {self.output}, []
+        live, kept = set(self.outputs), []
         for node in reversed(self.nodes):
             if node.name in live:
                 kept.append(node)
@@ -182,7 +187,7 @@ class Program:
     def source(self, name: str = "fn", result: str | None = None) -> str:
         """The function as Python."""
         lines = [f"def {name}(x, p):", *self._lines(self.nodes, "    ")]
-        return "\n".join([*lines, f"    return {result or self.output}"]) + "\n"
+        return "\n".join([*lines, f"    return {result or ', '.join(self.outputs)}"]) + "\n"
 
     def _lines(self, nodes: tuple[Node, ...], indent: str) -> list[str]:
         lines = []

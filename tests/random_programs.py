@@ -306,7 +306,17 @@ def program(seed: int) -> Program:
     x = np.concatenate([x, moved])
     if not build.nodes:
         return program(seed + 10**6)
-    return Program(tuple(build.nodes), build.v, x, build.arrays).pruned()
+    return also_given(Program(tuple(build.nodes), build.v, x, build.arrays).pruned(), seed)
+
+
+def also_given(one: Program, seed: int) -> Program:
+    """Every third program returns values from within too, as a network with a second head does."""
+    rng = random.Random(f"outputs of {seed}")
+    within = [n.name for n in one.nodes if n.name in one.active and n.name != one.output]
+    if not within or rng.random() > 1 / 3:
+        return one
+    chosen = rng.sample(within, min(len(within), rng.choice([1, 1, 2])))
+    return dataclasses.replace(one, also=tuple(chosen))
 
 
 def ties(one: Program) -> bool:
@@ -338,5 +348,5 @@ def cancels(one: Program) -> bool:
 def without(one: Program, name: str, instead: str) -> Program:
     """A program in which `instead` is read in the place of the node `name`."""
     nodes = tuple(n.renamed({name: instead}) for n in one.nodes if n.name != name)
-    output = instead if one.output == name else one.output
-    return dataclasses.replace(one, nodes=nodes, output=output).pruned()
+    output, *also = (instead if n == name else n for n in one.outputs)
+    return dataclasses.replace(one, nodes=nodes, output=output, also=tuple(also)).pruned()

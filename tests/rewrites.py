@@ -1065,7 +1065,7 @@ def wrap(program: Program, name: str, rng: random.Random) -> Program | None:
         return None
     args = [a for n in part for a in n.args if a in active and a not in inside]
     args = list(dict.fromkeys(args))
-    later = {a for n in nodes[stop:] for a in n.args} | {program.output}
+    later = {a for n in nodes[stop:] for a in n.args} | {*program.outputs}
     for n in nodes[stop:]:
         later |= {a for inner in n.body for a in inner.args}
     returns = tuple(n.name for n in part if n.name in later)
