@@ -497,6 +497,8 @@ def _(e: Edit) -> bool:
     if e.op not in VIEWS or inner is None or inner.op != "bias":
         return False
     x, b = inner.args
+    if e.program.readers(x) > 1:  # a bias of no layer: a sum beside it has it, past a view it stays
+        return False
     view = e.node.text
     like = e.let("jnp.broadcast_to({0}, (1, *{1}.shape[1:]))", b, x)
     return e.to("{0} + {1}", e.let(view, x), e.let(view, like))
@@ -505,6 +507,8 @@ def _(e: Edit) -> bool:
 @rewrite("bias before a slice, the rest cut off")
 def _(e: Edit) -> bool:
     if e.op != "bias" or e.array(1) is None or e.is_joined():
+        return False
+    if e.program.readers(e.args[0]) > 1:
         return False
     b = e.array(1)
     more = np.round(np.random.default_rng(e.rng.randrange(99)).normal(size=2), 3)
@@ -634,16 +638,29 @@ def _(e: Edit) -> bool:
         if a in e.program.active
         and a in e.program.by_name
         and e.program.readers(a) > 1
-        # Two linear layers, each of which takes its own reader's scale; a sum becomes part of the
-        # one that reads it, if its terms are computed again.
+        # A sum becomes part of the one that reads it, if its terms are computed again.
         and e.program.by_name[a].op not in ("fourier", "add")
     ]
     if not shared or e.node.body:
         return False
     position = e.rng.choice(shared)
-    copy = _clone(e, e.args[position], e.rng.randint(0, 2))
+    deep = e.rng.randint(0, 2)
+    if _parts_a_layer(e.program, e.node, e.args[position], deep):
+        return False
+    copy = _clone(e, e.args[position], deep)
     args = (*e.args[:position], copy, *e.args[position + 1 :])
     return e.keep(args=args)
+
+
+def _parts_a_layer(program: Program, reader: Node, name: str, deep: int) -> bool:
+    """Whether a copy of a shared layer has a sole reader, whose scale or bias it then takes."""
+    node = program.by_name.get(name)
+    if node is None or node.body:
+        return False
+    takes = reader.op in ("bias", "scale", "batch_norm", "text", *VIEWS)
+    if takes and node.op in ("dense", "conv", "fourier", "text") and program.readers(name) > 1:
+        return True
+    return deep > 0 and any(_parts_a_layer(program, node, a, deep - 1) for a in node.args)
 
 
 @rewrite("each reader computes the slice again")
@@ -855,7 +872,7 @@ def _(e: Edit) -> bool:
     inner = e.producer()
     if e.op != "dense" or inner is None or inner.op != "scale":
         return False
-    if e.program.readers(inner.name) > 1:
+    if e.program.readers(inner.name) > 1 or _follows_a_layer(e.program, inner.args[0]):
         return False
     weights = e.let("{1}[:, None] * {0}", e.args[1], inner.args[1])
     return e.to("{0} @ {1}", inner.args[0], weights)
@@ -884,15 +901,20 @@ def _(e: Edit) -> bool:
     if e.program.readers(inner.name) > 1:
         return False
     x, gamma, beta, mean, variance = inner.args
-    before = e.program.by_name.get(x)
-    while before is not None and before.op in {*VIEWS, "bias", "scale", "text"}:
-        before = e.program.by_name.get(before.args[0]) if before.args else None
-    if before is not None and before.op in ("dense", "conv", "fourier", "concat"):
-        return False  # that layer has the norm, or its part of it
+    if _follows_a_layer(e.program, x):
+        return False
     scale = e.let("{0} / jnp.sqrt({1} + 1e-3)", gamma, variance)
     shift = e.let("({0} - {1} * {2}) @ {3}", beta, mean, scale, e.args[1])
     core = e.let("{0} @ ({1}[:, None] * {2})", x, scale, e.args[1])
     return e.to("{0} + {1}", core, shift, op="bias")
+
+
+def _follows_a_layer(program: Program, name: str) -> bool:
+    """Whether a value is that of a linear layer, which has a scale after it, or its part of it."""
+    node = program.by_name.get(name)
+    while node is not None and node.op in {*VIEWS, "bias", "scale", "text"}:
+        node = program.by_name.get(node.args[0]) if node.args else None
+    return node is not None and node.op in ("dense", "conv", "fourier", "concat")
 
 
 # Convolutions: facts hold the padding and the stride.

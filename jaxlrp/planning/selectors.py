@@ -17,8 +17,12 @@ from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.synonyms import meaning_of
 
 
+@dataclasses.dataclass(frozen=True)
 class LayerSelector:
-    """Base class of the selectors that are built by functions: `first`, `last`, `all_of`, ..."""
+    """Base class of the selectors that are built by functions: `first`, `last`, `all_of`, ...
+
+    A frozen dataclass, whose `select` reads nothing but its fields and the layers.
+    """
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
         """Indices of the layers that match."""
@@ -220,11 +224,13 @@ def selector_contents(selector: Selector | None) -> Hashable:
     Raises:
       Unknown: a function of the user's own selects, which may look at anything.
     """
-    if isinstance(selector, (_Union, _AllOf)):
-        return type(selector), tuple(map(selector_contents, selector.parts))
+    if isinstance(selector, LayerSelector):
+        fields = (getattr(selector, field.name) for field in dataclasses.fields(selector))
+        known = (f if isinstance(f, int) else selector_contents(f) for f in fields)
+        return type(selector), tuple(known)
     if isinstance(selector, (list, tuple)):
         return type(selector), tuple(map(selector_contents, selector))
-    if selector is None or isinstance(selector, (str, Kind, _Inside)):
+    if selector is None or isinstance(selector, str):
         return selector
     if compat.is_primitive(selector):
         return selector

@@ -10,6 +10,7 @@ from tests import random_programs as draws
 from tests.layer_reference import forward
 from tests.program_layers import layers_of, reference_rules
 
+
 def compared(seed: int) -> tuple[float, int] | None:
     """Distance of library and reference for one program, and its layers; None if it has none."""
     one, rules = draws.program(seed), draws.RULES[seed % len(draws.RULES)]

@@ -1,6 +1,7 @@
 """Plans kept between calls: made once for what is the same, never stale, and holding no arrays."""
 
 import gc
+import inspect
 import types
 import weakref
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import jaxlrp as lrp
 from jaxlrp import arguments
 from jaxlrp.errors import LRPError
 from jaxlrp.graph.contents import Unknown, content
+from jaxlrp.planning.coefficients import SignalIs
 from jaxlrp.run import replay, reuse
 
 RNG = np.random.default_rng(9)
@@ -74,6 +76,30 @@ def test_a_second_call_plans_nothing(counts):
     lrp.explain(mlp, PLUS, layers="dense", what="value")(X)
     lrp.explain(mlp, PLUS)(X, condition={"activation": np.ones(4)})
     assert (counts.plans, counts.runs) == (2, 4)
+
+
+@pytest.mark.parametrize("name", lrp.composites.__all__)
+def test_every_composite_has_plans_that_are_kept(counts, name):
+    """Selectors by the part that a layer plays can be compared as well as words."""
+    composite = getattr(lrp.composites, name)
+    takes = inspect.signature(composite).parameters
+    bounds = {n: v for n, v in (("low", -4.0), ("high", 4.0)) if n in takes}
+    for _ in range(2):
+        lrp.explain(mlp, composite(**bounds))(X)
+    assert counts.plans == 1
+
+
+def test_selectors_are_told_apart_by_what_they_hold(counts):
+    selectors = [
+        lrp.first("dense"),
+        lrp.first("dense", "conv"),
+        lrp.last("dense"),
+        lrp.all_of("dense"),
+    ]
+    selectors += [SignalIs(0), SignalIs(1)]
+    for selector in selectors:
+        lrp.explain(mlp, {selector: lrp.Flat()})(X)
+    assert counts.plans == len(selectors)
 
 
 def test_shapes_types_and_rules_have_plans_of_their_own(counts):
