@@ -321,11 +321,12 @@ class Edit:
         return any("jnp.pad(" in n.text for n in readers)
 
     def is_joined(self) -> bool:
-        """Whether scales, shifts and moves alone stand between a line and a concatenation."""
+        """Whether scales, shifts and moves alone stand between a line and what was joined or
+        added up."""
         node = self.producer()
         while node is not None and node.op in ("bias", "scale", "batch_norm", *VIEWS):
             node = self.program.by_name.get(node.args[0])
-        return node is not None and "concatenate" in node.text
+        return node is not None and (node.op == "add" or "concatenate" in node.text)
 
     def is_active(self, position: int = 0) -> bool:
         return position < len(self.args) and self.args[position] in self.program.active
@@ -640,6 +641,7 @@ def _(e: Edit) -> bool:
         and e.program.readers(a) > 1
         # A sum becomes part of the one that reads it, if its terms are computed again.
         and e.program.by_name[a].op not in ("fourier", "add")
+        and not (_is_summed(e.program, a) and _ends_in_a_shift(e.program, a))
     ]
     if not shared or e.node.body:
         return False
@@ -650,6 +652,19 @@ def _(e: Edit) -> bool:
     copy = _clone(e, e.args[position], deep)
     args = (*e.args[:position], copy, *e.args[position + 1 :])
     return e.keep(args=args)
+
+
+def _is_summed(program: Program, name: str) -> bool:
+    return any(n.op == "add" and name in n.args for n in program.nodes)
+
+
+def _ends_in_a_shift(program: Program, name: str) -> bool:
+    """Whether a value is that of a shift which no linear layer has: a sum takes it from a sole
+    value, and leaves it to one that is read elsewhere."""
+    node = program.by_name[name]
+    if node.op in ("bias", "batch_norm", "text", *VIEWS):
+        return not _follows_a_layer(program, name)
+    return node.op == "layer_norm"
 
 
 def _parts_a_layer(program: Program, reader: Node, name: str, deep: int) -> bool:
