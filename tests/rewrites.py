@@ -672,7 +672,7 @@ def _parts_a_layer(program: Program, reader: Node, name: str, deep: int) -> bool
     node = program.by_name.get(name)
     if node is None or node.body:
         return False
-    takes = reader.op in ("bias", "scale", "batch_norm", "text", *VIEWS)
+    takes = reader.op in ("bias", "scale", "batch_norm", "add", "text", *VIEWS)
     if takes and node.op in ("dense", "conv", "fourier", "text") and program.readers(name) > 1:
         return True
     return deep > 0 and any(_parts_a_layer(program, node, a, deep - 1) for a in node.args)

@@ -56,6 +56,7 @@ class _Rewriter:
         kept: list[Eqn] = []
         ahead = deque(graph.eqns)
         around, self.signs.left = self.signs.left, []
+        self.signs.count_readers(graph)
         while ahead:
             eqn = ahead.popleft()
             eqn.inputs = [self.of(v) for v in eqn.inputs]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from typing import Any
 
-from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.affine_signs import below_zero, opposite
+from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
+from jaxlrp.graph.new_equations import alike, made
 from jaxlrp.graph.primitives import ADDITIONS
-from jaxlrp.graph.reordered_value import operation
 from jaxlrp.graph.written_numbers import is_turned, is_turned_sum
 
 
@@ -20,7 +21,13 @@ class Signs:
 
     def __init__(self, varying: Collection[Value]):
         self._varying = varying
+        self._readers: Counter[Value] = Counter()
         self.left: list[Eqn] = []
+
+    def count_readers(self, graph: Graph) -> None:
+        self._readers.update(graph.outputs)
+        for eqn in graph.eqns:
+            self._readers.update(eqn.inputs)
 
     def undone(self, eqn: Eqn) -> Value | None:
         """The value before two changes of sign, unless the first one belongs to a layer."""
@@ -41,19 +48,54 @@ class Signs:
             maker = eqn.inputs[0].producer
             if maker is None:
                 return None
+            if (turned := self._within_layer(eqn)) is not None:
+                return turned
             if self._is_sum(maker):
                 return self._into_terms(eqn, maker)
             scaled = self._is_product(maker) or self._is_scaled(maker)
             return self._into_a_factor(eqn, maker) if scaled else None
-        return self._out_of_product(eqn) if self._is_product(eqn) else None
+        if self._is_product(eqn):
+            return self._out_of_product(eqn)
+        return self._out_of_number(eqn) if eqn.name in ("mul", "div") else None
+
+    def _within_layer(self, sign: Eqn) -> list[Eqn] | None:
+        """`-(-h * g - b)` is `h * g + b`."""
+        found = opposite(sign.inputs[0], self._varying, self._readers, sign.out)
+        if found is None:
+            return None
+        self._leave(sign.inputs[0])
+        return found[0]
+
+    def _out_of_number(self, eqn: Eqn) -> list[Eqn] | None:
+        """`(-h - b) * -2` is `(h + b) * 2`."""
+        places = (1,) if eqn.name == "div" else (0, 1)
+        place = next((i for i in places if below_zero(eqn.inputs[i]) is not None), None)
+        if place is None or (value := eqn.inputs[1 - place]) not in self._varying:
+            return None
+        found = opposite(value, self._varying, self._readers)
+        if found is None:
+            return None
+        self._leave(value)
+        number = below_zero(eqn.inputs[place])
+        assert number is not None
+        factors: list[Value] = [found[1], number] if place == 1 else [number, found[1]]
+        return [*found[0], alike(eqn, factors, eqn.out)[0]]
+
+    def _leave(self, value: Value) -> None:
+        """What made a value that has another form now may have lost its readers."""
+        while (eqn := value.producer) is not None and value in self._varying:
+            self.left.append(eqn)
+            if eqn.name == "neg":
+                break
+            value = next(v for v in eqn.inputs if v in self._varying)
 
     def _of_difference(self, eqn: Eqn) -> list[Eqn] | None:
         """`x - a @ -w` is `x + -(a @ -w)`."""
         a, b = eqn.inputs
         if b not in self._varying or not is_turned(b, self._varying):
             return None
-        sign, b = _made("neg", [b], eqn)
-        return [sign, _made("add", [a, b], eqn, eqn.out)[0]]
+        sign, b = made("neg", [b], eqn)
+        return [sign, made("add", [a, b], eqn, eqn.out)[0]]
 
     def _into_terms(self, sign: Eqn, total: Eqn) -> list[Eqn] | None:
         """A sign after a sum goes to its terms, if it cancels one in each that it reaches."""
@@ -61,12 +103,12 @@ class Signs:
             return None
         self.left.append(total)
         a, b = total.inputs
-        turned, a = _made("neg", [a], sign)
+        turned, a = made("neg", [a], sign)
         signs = [turned]
         if total.name == "add":
-            turned, b = _made("neg", [b], sign)
+            turned, b = made("neg", [b], sign)
             signs.append(turned)
-        return [*signs, _made("add", [a, b], sign, sign.out)[0]]
+        return [*signs, made("add", [a, b], sign, sign.out)[0]]
 
     def _cancels(self, value: Value, most: int = 8) -> bool:
         """Whether a sum has a change of sign in each term that one after it would reach."""
@@ -85,8 +127,8 @@ class Signs:
             return None
         self.left.append(product)
         factors = list(product.inputs)
-        turned, factors[place] = _alike(sign, [factors[place]])
-        return [turned, _alike(product, factors, sign.out)[0]]
+        turned, factors[place] = alike(sign, [factors[place]])
+        return [turned, alike(product, factors, sign.out)[0]]
 
     def _out_of_product(self, eqn: Eqn) -> list[Eqn] | None:
         """`(-a) * b` is `-(a * b)`, unless the sign cancels one within a."""
@@ -97,10 +139,10 @@ class Signs:
         self.left += (m for m in turns if m.out in leave)
         factors = [leave.get(v, v) for v in eqn.inputs]
         if sum(v in leave for v in eqn.inputs) == 2:
-            return [_alike(eqn, factors, eqn.out)[0]]
-        product, value = _alike(eqn, factors)
+            return [alike(eqn, factors, eqn.out)[0]]
+        product, value = alike(eqn, factors)
         sign = next(m for m in turns if m.out in leave)
-        return [product, _alike(sign, [value], eqn.out, at=eqn)[0]]
+        return [product, alike(sign, [value], eqn.out, at=eqn)[0]]
 
     def _is_sum(self, eqn: Eqn) -> bool:
         return eqn.name in ADDITIONS and all(v in self._varying for v in eqn.inputs)
@@ -125,24 +167,3 @@ def _is_capped(value: Value) -> bool:
     if eqn is None or eqn.name != "min":
         return False
     return any(isinstance(v, Literal) and v.ndim == 0 and float(v.val) <= 0 for v in eqn.inputs)
-
-
-def _alike(
-    eqn: Eqn, inputs: list[Value], out: Value | None = None, at: Eqn | None = None
-) -> tuple[Eqn, Value]:
-    """The same operation on other operands, in the place of an equation; and its result."""
-    return _equation(eqn.prim, eqn.params, inputs, at or eqn, out)
-
-
-def _made(name: str, inputs: list[Value], at: Eqn, out: Value | None = None) -> tuple[Eqn, Value]:
-    """An arithmetic operation in the place of an equation; and its result."""
-    return _equation(*operation(name), inputs, at, out)
-
-
-def _equation(
-    prim: Any, params: dict[str, Any], inputs: list[Value], at: Eqn, out: Value | None
-) -> tuple[Eqn, Value]:
-    out = Value(at.out.aval) if out is None else out
-    new = Eqn(prim, params, inputs, [out], at.scope, at.source_info, at.call)
-    out.producer, out.index = new, 0
-    return new, out

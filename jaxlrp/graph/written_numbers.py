@@ -132,7 +132,7 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
         under = eqn.name in ("div", "sub") and eqn.inputs[1] is moving[0]
         flips = under or eqn.name == "neg" or eqn.name in _FALLING
         if scales and eqn.name not in ADDITIONS:
-            flips ^= any(_is_negated(v) for v in eqn.inputs if v is not moving[0])
+            flips ^= any(is_negated(v) for v in eqn.inputs if v is not moving[0])
         shift = eqn.name in ADDITIONS and any(isinstance(v, Literal) for v in eqn.inputs)
         bent = bent or (crossed and (shift or bends))
         if bent:
@@ -161,7 +161,8 @@ def is_turned_sum(value: Value, varying: Collection[Value]) -> bool:
     return joined and turned
 
 
-def _is_negated(value: Value) -> bool:
+def is_negated(value: Value) -> bool:
+    """Whether a static value is written with a sign."""
     turned = False
     for _ in range(_MOST):
         eqn = value.producer
@@ -176,7 +177,7 @@ def _is_negated(value: Value) -> bool:
             turned ^= eqn.name == "neg"
             value = eqn.inputs[0]
         elif eqn.name in ("mul", "div"):
-            turned ^= any(_is_negated(v) for v in eqn.inputs if isinstance(v, Literal))
+            turned ^= any(is_negated(v) for v in eqn.inputs if isinstance(v, Literal))
             value = next((v for v in eqn.inputs if not isinstance(v, Literal)), eqn.inputs[0])
         else:
             return turned

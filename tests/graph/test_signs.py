@@ -32,8 +32,33 @@ def hidden(x, p):
     return jnp.tanh(x @ p["v"])
 
 
+def _shifted(source):
+    """A scale and a shift of a value that is no linear layer's, or between two of these."""
+    return [
+        lambda x, p: jax.nn.sigmoid(source(x, p) * p["s"] + p["b"]),
+        lambda x, p: jax.nn.sigmoid(-(-source(x, p) * p["s"] - p["b"])),
+        lambda x, p: jax.nn.sigmoid(-((-source(x, p)) * p["s"] - p["b"])),
+        lambda x, p: jax.nn.sigmoid(-(source(x, p) * -p["s"] - p["b"])),
+        lambda x, p: jax.nn.sigmoid(-(-p["b"] - source(x, p) * p["s"])),
+        lambda x, p: jax.nn.sigmoid((-source(x, p) * p["s"] - p["b"]) * -1.0),
+        lambda x, p: jax.nn.sigmoid((-source(x, p) * p["s"] - p["b"]) / -2.0 * 2.0),
+        lambda x, p: jax.nn.sigmoid(p["b"] - source(x, p) * -p["s"]),
+        lambda x, p: jax.nn.sigmoid(
+            -(-source(x, p)[:, ::-1] * p["s"][::-1] - p["b"][::-1])[:, ::-1]
+        ),
+    ]
+
+
 # The first of each is the plain spelling.
 ALIKE = {
+    "a scale and shift of the input": _shifted(lambda x, p: x),
+    "a scale and shift of an activation": _shifted(hidden),
+    "a scale and shift of a mean": _shifted(
+        lambda x, p: hidden(x, p).reshape(2, 2, 2).mean(2).repeat(2, 1)
+    ),
+    "a scale and shift of a sum": _shifted(lambda x, p: hidden(x, p) + x),
+    "a scale and shift of a product": _shifted(lambda x, p: jax.nn.sigmoid(x @ p["v"]) * x),
+    "a scale and shift of a layer": _shifted(lambda x, p: x @ p["w"]),
     "a term": [
         lambda x, p: x + hidden(x, p) @ p["w"],
         lambda x, p: x - hidden(x, p) @ -p["w"],
