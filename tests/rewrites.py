@@ -647,7 +647,7 @@ def _(e: Edit) -> bool:
         return False
     position = e.rng.choice(shared)
     deep = e.rng.randint(0, 2)
-    if _parts_a_layer(e.program, e.node, e.args[position], deep):
+    if _parts_a_layer(e.program, e.args[position], deep):
         return False
     copy = _clone(e, e.args[position], deep)
     args = (*e.args[:position], copy, *e.args[position + 1 :])
@@ -667,15 +667,17 @@ def _ends_in_a_shift(program: Program, name: str) -> bool:
     return node.op == "layer_norm"
 
 
-def _parts_a_layer(program: Program, reader: Node, name: str, deep: int) -> bool:
-    """Whether a copy of a shared layer has a sole reader, whose scale or bias it then takes."""
+def _parts_a_layer(program: Program, name: str, deep: int) -> bool:
+    """Whether a layer that is shared, or its copy, has a sole reader then, and takes its scale or
+    bias."""
     node = program.by_name.get(name)
     if node is None or node.body:
         return False
-    takes = reader.op in ("bias", "scale", "batch_norm", "add", "text", *VIEWS)
+    readers = [n.op for n in program.nodes if name in n.args]
+    takes = {"bias", "scale", "batch_norm", "add", "text", *VIEWS}.intersection(readers)
     if takes and node.op in ("dense", "conv", "fourier", "text") and program.readers(name) > 1:
         return True
-    return deep > 0 and any(_parts_a_layer(program, node, a, deep - 1) for a in node.args)
+    return deep > 0 and any(_parts_a_layer(program, a, deep - 1) for a in node.args)
 
 
 @rewrite("each reader computes the slice again")
