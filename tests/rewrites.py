@@ -675,7 +675,8 @@ def _parts_a_layer(program: Program, name: str, deep: int) -> bool:
         return False
     readers = [n.op for n in program.nodes if name in n.args]
     takes = {"bias", "scale", "batch_norm", "add", "text", *VIEWS}.intersection(readers)
-    if takes and node.op in ("dense", "conv", "fourier", "text") and program.readers(name) > 1:
+    is_layer = node.op in ("dense", "conv", "fourier", "text") or _follows_a_layer(program, name)
+    if takes and is_layer and program.readers(name) > 1:
         return True
     return deep > 0 and any(_parts_a_layer(program, a, deep - 1) for a in node.args)
 
