@@ -8,7 +8,7 @@ from collections.abc import Collection
 from jaxlrp.graph.affine_signs import below_zero, opposite
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.new_equations import alike, made
-from jaxlrp.graph.primitives import ADDITIONS
+from jaxlrp.graph.primitives import ADDITIONS, MOVES
 from jaxlrp.graph.written_numbers import is_turned, is_turned_sum
 
 
@@ -52,6 +52,8 @@ class Signs:
                 return turned
             if self._is_sum(maker):
                 return self._into_terms(eqn, maker)
+            if self._is_join(maker):
+                return self._into_parts(eqn, maker)
             scaled = self._is_product(maker) or self._is_scaled(maker)
             return self._into_a_factor(eqn, maker) if scaled else None
         if self._is_product(eqn):
@@ -110,11 +112,21 @@ class Signs:
             signs.append(turned)
         return [*signs, made("add", [a, b], sign, sign.out)[0]]
 
+    def _into_parts(self, sign: Eqn, joined: Eqn) -> list[Eqn] | None:
+        """A sign after what was joined, or moved, goes to each part, if it cancels one there."""
+        if not self._cancels(joined.out) or not self._has_parts(joined):
+            return None
+        self.left.append(joined)
+        signs, parts = zip(*(made("neg", [v], sign, Value(v.aval)) for v in joined.inputs))
+        return [*signs, alike(joined, list(parts), sign.out)[0]]
+
     def _cancels(self, value: Value, most: int = 8) -> bool:
-        """Whether a sum has a change of sign in each term that one after it would reach."""
+        """Whether each term or part that a change of sign would reach has one that it cancels."""
         eqn = value.producer
         if eqn is None or value not in self._varying or most == 0:
             return False
+        if self._is_join(eqn) and self._has_parts(eqn):
+            return all(self._cancels(v, most - 1) for v in eqn.inputs)
         if not self._is_sum(eqn):
             return eqn.name == "neg" or is_turned(value, self._varying)
         reached = eqn.inputs[:1] if eqn.name == "sub" else eqn.inputs
@@ -146,6 +158,18 @@ class Signs:
 
     def _is_sum(self, eqn: Eqn) -> bool:
         return eqn.name in ADDITIONS and all(v in self._varying for v in eqn.inputs)
+
+    def _is_join(self, eqn: Eqn) -> bool:
+        """Whether an equation joins values, or moves a single one."""
+        alone = eqn.name in MOVES and len(eqn.inputs) == 1 and len(eqn.outputs) == 1
+        joins = eqn.name == "concatenate" and all(v in self._varying for v in eqn.inputs)
+        return joins or (alone and eqn.inputs[0] in self._varying)
+
+    def _has_parts(self, eqn: Eqn | None, most: int = 8) -> bool:
+        """Whether several values were joined, before moves of the whole."""
+        while eqn is not None and self._is_join(eqn) and len(eqn.inputs) == 1 and most:
+            eqn, most = eqn.inputs[0].producer, most - 1
+        return eqn is not None and eqn.name == "concatenate" and self._is_join(eqn)
 
     def _is_product(self, eqn: Eqn) -> bool:
         return eqn.name in ("mul", "div") and all(v in self._varying for v in eqn.inputs)

@@ -80,6 +80,14 @@ ALIKE = {
         lambda x, p: (x + (p["b"] - (leaky(x, p) @ -p["w"]))) * p["s"] + p["b"],
         lambda x, p: (x - ((leaky(x, p) @ -p["w"]) - p["b"])) * p["s"] + p["b"],
     ],
+    "parts": [
+        lambda x, p: x @ p["w"],
+        lambda x, p: -jnp.concatenate([-x @ p["w"][:, :1], -x @ p["w"][:, 1:]], -1),
+        lambda x, p: -jnp.concatenate([x @ -p["w"][:, :1], x @ -p["w"][:, 1:]], -1),
+        lambda x, p: (
+            -jnp.stack([-x @ p["w"][:, 0], x @ -p["w"][:, 1], *(x @ p["w"][:, 2:] * -1).T]).T
+        ),
+    ],
     "two terms": [
         lambda x, p: x @ p["v"] + hidden(x, p) @ p["w"],
         lambda x, p: x @ p["v"] - hidden(x, p) @ -p["w"],
