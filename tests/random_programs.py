@@ -312,7 +312,8 @@ def program(seed: int) -> Program:
 def also_given(one: Program, seed: int) -> Program:
     """Every third program returns values from within too, as a network with a second head does."""
     rng = random.Random(f"outputs of {seed}")
-    within = [n.name for n in one.nodes if n.name in one.active and n.name != one.output]
+    inner = [n for n in one.nodes if n.op != "mask"]  # -inf has no relevance
+    within = [n.name for n in inner if n.name in one.active and n.name != one.output]
     if not within or rng.random() > 1 / 3:
         return one
     chosen = rng.sample(within, min(len(within), rng.choice([1, 1, 2])))
