@@ -127,7 +127,7 @@ def _tolerance(tree: PyTree) -> float:
 
 
 def _unit(dtype: Any) -> float:
-    return 2.0**-jnp.finfo(dtype).nmant
+    return 2.0 ** -jnp.finfo(dtype).nmant
 
 
 def _layers(rng: Any, dtype: Any) -> list[tuple[str, Callable[[Any], Any], Any]]:

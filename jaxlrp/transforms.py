@@ -216,6 +216,7 @@ def relevance_vjp(
     def run(explained: Sequence[Any]) -> Any:
         return traced.run(explained, Probes())
 
+    traced.act()
     explained = [widen(p) for p in traced.primals()]
     values, back, aux = jax.vjp(run, explained, has_aux=True)
     out = jax.tree.unflatten(

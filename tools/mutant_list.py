@@ -35,6 +35,7 @@ MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
 TARGETS = "surface/test_targets.py"
 NOTES = "planning/test_notes.py"
+ACTIONS = "run/test_actions.py"
 OPEN_PATHS = "planning/test_open_paths.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
@@ -1192,4 +1193,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("planning/open_paths.py", "sorted(self._sinks - self._after)", "()", OPEN_PATHS),
     Mutant("planning/adjacency.py", "in pairs(group.main, body)", "in ()", OPEN_PATHS),
     Mutant("rules/bilinear.py", "if layer.n_inputs == 1:", "if False:", OPEN_PATHS),
+    # Prints and callbacks.
+    Mutant(
+        "graph/effects.py",
+        "closed.replace(jaxpr=_without_actions(closed.jaxpr, {})), Actions",
+        "closed, Actions",
+        ACTIONS,
+    ),
+    Mutant("graph/effects.py", "return not live", "return True", ACTIONS),
+    Mutant("graph/effects.py", "or needed.intersection(eqn.outvars):", "or False:", ACTIONS),
+    Mutant("graph/effects.py", "(_is_action(e, needed) for", "(False for", ACTIONS),
+    Mutant("run/replay.py", "bound.act()", "pass", ACTIONS),
 )
