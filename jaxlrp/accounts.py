@@ -328,6 +328,7 @@ def _difference(a: tuple[_Row, ...], b: tuple[_Row, ...]) -> str:
 
 def make_ledger(bound: BoundCall, weights: list[Any], shown: Iterable[Layer]) -> Ledger:
     """A ledger of a planned function on its arrays, with rows for some of its layers."""
+    bound.act()
     shown = set(shown)
     accounts, sums = compiled(totals.of_call, bound, weights)
     order = [n for n, layer in enumerate(bound.plan.layers) if layer in shown][::-1]

@@ -144,7 +144,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     flat = _FlatFunction(request, args, kwargs)
     varying = [n for n in flat.positions(chosen) if inside or is_quantity(flat.arrays[n])]
     try:
-        graph, consts, (out_shapes, _) = traced(flat, flat.arrays, flat.paths())
+        graph, consts, (out_shapes, _), actions = traced(flat, flat.arrays, flat.paths())
     except Exception as error:  # whatever fn raises goes on; here a note may be added
         _explain_lists(error, args)
         raise
@@ -166,7 +166,7 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if not inside:
         picked = tuple(args[i] for i in chosen)
         argument = _structure(picked if isinstance(request.argnums, tuple) else picked[0])
-    return BoundCall(plan, flat.arrays, consts, argument, flat.out_tree, flat.aux)
+    return BoundCall(plan, flat.arrays, consts, argument, flat.out_tree, flat.aux, actions)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import jax
@@ -25,6 +25,8 @@ DropVar = jex_core.DropVar
 Jaxpr = jex_core.Jaxpr
 ClosedJaxpr = jex_core.ClosedJaxpr
 Primitive = jex_core.Primitive
+jaxprs_in_params = jex_core.jaxprs_in_params
+jaxpr_as_fun = jex_core.jaxpr_as_fun
 
 # Parameters under which call-like primitives keep the jaxpr that they stand for.
 _CALLS = {
@@ -121,6 +123,21 @@ def bodies(eqn: Any) -> tuple[Body, ...]:
     if eqn.primitive.name == "cond":
         return tuple(map(_body, params["branches"]))
     return ()
+
+
+_WRITES = ("WriteEffect", "AccumEffect")
+# Effects that are no actions: names of axes, and what is done with references.
+_IDLE = ("NamedAxisEffect", "ReadEffect", "InternalMutableArrayEffect", *_WRITES)
+
+
+def acts(effects: Iterable[Any]) -> bool:
+    """Whether some effects are actions outside the program: prints, callbacks, checks."""
+    return any(type(effect).__name__ not in _IDLE for effect in effects)
+
+
+def writes(effects: Iterable[Any]) -> bool:
+    """Whether some effects are writes to references (`jax.Ref`)."""
+    return any(type(effect).__name__ in _WRITES for effect in effects)
 
 
 class ScanParts(NamedTuple):

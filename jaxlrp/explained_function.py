@@ -128,6 +128,7 @@ def _of_arguments(
 
 
 def _of_values(traced: BoundCall, has_aux: bool) -> tuple[Any, Callable[[Any], Any]]:
+    traced.act()
     values = traced.primals()
     positions = traced.explained(range(len(values)))
 

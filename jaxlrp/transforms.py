@@ -21,7 +21,7 @@ from jaxlrp.planning.plans import Plan
 from jaxlrp.planning.rulemap import RuleLike, as_rule_map
 from jaxlrp.planning.selectors import Selector
 from jaxlrp.run.evaluate import widen
-from jaxlrp.run.masks import Condition, masks_of
+from jaxlrp.run.masks import Condition, masked_plan, masks_of
 from jaxlrp.run.probes import WORDS, Probes
 from jaxlrp.run.pull_back import as_traced, relevances, seed
 from jaxlrp.run.replay import pulled_back
@@ -76,7 +76,8 @@ def explain(
       with `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
       `target` is where relevance starts, see [`Target`][jaxlrp.Target].
       `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks that
-      broadcast to them (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]).
+      broadcast to them (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]); the
+      notes of `plan` show which paths this leaves open, such as a skip connection.
 
     Raises:
       InputError: an argument cannot be explained, or the output does not depend on it.
@@ -215,6 +216,7 @@ def relevance_vjp(
     def run(explained: Sequence[Any]) -> Any:
         return traced.run(explained, Probes())
 
+    traced.act()
     explained = [widen(p) for p in traced.primals()]
     values, back, aux = jax.vjp(run, explained, has_aux=True)
     out = jax.tree.unflatten(
@@ -260,7 +262,8 @@ def plan(
 
     Returns:
       A function of `fn`'s arguments, given as arrays or as `jax.ShapeDtypeStruct`s, that returns a
-      [`Plan`][jaxlrp.Plan] and runs nothing. `print` shows the plan as a table.
+      [`Plan`][jaxlrp.Plan] and runs nothing. `print` shows the plan as a table. With the masks of
+      `condition=` the plan notes the paths on which relevance passes the masked layers by.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -275,11 +278,13 @@ def plan(
     request = _request(fn, rules, argnums, has_aux, wrt, layers)
 
     @_named_after(fn, "plan")
-    def planned(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Plan:
-        check_own_names(fn, args, {"target": target})
+    def planned(
+        *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
+    ) -> Plan:
+        check_own_names(fn, args, {"target": target, "condition": condition})
         traced = prepare(request, args, kwargs)
         selected(traced, request.layers)
-        return traced.plan
+        return masked_plan(traced.plan, condition)
 
     return planned
 

@@ -35,6 +35,8 @@ MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
 TARGETS = "surface/test_targets.py"
 NOTES = "planning/test_notes.py"
+ACTIONS = "run/test_actions.py"
+OPEN_PATHS = "planning/test_open_paths.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
 AS_IN_JAX = "surface/test_as_in_jax.py"
@@ -1183,4 +1185,23 @@ MUTANTS: tuple[Mutant, ...] = (
         "return dict(self._entries.items()) == dict(",
         AS_IN_JAX,
     ),
+    # What a mask leaves open.
+    Mutant("planning/open_paths.py", "if self._crosses(reader, position)", "if True", OPEN_PATHS),
+    Mutant("planning/open_paths.py", "masks.__contains__)", "lambda _: False)", OPEN_PATHS),
+    Mutant("planning/open_paths.py", "and maker not in self._after", "", OPEN_PATHS),
+    Mutant("planning/open_paths.py", "beside if apart else [reader]", "beside", OPEN_PATHS),
+    Mutant("planning/open_paths.py", "sorted(self._sinks - self._after)", "()", OPEN_PATHS),
+    Mutant("planning/adjacency.py", "in pairs(group.main, body)", "in ()", OPEN_PATHS),
+    Mutant("rules/bilinear.py", "if layer.n_inputs == 1:", "if False:", OPEN_PATHS),
+    # Prints and callbacks.
+    Mutant(
+        "graph/effects.py",
+        "closed.replace(jaxpr=_without_actions(closed.jaxpr, {})), Actions",
+        "closed, Actions",
+        ACTIONS,
+    ),
+    Mutant("graph/effects.py", "return not live", "return True", ACTIONS),
+    Mutant("graph/effects.py", "or needed.intersection(eqn.outvars):", "or False:", ACTIONS),
+    Mutant("graph/effects.py", "(_is_action(e, needed) for", "(False for", ACTIONS),
+    Mutant("run/replay.py", "bound.act()", "pass", ACTIONS),
 )

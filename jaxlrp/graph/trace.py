@@ -12,6 +12,7 @@ import numpy as np
 from jaxlrp import compat
 from jaxlrp.graph.build import build
 from jaxlrp.graph.canonical import canonical
+from jaxlrp.graph.effects import Actions, split
 from jaxlrp.graph.ir import Graph
 from jaxlrp.graph.places import MOST_ELEMENTS
 
@@ -23,23 +24,25 @@ def trace(
     varying: Sequence[int] | None = None,
 ) -> tuple[Graph, list[Any], Any]:
     """Trace `fn(*flat_args)`; returns the canonical graph, its constants' arrays, the output."""
-    graph, arrays, out_shape = traced(fn, avals, paths)
+    graph, arrays, out_shape, _ = traced(fn, avals, paths)
     return simplified(graph, varying), arrays, out_shape
 
 
 def traced(
     fn: Callable[..., Any], avals: Sequence[Any], paths: Sequence[tuple[str, ...]]
-) -> tuple[Graph, list[Any], Any]:
+) -> tuple[Graph, list[Any], Any, Actions | None]:
     """Trace `fn(*flat_args)`; returns the graph as written, its constants' arrays and the output.
 
+    Beside them what `fn` does besides returning values, if anything: it is no part of the graph.
     `paths` names each argument by its pytree path, for layers that no scope names. The graph
     itself holds none of the user's arrays, so that plans of it may be kept.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*avals)
+    closed, actions = split(closed)
     graph = build(closed, paths)
     arrays = [array for _, array in graph.consts]
     graph.consts = [(v, _positions(array)) for v, array in graph.consts]
-    return graph, arrays, out_shape
+    return graph, arrays, out_shape, actions
 
 
 def simplified(graph: Graph, varying: Sequence[int] | None = None, n_module: int = 0) -> Graph:

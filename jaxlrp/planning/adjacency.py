@@ -45,8 +45,12 @@ def layer_graph(
             makers[reader][position].append(index[layer])
         if _comes_out(group_of(layer).outputs, onward, found.seeded):
             sinks.add(index[layer])
-    sources = frozenset(reader for reader, _ in readers(explained))
-    return LayerGraph(every, feeds, makers, sources, frozenset(sinks))
+    entries = frozenset(
+        (reader, group_of(every[reader]).inputs.index(value))
+        for reader, value in readers(explained)
+    )
+    bare = _comes_out(explained, onward, found.seeded)
+    return LayerGraph(every, feeds, makers, entries, frozenset(sinks), bare)
 
 
 def _onward(found: Recognised) -> dict[Value, list[Value]]:

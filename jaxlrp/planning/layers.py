@@ -70,6 +70,11 @@ class Layer:
         return group_of(self).particulars_as(Product).gates
 
     @property
+    def n_inputs(self) -> int:
+        """The number of active inputs."""
+        return len(group_of(self).inputs)
+
+    @property
     def iterations(self) -> tuple[int, ...]:
         """Lengths of the scans around the layer, outermost first."""
         group = group_of(self)

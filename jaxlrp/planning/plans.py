@@ -31,7 +31,9 @@ class Note:
         examples), `"mixed examples"` (another statistic over that axis) `"static leaves"`
         (integers in an explained argument), `"shifted input"` (a shift of the explained input takes
         part as a bias), `"other examples"` (the rows of the output are those of an argument that
-        is not explained) or `"unnamed layers"` (fn reads a module from outside).
+        is not explained), `"unnamed layers"` (fn reads a module from outside) or `"open path"`
+        (relevance reaches the explained input past the layers that `condition=` masks; where those
+        in `layers` are masked too, it does not).
       text: the remark, as the table shows it.
       layers: names of the layers that it is about.
     """
@@ -168,3 +170,11 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return plan_html(self)
+
+
+def noted(plan: Plan, notes: tuple[Note, ...]) -> Plan:
+    """The same plan with notes of one call. The one that is given may be kept for other calls."""
+    other = object.__new__(Plan)
+    vars(other).update(vars(plan))
+    other.notes = plan.notes + notes
+    return other

@@ -47,8 +47,14 @@ class LayerGraph:
     layers: Sequence[Layer]
     feeds: Sequence[Sequence[int]]  # per layer: the layers that read its output
     makers: Sequence[Sequence[Sequence[int]]]  # per layer and input: the layers that made it
-    sources: frozenset[int]  # layers that read an explained value
+    entries: frozenset[tuple[int, int]]  # layers, and which of their inputs is an explained value
     sinks: frozenset[int]  # layers whose output is an output of the function
+    bare: bool = False  # an explained value is an output itself
+
+    @property
+    def sources(self) -> frozenset[int]:
+        """Layers that read an explained value."""
+        return frozenset(layer for layer, _ in self.entries)
 
 
 @dataclasses.dataclass(frozen=True)

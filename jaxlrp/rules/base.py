@@ -74,7 +74,7 @@ class Rule:
                 type.__setattr__(cls, name, Rule.__dict__[name])
         if "propagate" in cls.__dict__:
             # A rule that propagates in a way of its own is asked, whatever its base may skip.
-            for name in ("plain", "passes", "follows", "takes_relu"):
+            for name in ("plain", "passes", "follows", "takes_relu", "sends_to"):
                 if name not in cls.__dict__:
                     type.__setattr__(cls, name, Rule.__dict__[name])
 
@@ -101,6 +101,10 @@ class Rule:
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:
         """Density or relevance at the inputs, given what arrives at the output of `layer`."""
         return arriving if self.carries == "same" else self.carries
+
+    def sends_to(self, position: int, layer: PlannedLayer) -> bool:
+        """Whether relevance may pass to the input at a position; False only if it is 0 always."""
+        return True
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and _contents(self) == _contents(other)

@@ -13,7 +13,7 @@ from jax import lax
 from jaxlrp.errors import RuleError
 from jaxlrp.rules.arithmetic import as_tuple
 from jaxlrp.rules.base import Rule, check_number
-from jaxlrp.rules.layer_view import Inputs, LayerView
+from jaxlrp.rules.layer_view import Inputs, LayerView, PlannedLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,11 @@ class SignalTakesAll(Rule):
                 f"SignalTakesAll(signal={self.signal!r}): expected 0, 1, ..., or None to let the "
                 "graph decide."
             )
+
+    def sends_to(self, position: int, layer: PlannedLayer) -> bool:
+        if layer.n_inputs == 1:
+            return True
+        return position not in layer.gates if self.signal is None else position == self.signal
 
     def propagate(self, layer: LayerView) -> Inputs:
         square = not isinstance(layer.x, tuple)

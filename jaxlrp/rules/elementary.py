@@ -93,6 +93,9 @@ class Stop(Rule):
 
     carries: ClassVar[Carries] = "density"
 
+    def sends_to(self, position: int, layer: PlannedLayer) -> bool:
+        return False
+
     def propagate(self, layer: LayerView) -> Inputs:
         def zeros(x: Any) -> Any:
             return lax.full_like(x, 0)

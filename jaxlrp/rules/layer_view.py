@@ -30,6 +30,16 @@ class PlannedLayer(Protocol):
         """Whether f(0) = 0, for an activation f."""
         ...
 
+    @property
+    def gates(self) -> tuple[int, ...]:
+        """Positions of the gates of a product that the graph shows."""
+        ...
+
+    @property
+    def n_inputs(self) -> int:
+        """The number of active inputs."""
+        ...
+
 
 class LinearMap(Protocol):
     """The linear part of a layer, with its weights W replaced by a function of them."""

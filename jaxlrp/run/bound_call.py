@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxlrp.graph import examples
+from jaxlrp.graph.effects import Actions
 from jaxlrp.graph.ir import Graph, Value
 from jaxlrp.planning.layers import group_of
 from jaxlrp.planning.plans import Plan
@@ -56,6 +57,7 @@ class BoundCall:
     argument: Template | None  # None: relevance is returned by name
     out_tree: Any
     aux_template: Template
+    actions: Actions | None = None
 
     @property
     def plan(self) -> Plan:
@@ -90,6 +92,11 @@ class BoundCall:
     def primals(self) -> list[Any]:
         """The arrays that are explained."""
         return interpreter.before(self.plan, self._env())
+
+    def act(self) -> None:
+        """Print, call back and check what fn does, once for each evaluation of the plan."""
+        if self.actions is not None:
+            self.actions(self.arrays)
 
     def explained(self, relevance: Sequence[Any]) -> Any:
         """Relevance with the structure of the explained arguments, by name, or as both."""

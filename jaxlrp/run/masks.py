@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxlrp.errors import InputError
 from jaxlrp.planning.layers import Layer
-from jaxlrp.planning.plans import Plan
+from jaxlrp.planning.open_paths import open_paths
+from jaxlrp.planning.plans import Plan, noted
 
 # The type of a mapping's keys is invariant: dict[str, Array] is not a Mapping[Selector, Array].
 Condition: TypeAlias = Mapping[Any, ArrayLike]
@@ -37,6 +38,11 @@ def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
                 mask = jnp.broadcast_to(mask, whole)  # without an axis for a loop: each iteration
             masks[layer] = mask * masks[layer] if layer in masks else mask
     return masks
+
+
+def masked_plan(plan: Plan, condition: Condition | None) -> Plan:
+    """The plan with a note where the masks leave relevance a path past the masked layers."""
+    return noted(plan, tuple(open_paths(plan, masks_of(plan, condition))))
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

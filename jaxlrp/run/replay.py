@@ -34,6 +34,7 @@ def pulled_back(
 
     A rule of the user's own is called with the arrays of every call: it may look at their numbers.
     """
+    bound.act()
     inputs = (bound.arrays, bound.consts, weights, list(masks.values()))
     leaves = jax.tree.leaves(inputs)
     if bound.planned.programs is None or not _is_eager(bound, leaves):

@@ -41,7 +41,7 @@ def start(libraries, tmp_path_factory):
             (out / "network.npz").symlink_to(network)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
         environment["JAX_PLATFORMS"] = "cpu"
-        flags = os.environ.get("XLA_FLAGS", "")  # tests/conftest.py
+        flags = os.environ.get("XLA_FLAGS", "")  # tests/quick_jax.py
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
         return subprocess.Popen(
             [*PROGRAM, "--out", str(out), *SETTINGS, *more],

@@ -45,7 +45,7 @@ def run(*arguments: str, **environment: str) -> str:
 @functools.cache
 def results(program: str, *args: str) -> dict[str, dict]:
     """What a program of tests/devices/ found, by case."""
-    quick = os.environ.get("XLA_FLAGS", "")  # tests/conftest.py; the collectives are the same
+    quick = os.environ.get("XLA_FLAGS", "")  # tests/quick_jax.py; the collectives are the same
     return json.loads(run("-m", f"tests.devices.{program}", *args, XLA_FLAGS=quick))
 
 

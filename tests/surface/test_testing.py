@@ -91,3 +91,42 @@ def test_two_spellings():
         assert_same_relevance(jnp.tanh, jax.nn.relu, rules, x)
     with pytest.raises(AssertionError, match="the relevance of the two functions differ by"):
         assert_same_relevance(lambda x: x @ (w + w), lambda x: x @ w + x @ w, lrp.ZPlus(), x * 2)
+
+
+W = np.random.default_rng(0).normal(size=(1000, 8))
+ROWS = np.random.default_rng(1).normal(size=(4, 1000))
+
+
+def spellings(dtype):
+    """One layer of a thousand terms, summed in two orders, and a function that is another one."""
+    w, v = jnp.asarray(W, dtype), jnp.asarray(W[::-1].copy(), dtype)
+
+    def one(x):
+        return jax.nn.relu(x @ w)
+
+    def other(x):
+        return jax.nn.relu(x[:, ::-1] @ v)
+
+    def another(x):
+        return jax.nn.relu(x @ (w * jnp.asarray(1 + 3 * WRONG[dtype], dtype)))
+
+    return one, other, another
+
+
+WRONG = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 8 * 2**-7, "float16": 8 * 2**-10}
+
+
+@pytest.mark.parametrize("dtype", WRONG)
+def test_the_tolerance_is_that_of_the_dtype(dtype):
+    one, other, another = spellings(dtype)
+    x = jnp.asarray(ROWS, dtype)
+    assert_same_relevance(one, other, lrp.Epsilon(0.0), x)
+    with pytest.raises(AssertionError, match="the values of the two functions differ by"):
+        assert_same_relevance(one, another, lrp.Epsilon(0.0), x)
+
+
+def test_a_tolerance_that_is_given_holds():
+    one, other, _ = spellings("float32")
+    x = jnp.asarray(ROWS, "float32")
+    with pytest.raises(AssertionError, match="at most 1e-09 was allowed"):
+        assert_same_relevance(one, other, lrp.Epsilon(), x, tolerance=1e-9)
