@@ -25,6 +25,7 @@ DropVar = jex_core.DropVar
 Jaxpr = jex_core.Jaxpr
 ClosedJaxpr = jex_core.ClosedJaxpr
 Primitive = jex_core.Primitive
+TRANSPOSE = jex_primitives.transpose_p
 
 # Parameters under which call-like primitives keep the jaxpr that they stand for.
 _CALLS = {
@@ -40,6 +41,7 @@ _CALLS = {
     "checkpoint": "jaxpr",
 }
 _REMAT = ("remat2", "checkpoint")
+_PLAIN_CALLS = ("jit", "pjit", "closed_call", "core_call")  # that mean nothing but what they run
 # Kernels that hide what they compute.
 _ATTENTION_KERNELS = (
     "dot_product_attention_fwd_wrapper",
@@ -121,6 +123,30 @@ def bodies(eqn: Any) -> tuple[Body, ...]:
     if eqn.primitive.name == "cond":
         return tuple(map(_body, params["branches"]))
     return ()
+
+
+class Nested(NamedTuple):
+    """What an equation runs: `kind` is "call", "remat" or "scan"."""
+
+    kind: str
+    body: Body
+
+
+def nested(eqn: Any) -> Nested | None:
+    """The jaxpr that a plain call, a rematerialised call or a scan runs; None for all others."""
+    name = eqn.primitive.name
+    if name == "scan":
+        return Nested("scan", bodies(eqn)[0])
+    if name in _REMAT or (name in _PLAIN_CALLS and called_jaxpr(eqn) is not None):
+        return Nested("remat" if name in _REMAT else "call", _body(eqn.params[_CALLS[name]]))
+    return None
+
+
+def recomputed(primitive: Any, params: Any, function: Any, args: Sequence[Any]) -> list[Any]:
+    """A function of arrays to a list, as a rematerialised call with the parameters of another."""
+    made = jax.make_jaxpr(function)(*args)
+    closed = isinstance(params["jaxpr"], ClosedJaxpr)
+    return bind(primitive, {**params, "jaxpr": made if closed else made.jaxpr}, args)
 
 
 class ScanParts(NamedTuple):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
-from jaxlrp.arguments import Request, as_tuple, prepare, selected
+from jaxlrp.arguments import Request, as_tuple, bound_call, selected
 from jaxlrp.checks import ArgNums, check_function, check_own_names, check_values, normal_argnums
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.planning.notes import warn
@@ -155,7 +155,7 @@ def value_and_relevance(
         nonlocal warned
         check_values(args, kwargs)
         check_own_names(fn, args, {"target": target, "condition": condition})
-        traced = prepare(request, args, kwargs)
+        traced = bound_call(request, args, kwargs)
         warned = warned or warn(traced.plan)
         weights = traced.weights(target)
         probed = selected(traced, request.layers)
@@ -210,7 +210,7 @@ def relevance_vjp(
     check_values(primals, {})
     numbers = tuple(range(len(primals)))
     request = Request(fn, as_rule_map(rules), numbers, has_aux, seed="relevance")
-    traced = prepare(request, primals, {})
+    traced = bound_call(request, primals, {})
 
     def run(explained: Sequence[Any]) -> Any:
         return traced.run(explained, Probes())
@@ -277,7 +277,7 @@ def plan(
     @_named_after(fn, "plan")
     def planned(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Plan:
         check_own_names(fn, args, {"target": target})
-        traced = prepare(request, args, kwargs)
+        traced = bound_call(request, args, kwargs)
         selected(traced, request.layers)
         return traced.plan
 
@@ -324,7 +324,7 @@ def ledger(
     def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
         check_values(args, kwargs)
         check_own_names(fn, args, {"target": target})
-        traced = prepare(request, args, kwargs)
+        traced = bound_call(request, args, kwargs)
         weights = traced.weights(target)
         shown = selected(traced, request.layers)
         return make_ledger(traced, weights, traced.plan.layers if request.layers is None else shown)
