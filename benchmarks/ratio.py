@@ -2,6 +2,7 @@
 
     python benchmarks/ratio.py                                  # the whole table, tens of minutes
     python benchmarks/ratio.py --networks vgg16 --batch 2 --composites epsilon_plus_flat --runs 3
+    python benchmarks/ratio.py --networks mlp --batch 1 2 --prepared   # and on prepared parameters
 
 Both sides are compiled in this process from fresh functions, and timed in turn, so that a change
 of the machine's mood meets them alike. The yardstick is `jax.jit(jax.value_and_grad)` of the
@@ -53,11 +54,12 @@ RUN_TARGETS = {
         "epsilon_gamma_box": 1.9,
         "epsilon_alpha2_beta1": 2.75,
     },
-    "mlp": {"lrp_zero": 1.1, "epsilon": 1.1, "zplus": 1.75},
+    "mlp": {"lrp_zero": 1.1, "epsilon": 1.1, "zplus": 1.75, "zplus, prepared": 1.8},
     "vit": {"attn_lrp": 1.05, "cp_lrp": 1.05},
     "vit_remat": {"attn_lrp": 1.05, "cp_lrp": 1.05},
     "bert": {"attn_lrp": 1.05, "cp_lrp": 1.05},
 }
+TEMPORARY_TARGETS = {"epsilon_alpha2_beta1, prepared": 1.3}  # bytes of temporaries alone
 BUILD_TARGET = 2.0  # trace and compilation together
 DENSITY_RULES = ("lrp_zero", "epsilon", "attn_lrp", "cp_lrp")
 MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7}  # of the other rules; density rules: 1.1
@@ -77,6 +79,7 @@ class Measured:
     """One compiled function, with what it took to make it and to run it."""
 
     compiled: Any
+    args: Sequence[Any]
     trace_s: list[float]
     compile_s: list[float]
     run_s: list[float] = dataclasses.field(default_factory=list)
@@ -149,6 +152,20 @@ def steps_of(fn: Callable, rules: Sequence[str]) -> dict[str, Callable[[], Calla
     return steps
 
 
+def prepared(
+    fn: Callable, args: Sequence[Any], rules: Sequence[str]
+) -> dict[str, tuple[Callable[[], Callable], Sequence[Any]]]:
+    """By rule what makes a step for prepared parameters, and its arguments with these."""
+    params, x, target = args
+    found = {}
+    for rule in rules:
+        held = jax.jit(lrp.prepare(fn, RULES[rule](), argnums=1))(params, x)
+        print(f"{rule}: {held!r}")
+        make_step = steps_of(fn, [rule])[rule]
+        found[f"{rule}, prepared"] = make_step, (held, x, target)
+    return found
+
+
 def lower(step: Callable, args: Sequence[Any]) -> tuple[Any, float]:
     """Traces from nothing, and the seconds; `step` must be a function that JAX has not seen."""
     jax.clear_caches()
@@ -162,7 +179,7 @@ def make(step: Callable, args: Sequence[Any]) -> Measured:
     lowered, trace_s = lower(step, args)
     start = time.perf_counter()
     compiled = lowered.compile()
-    return Measured(compiled, [trace_s], [time.perf_counter() - start])
+    return Measured(compiled, args, [trace_s], [time.perf_counter() - start])
 
 
 def measure(
@@ -172,12 +189,14 @@ def measure(
 
     `args` are params, x and the target of each example.
     """
-    steps = steps_of(fn, rules)
-    make(steps["gradient"](), args)  # the first compilation of a process pays for the compiler
+    steps = {name: (step, args) for name, step in steps_of(fn, rules).items()}
+    if getattr(options, "prepared", False):
+        steps |= prepared(fn, args, [rule for rule in rules if rule not in DENSITY_RULES])
+    make(steps["gradient"][0](), args)  # the first compilation of a process pays for the compiler
     measured: dict[str, Measured] = {}
     for _ in range(options.builds):
-        for rule, step in steps.items():
-            made = make(step(), args)
+        for rule, (step, own) in steps.items():
+            made = make(step(), own)
             if rule in measured:
                 measured[rule].trace_s += made.trace_s
                 measured[rule].compile_s += made.compile_s
@@ -185,11 +204,11 @@ def measure(
                 measured[rule] = made
             del made
     for entry in measured.values():  # the first call of each touches its memory
-        jax.block_until_ready(entry.compiled(*args))
+        jax.block_until_ready(entry.compiled(*entry.args))
     for _ in range(options.runs):
         for entry in measured.values():
             start = time.perf_counter()
-            jax.block_until_ready(entry.compiled(*args))
+            jax.block_until_ready(entry.compiled(*entry.args))
             entry.run_s.append(time.perf_counter() - start)
     return measured
 
@@ -223,6 +242,11 @@ def memory_target(name: str, rule: str) -> float | None:
     return 1.1 if rule in DENSITY_RULES else MEMORY_TARGETS.get(name)
 
 
+def _temporary(rule: str, entry: Measured, base: Measured) -> str:
+    ratio, target = entry.temporary / base.temporary, TEMPORARY_TARGETS.get(rule)
+    return f"{ratio:.2f}" if target is None else f"{ratio:.2f}, {verdict(ratio, target)}"
+
+
 def row(name: str, batch: int, rule: str, entry: Measured, base: Measured) -> tuple[str, ...]:
     is_base = entry is base
     run, build = entry.times(base), entry.build / base.build
@@ -240,7 +264,7 @@ def row(name: str, batch: int, rule: str, entry: Measured, base: Measured) -> tu
         f"{statistics.median(entry.compile_s):.2f}",
         f"{build:.2f}" + ("" if is_base else f" ({verdict(build, BUILD_TARGET)})"),
         f"{memory:.2f}" + ("" if is_base else f" ({verdict(memory, memory_target(name, rule))})"),
-        f"{entry.temporary / 1e6:.1f}",
+        f"{entry.temporary / 1e6:.1f}" + ("" if is_base else f" ({_temporary(rule, entry, base)})"),
         f"{convs} + {dots}",
     )
 
@@ -274,13 +298,16 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, help="default: 2 and 8, for the MLP 256")
     parser.add_argument("--runs", type=int, default=7, help="timed runs of each (default 7)")
     parser.add_argument("--builds", type=int, default=5, help="traces and compilations (default 5)")
+    parser.add_argument(
+        "--prepared", action="store_true", help="each rule also on parameters that are prepared"
+    )
     options = parser.parse_args()
 
     print(machine())
     print("run, build (trace and compile) and memory are times the gradient's; run is the median")
     print("over rounds, best the quotient of the shortest times; times in seconds are medians.")
     for name in options.networks:
-        rules = options.composites or list(RUN_TARGETS[name])
+        rules = options.composites or [r for r in RUN_TARGETS[name] if r in RULES]
         for batch in options.batch or BATCHES[name]:
             print(flush=True)
             network = networks.build(name, batch)

@@ -20,6 +20,8 @@ from jaxlrp.planning.layers import Layer
 from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleLike, RuleMap
 from jaxlrp.planning.selectors import Selector, all_of, first, inside, kind, last
+from jaxlrp.preparation import prepare
+from jaxlrp.prepared import Prepared
 from jaxlrp.rules import (
     AlphaBeta,
     BetaSmooth,
@@ -81,6 +83,7 @@ __all__ = [
     "Note",
     "Pass",
     "Plan",
+    "Prepared",
     "PyTree",
     "Relevance",
     "Rule",
@@ -116,6 +119,7 @@ __all__ = [
     "methods",
     "output_weights",
     "plan",
+    "prepare",
     "register_primitive",
     "relevance_vjp",
     "stream",

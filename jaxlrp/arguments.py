@@ -25,6 +25,7 @@ from jaxlrp.planning.planner import make_plan
 from jaxlrp.planning.plans import Note, Plan
 from jaxlrp.planning.rulemap import RuleMap
 from jaxlrp.planning.selectors import Selector, selector_contents
+from jaxlrp.prepared import check_not_explained, opened, ready_for
 from jaxlrp.run.bound_call import HOLE, BoundCall, Planned, Template
 from jaxlrp.run.reuse import planned
 
@@ -134,13 +135,18 @@ def with_aux(result: Any) -> tuple[Any, Any]:
     return result
 
 
-def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
-    """Trace and plan `fn` for these arguments."""
+def bound_call(
+    request: Request, args: tuple[Any, ...], kwargs: dict[str, Any], params: int | None = None
+) -> BoundCall:
+    """Trace and plan `fn` for these arguments; `params` is the number of one to prepare."""
+    args, place, prepared = opened(args, kwargs)
+    params = place if params is None else params
     inside = request.wrt is not None and not request.both  # and no argument is explained
     if inside:
         chosen = _chosen(request.argnums, args, strict=False)
     else:
         chosen, args = explained(request.argnums, args, kwargs)
+        check_not_explained(params, chosen)
     flat = _FlatFunction(request, args, kwargs)
     varying = [n for n in flat.positions(chosen) if inside or is_quantity(flat.arrays[n])]
     try:
@@ -166,7 +172,10 @@ def prepare(request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if not inside:
         picked = tuple(args[i] for i in chosen)
         argument = _structure(picked if isinstance(request.argnums, tuple) else picked[0])
-    return BoundCall(plan, flat.arrays, consts, argument, flat.out_tree, flat.aux, actions)
+    ready = None
+    if params is not None:
+        ready = ready_for(plan.plan, flat.positions([params]), flat.paths(), prepared)
+    return BoundCall(plan, flat.arrays, consts, argument, flat.out_tree, flat.aux, actions, ready)
 
 
 @dataclasses.dataclass(frozen=True)

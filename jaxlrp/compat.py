@@ -27,6 +27,7 @@ ClosedJaxpr = jex_core.ClosedJaxpr
 Primitive = jex_core.Primitive
 jaxprs_in_params = jex_core.jaxprs_in_params
 jaxpr_as_fun = jex_core.jaxpr_as_fun
+TRANSPOSE = jex_primitives.transpose_p
 
 # Parameters under which call-like primitives keep the jaxpr that they stand for.
 _CALLS = {
@@ -42,6 +43,7 @@ _CALLS = {
     "checkpoint": "jaxpr",
 }
 _REMAT = ("remat2", "checkpoint")
+_PLAIN_CALLS = ("jit", "pjit", "closed_call", "core_call")  # that mean nothing but what they run
 # Kernels that hide what they compute.
 _ATTENTION_KERNELS = (
     "dot_product_attention_fwd_wrapper",
@@ -138,6 +140,30 @@ def acts(effects: Iterable[Any]) -> bool:
 def writes(effects: Iterable[Any]) -> bool:
     """Whether some effects are writes to references (`jax.Ref`)."""
     return any(type(effect).__name__ in _WRITES for effect in effects)
+
+
+class Nested(NamedTuple):
+    """What an equation runs: `kind` is "call", "remat" or "scan"."""
+
+    kind: str
+    body: Body
+
+
+def nested(eqn: Any) -> Nested | None:
+    """The jaxpr that a plain call, a rematerialised call or a scan runs; None for all others."""
+    name = eqn.primitive.name
+    if name == "scan":
+        return Nested("scan", bodies(eqn)[0])
+    if name in _REMAT or (name in _PLAIN_CALLS and called_jaxpr(eqn) is not None):
+        return Nested("remat" if name in _REMAT else "call", _body(eqn.params[_CALLS[name]]))
+    return None
+
+
+def recomputed(primitive: Any, params: Any, function: Any, args: Sequence[Any]) -> list[Any]:
+    """A function of arrays to a list, as a rematerialised call with the parameters of another."""
+    made = jax.make_jaxpr(function)(*args)
+    closed = isinstance(params["jaxpr"], ClosedJaxpr)
+    return bind(primitive, {**params, "jaxpr": made if closed else made.jaxpr}, args)
 
 
 class ScanParts(NamedTuple):

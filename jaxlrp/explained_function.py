@@ -13,10 +13,10 @@ import jax
 from jaxlrp import composites
 from jaxlrp.arguments import (
     Request,
+    bound_call,
     check_outputs,
     explained,
     is_quantity,
-    prepare,
     with_aux,
 )
 from jaxlrp.checks import ArgNums, normal_argnums
@@ -70,7 +70,9 @@ def as_function_of(
         if wrt is None:
             return _of_arguments(fn, numbers, has_aux, args, kwargs)
         rules = composites.gradient()
-        return _of_values(prepare(Request(fn, rules, numbers, has_aux, wrt), args, kwargs), has_aux)
+        return _of_values(
+            bound_call(Request(fn, rules, numbers, has_aux, wrt), args, kwargs), has_aux
+        )
 
     return at
 

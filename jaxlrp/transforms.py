@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxlrp import compat
 from jaxlrp.accounts import Ledger, make_ledger
-from jaxlrp.arguments import Request, as_tuple, prepare, selected
+from jaxlrp.arguments import Request, as_tuple, bound_call, selected
 from jaxlrp.checks import ArgNums, check_function, check_own_names, check_values, normal_argnums
 from jaxlrp.errors import InputError, NonFiniteError, TargetError
 from jaxlrp.planning.notes import warn
@@ -156,7 +156,7 @@ def value_and_relevance(
         nonlocal warned
         check_values(args, kwargs)
         check_own_names(fn, args, {"target": target, "condition": condition})
-        traced = prepare(request, args, kwargs)
+        traced = bound_call(request, args, kwargs)
         warned = warned or warn(traced.plan)
         weights = traced.weights(target)
         probed = selected(traced, request.layers)
@@ -211,7 +211,7 @@ def relevance_vjp(
     check_values(primals, {})
     numbers = tuple(range(len(primals)))
     request = Request(fn, as_rule_map(rules), numbers, has_aux, seed="relevance")
-    traced = prepare(request, primals, {})
+    traced = bound_call(request, primals, {})
 
     def run(explained: Sequence[Any]) -> Any:
         return traced.run(explained, Probes())
@@ -282,7 +282,7 @@ def plan(
         *args: PyTree, target: Target = None, condition: Condition | None = None, **kwargs: PyTree
     ) -> Plan:
         check_own_names(fn, args, {"target": target, "condition": condition})
-        traced = prepare(request, args, kwargs)
+        traced = bound_call(request, args, kwargs)
         selected(traced, request.layers)
         return masked_plan(traced.plan, condition)
 
@@ -329,7 +329,7 @@ def ledger(
     def kept(*args: PyTree, target: Target = None, **kwargs: PyTree) -> Ledger:
         check_values(args, kwargs)
         check_own_names(fn, args, {"target": target})
-        traced = prepare(request, args, kwargs)
+        traced = bound_call(request, args, kwargs)
         weights = traced.weights(target)
         shown = selected(traced, request.layers)
         return make_ledger(traced, weights, traced.plan.layers if request.layers is None else shown)

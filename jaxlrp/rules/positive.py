@@ -197,5 +197,6 @@ class Gamma(LinearRule):
             below = layer.map(signed=1, negative=g).T(choose(upper, 0.0, s, s))
             return jax.tree.map(jnp.add, above, below)
         along = layer.map(signed=1 + g / 2).T(s)
-        across = layer.map(absolute=g / 2).T(choose(upper, s, -s, s) if layer.sign_split else s)
+        turned = choose(upper, s, -s, s) if layer.sign_split else s
+        across = layer.map(absolute=1).T(g / 2 * turned)  # the same |W| as for the contributions
         return combine(layer.x, along, across)

@@ -21,6 +21,21 @@ HOLE = object()
 
 
 @dataclasses.dataclass(frozen=True)
+class Ready:
+    """Values of parameters that were computed before the call.
+
+    Attributes:
+      numbers: for each array of the call which parameter it is; None for one that is none.
+      names: the names of the parameters.
+      values: arrays by the digests of the expressions that they are.
+    """
+
+    numbers: tuple[int | None, ...]
+    names: tuple[str, ...]
+    values: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Template:
     """A pytree of which some leaves are known: the zeros of static ones, strings in aux."""
 
@@ -49,7 +64,11 @@ class Planned:
 
 @dataclasses.dataclass
 class BoundCall:
-    """A planned function with the arrays that it runs on."""
+    """A planned function with the arrays that it runs on.
+
+    Attributes:
+      ready: what was computed of some of the arrays before; None where nothing was prepared.
+    """
 
     planned: Planned
     arrays: list[Any]
@@ -58,6 +77,7 @@ class BoundCall:
     out_tree: Any
     aux_template: Template
     actions: Actions | None = None
+    ready: Ready | None = None
 
     @property
     def plan(self) -> Plan:

@@ -7,7 +7,7 @@ same whenever the plan is, so they are kept with the plan, and a call runs them 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jaxlrp.planning.layers import Layer
 from jaxlrp.run import evaluate, reuse
 from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.pull_back import pull_back
+from jaxlrp.run.ready import Program
 
 Found = tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]
 
@@ -37,17 +38,14 @@ def pulled_back(
     bound.act()
     inputs = (bound.arrays, bound.consts, weights, list(masks.values()))
     leaves = jax.tree.leaves(inputs)
-    if bound.planned.programs is None or not _is_eager(bound, leaves):
+    is_kept = bound.planned.programs is not None and _is_eager(bound, leaves)
+    ready = bound.ready
+    if not is_kept and ready is None:
         return pull_back(bound, weights, layers, words, masks)
+    call = _function(bound, layers, words, masks, share=not is_kept)
 
-    def make() -> _Equations:
-        def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
-            here = dataclasses.replace(bound, arrays=arrays, consts=consts)
-            shown = dict(zip(masks, given, strict=True))
-            *found, extra = pull_back(here, weights, layers, words, shown, share=False)
-            return found, [extra[layer] for layer in layers]
-
-        return _Equations(call, inputs)
+    def make() -> Any:
+        return _Equations(call, inputs) if ready is None else Program(call, inputs, ready.numbers)
 
     position = {layer: n for n, layer in enumerate(bound.plan.layers)} if layers or masks else {}
     key = (
@@ -55,9 +53,38 @@ def pulled_back(
         tuple(position[layer] for layer in layers),
         tuple(position[layer] for layer in masks),
         tuple(jax.typeof(x) for x in (*weights, *masks.values())),
+        None if ready is None else ready.numbers,
     )
-    (values, aux, relevance), extra = reuse.program(bound, key, make)(leaves)
+    program = reuse.program(bound, key, make) if is_kept else make()
+    found = program(leaves) if ready is None else program(leaves, ready.values)
+    (values, aux, relevance), extra = found
     return values, aux, relevance, dict(zip(layers, extra, strict=True))
+
+
+def program(bound: BoundCall, numbers: Sequence[int | None]) -> tuple[Program, list[Any]]:
+    """An explanation whose parameters are known, and its arrays; of each output at weight 1."""
+    weights = bound.weights(None)
+    inputs = (bound.arrays, bound.consts, weights, [])
+    call = _function(bound, [], ("relevance",), {}, share=True)
+    return Program(call, inputs, numbers), jax.tree.leaves(inputs)
+
+
+def _function(
+    bound: BoundCall,
+    layers: list[Layer],
+    words: tuple[str, ...],
+    masks: Mapping[Layer, Any],
+    share: bool,
+) -> Callable[..., Any]:
+    """`pull_back` as a function of arrays alone."""
+
+    def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
+        here = dataclasses.replace(bound, arrays=arrays, consts=consts)
+        shown = dict(zip(masks, given, strict=True))
+        *found, extra = pull_back(here, weights, layers, words, shown, share=share)
+        return found, [extra[layer] for layer in layers]
+
+    return call
 
 
 def _is_eager(bound: BoundCall, leaves: list[Any]) -> bool:

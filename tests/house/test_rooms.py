@@ -31,6 +31,8 @@ SURFACE = {
     "checks",
     "composites",
     "explained_function",
+    "preparation",
+    "prepared",
     "testing",
     "transforms",
 }
