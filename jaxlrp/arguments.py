@@ -324,7 +324,7 @@ def _explainable(arg: Any, number: int) -> Any:
             raise InputError(
                 f"{where} is to be explained, but it is {leaf!r} of type {type(leaf).__name__}; "
                 "expected floating arrays, and integers or booleans beside them. Choose another "
-                "argument with argnums, or close over what is no array."
+                "argument with argnums, or let fn close over objects that are not arrays."
             )
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "fciubV":
             raise InputError(
