@@ -256,7 +256,7 @@ def is_quantity(leaf: Any) -> bool:
 
 
 def _static_leaves(chosen: list[int], args: tuple[Any, ...]) -> Iterator[Note]:
-    """Notes on the leaves of the explained arguments that are no quantities."""
+    """Notes on the leaves of the explained arguments that are not quantities."""
     for number in chosen:
         leaves, _ = jax.tree_util.tree_flatten_with_path(args[number])
         static = [

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = "source"  # of the generated pages
 LINK = re.compile(r"\]\(([^)\s#]+)|^\[[^\]]+\]: +([^\s#]+)", re.MULTILINE)
 INCLUDED = re.compile(r'^--8<-- "([^":]+)"$', re.MULTILINE)
+FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 PARTS = re.compile(r'^--8<-- "([^":]+):\w+"$', re.MULTILINE)
 FENCE = "`" * 6  # longer than any in a source file
 
@@ -42,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     pages = [f for f in files.documentation_pages() if f.abs_src_path]
     texts = {page.src_uri: Path(str(page.abs_src_path)).read_text() for page in pages}
     for uri, text in texts.items():
-        if whole := INCLUDED.fullmatch(text.strip()):
+        if whole := INCLUDED.fullmatch(FRONT.sub("", text).strip()):
             _shown[whole[1]] = uri
     for uri, text in texts.items():
         included = [*INCLUDED.findall(text), *PARTS.findall(text)]

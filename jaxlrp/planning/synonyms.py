@@ -69,7 +69,7 @@ _rows("output head classifier lastlayer", "", "The last linear layer is last('de
 
 
 def meaning_of(word: str, present: Collection[str]) -> str:
-    """What a plan calls the layers that a word or the end of a glob means; "" if it is unknown.
+    """The names in a plan of the layers that a word or the end of a glob means; "" if unknown.
 
     `present` are the kinds of the layers of the plan.
     """
