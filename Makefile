@@ -18,7 +18,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
-	coverage test-matrix third-party lint format types docs docs-serve api fuzz bench bench-llama bench-loops bench-planning bench-methods \
+	coverage test-matrix third-party lint format types docs docs-serve api tutorials fuzz bench bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make types        pyright over jaxlrp"
 	@echo "make docs         build the documentation into site/ (make docs-serve shows it)"
 	@echo "make api          write the reference as files, docs/api/, from the docstrings"
+	@echo "make tutorials    execute tutorials/ into docs/tutorials/, with outputs"
 	@echo "make bench        time and memory against the gradient"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
@@ -110,6 +111,9 @@ docs: $(VENV)/.docs
 
 api: $(VENV)/.docs
 	$(BIN)/python tools/api_pages.py
+
+tutorials: $(DEMOS)/.tutorials
+	$(DEMOS)/bin/python tools/tutorials.py $(ARGS)
 
 docs-serve: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

@@ -47,7 +47,7 @@ def mark(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
 
 
 def share_in_corner(R):
-    """Of each map (n, 28, 28, 1): |relevance| in the corner over |relevance| everywhere."""
+    """For each map (n, 28, 28, 1): |relevance| in the corner over |relevance| everywhere."""
     everywhere = jnp.abs(R).sum(axis=(1, 2, 3))
     return jnp.abs(R[CORNER]).sum(axis=(1, 2, 3)) / jnp.maximum(everywhere, 1e-9)
 

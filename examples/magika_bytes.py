@@ -87,7 +87,7 @@ def normalise(h: jax.Array, axis: int) -> jax.Array:
 
 
 def read(file: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """What the network sees of a file: 2,048 tokens, and the place in the file of each, or -1."""
+    """The network's input for a file: 2,048 tokens, and the place in the file of each, or -1."""
     head, tail = file[:BLOCK], file[-BLOCK:]
     begin = len(head) - len(head.lstrip())
     end = len(file) - (len(tail) - len(tail.rstrip()))

@@ -106,7 +106,7 @@ def runner_up(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def pick_digits(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of every class a digit that was recognised, though another class had a high logit as well.
+    """A digit of every class that was recognised, though another class had a high logit too.
 
     Ordered by that logit it stands at nine tenths of its class: tempting, but no freak.
     """

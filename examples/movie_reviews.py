@@ -284,7 +284,7 @@ def draw_and_print(explain, params, head, shown, people, tokenizer, out: Path) -
 
 
 def print_by_kind(ledger) -> None:
-    """What bias, stabiliser and rule took, summed over the layers of a kind."""
+    """The relevance that bias, stabiliser and rule took, summed over the layers of a kind."""
     kinds = dict.fromkeys(layer.kind for layer in ledger.layers)
     print(f"  {'kind':<12} {'bias':>9} {'stabiliser':>11} {'rule':>9}")
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""What is inside an outline, drawn by hand, of the object in a photograph."""
+"""Pixels inside an outline, drawn by hand, of the object in a photograph."""
 
 from __future__ import annotations
 

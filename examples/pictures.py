@@ -87,15 +87,16 @@ def label(names: list[str], chosen: int, share: float) -> str:
     return "\n".join(textwrap.wrap(names[chosen], 18)) + f"  {share:.0%}"
 
 
-def draw_front(pixels, R, classes, shares, names, path: Path) -> None:
+def draw_front(pixels, R, classes, shares, names, path: Path, dark: bool = False) -> None:
     """Photographs, relevance of the highest class alone and over them, and what parts the two."""
+    ground, ink, pale = ("#1e2129", "0.9", "0.65") if dark else ("white", "0", "0.25")
     (first, second), count = R, len(pixels)
     contrast = first - second
     cell, gap, left, top = 1.75, 0.07, 1.35, 0.55
     rows = 4
     width = left + count * (cell + gap) + 0.1
     height = top + rows * (cell + gap) + 0.42 + 0.05
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor=ground)
 
     def show(row, column, picture):
         x, y = left + column * (cell + gap), top + row * (cell + gap) + (0.42 if row == 3 else 0)
@@ -104,9 +105,10 @@ def draw_front(pixels, R, classes, shares, names, path: Path) -> None:
         axes.set_axis_off()
 
     def write(x, y, text, **style):
-        figure.text(x / width, 1 - y / height, text, va="center", **style)
+        figure.text(x / width, 1 - y / height, text, **{"va": "center", "color": ink, **style})
 
     alone = heatmap.colors(first, "NHW")
+    alone = on_black(alone) if dark else alone
     over = heatmap.overlay(first, pixels, "NHW", fade=0.6)
     parted = heatmap.overlay(contrast, pixels, "NHW", fade=0.6)
     for column in range(count):
@@ -119,7 +121,7 @@ def draw_front(pixels, R, classes, shares, names, path: Path) -> None:
         write(middle, top - 0.24, label(names, best, shares[best, column]), size=10.5, ha="center")
         between = top + 3 * (cell + gap) + 0.18
         text = f"rather than {label(names, next_, shares[next_, column])}"
-        write(middle, between, text, size=8, ha="center", color="0.25")
+        write(middle, between, text, size=8, ha="center", color=pale)
     titles = (
         "photograph",
         "relevance of\nthe pixels",
@@ -131,6 +133,13 @@ def draw_front(pixels, R, classes, shares, names, path: Path) -> None:
         write(left - 0.12, y, title, size=11, ha="right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, pil_kwargs={"quality": 88})
+
+
+def on_black(colors: np.ndarray) -> np.ndarray:
+    """Colours of the same hue whose lightness is inverted: white becomes black."""
+    colors = colors.astype(int)
+    lightness = colors.max(-1, keepdims=True) + colors.min(-1, keepdims=True)
+    return (255 - lightness + colors).astype(np.uint8)
 
 
 def draw_methods(title, pixels, maps, classes, shares, names, path: Path) -> None:
@@ -203,8 +212,9 @@ def main() -> None:
         stem = title.split("-", maxsplit=1)[0].split(" ", maxsplit=1)[0].lower()
         draw_methods(title, pixels, maps, classes, shares, names, args.out / f"{stem}.jpg")
         if make is efficientnet_lite0:
-            front = args.out / "front.jpg"
-            draw_front(pixels, maps["ε, γ, box"], classes, shares, names, front)
+            for name, dark in {"front": False, "front_dark": True}.items():
+                path = args.out / f"{name}.jpg"
+                draw_front(pixels, maps["ε, γ, box"], classes, shares, names, path, dark)
         print()
     print(f"The figures are in {args.out}.")
 

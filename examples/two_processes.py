@@ -41,7 +41,7 @@ def parameters() -> dict[str, np.ndarray]:
 
 
 def half_of_the_batch(process: int) -> tuple[np.ndarray, np.ndarray]:
-    """What this process has read: images and classes that no other process sees."""
+    """The part of the data that this process reads: no other process sees it."""
     rng = np.random.default_rng([1, process])
     images = rng.uniform(size=(ROWS // PROCESSES, PIXELS)).astype(np.float32)
     return images, rng.integers(CLASSES, size=ROWS // PROCESSES)

@@ -42,7 +42,7 @@ OTHERS = {
 
 
 class Block(nn.Module):
-    """Attention, then two dense layers, each behind a LayerNorm and beside a skip connection."""
+    """Attention, then two dense layers, each after a LayerNorm and beside a skip connection."""
 
     heads: int
 

@@ -76,7 +76,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What an entry has besides numbers."""
+    """The fields of an entry that are not numbers."""
 
     name: str
     kind: str

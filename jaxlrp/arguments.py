@@ -265,7 +265,7 @@ def is_quantity(leaf: Any) -> bool:
 
 
 def _static_leaves(chosen: list[int], args: tuple[Any, ...]) -> Iterator[Note]:
-    """Notes on the leaves of the explained arguments that are no quantities."""
+    """Notes on the leaves of the explained arguments that are not quantities."""
     for number in chosen:
         leaves, _ = jax.tree_util.tree_flatten_with_path(args[number])
         static = [
@@ -333,7 +333,7 @@ def _explainable(arg: Any, number: int) -> Any:
             raise InputError(
                 f"{where} is to be explained, but it is {leaf!r} of type {type(leaf).__name__}; "
                 "expected floating arrays, and integers or booleans beside them. Choose another "
-                "argument with argnums, or close over what is no array."
+                "argument with argnums, or let fn close over objects that are not arrays."
             )
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "fciubV":
             raise InputError(

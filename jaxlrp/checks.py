@@ -1,4 +1,4 @@
-"""What is given to a transformation, checked before anything is traced."""
+"""Checks of the arguments of a transformation, before anything is traced."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _is_index(i: Any) -> TypeGuard[SupportsIndex]:
 
 
 def shown(given: Any) -> str:
-    """What was given, short enough for a message."""
+    """The given object, short enough for a message."""
     if hasattr(given, "shape") and hasattr(given, "dtype"):
         return f"{given.dtype}{list(given.shape)}"
     text = repr(given)

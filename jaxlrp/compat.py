@@ -101,7 +101,7 @@ _EXPANDED: weakref.WeakKeyDictionary[Any, Body] = weakref.WeakKeyDictionary()
 
 
 def _expanded(primitive: Any) -> Body | None:
-    """What one of JAX 0.12's "hijax" primitives stands for, where it takes and gives arrays.
+    """The function that a "hijax" primitive of JAX 0.12 stands for, if it takes and gives arrays.
 
     The same jaxpr each time, since calls of one jaxpr are recognised by its identity.
     """
@@ -381,7 +381,7 @@ def is_staging() -> bool:
 
 
 def settings() -> Hashable:
-    """What decides how a function is traced, besides the function: flags and the mesh."""
+    """The state that decides how a function is traced: flags and the mesh."""
     flags = tuple((name, getattr(jax.config, name, None)) for name in jax.config.values)
     return flags, jax.sharding.get_abstract_mesh()
 

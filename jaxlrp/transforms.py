@@ -59,7 +59,7 @@ def explain(
         embeddings, else at the arguments whose rows are those of the output. `wrt="embed"` selects
         the embeddings of tokens, positions and types. R is `{name: relevance}`. With `argnums`
         given too, R is `(relevance of the arguments, {name: relevance})`, and no path counts
-        twice: what passes an explained value inside stops there.
+        twice: relevance that reaches an explained value inside stops there.
       layers: a selector of layers, or a list of them; the relevance at their outputs is returned
         too, by name.
       what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;

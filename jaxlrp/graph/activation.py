@@ -105,7 +105,7 @@ def _routes(bench: Workbench, eqn: Eqn) -> bool:
 def _has_inactive_term(bench: Workbench, eqn: Eqn) -> bool:
     """Whether a sum has one active term and one that depends on the input all the same.
 
-    That one is no bias: relevance passes the sum whole (a straight-through estimator).
+    That one is not a bias: relevance passes the sum whole (a straight-through estimator).
     """
     if eqn.name not in ADDITIONS or not all(v in bench.activity.depends for v in eqn.inputs):
         return False

@@ -40,7 +40,7 @@ def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | No
 
 
 def static_operands(bench: Workbench, eqn: Eqn) -> list[Value]:
-    """What an equation scales or shifts by: parameters, and divisors that are held."""
+    """The factors or shifts of an equation: parameters, and divisors that are held."""
     active = bench.activity.active_inputs(eqn)
     return [v for v in eqn.inputs if v not in active]
 

@@ -70,7 +70,7 @@ def _bends(bench: Workbench, eqns: list[Eqn]) -> bool:
 
 
 def _addition(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
-    """The equation behind a term, if it adds or subtracts for this sum alone."""
+    """The equation that makes a term, if it adds or subtracts for this sum alone."""
     eqn = value.producer
     if eqn is None or not bench.free(eqn) or bench.sole_use(value) is not reader:
         return None

@@ -157,7 +157,7 @@ def _jaxpr(jaxpr: Any) -> Hashable:
 def holds_arrays(x: Any) -> bool:
     """Whether keeping something may keep an array alive: a function that closes over one, a jaxpr.
 
-    What cannot be looked into counts as holding one.
+    An object that cannot be looked into counts as holding one.
     """
     seen: set[int] = set()
     stack = [x]
@@ -173,7 +173,7 @@ def holds_arrays(x: Any) -> bool:
 
 
 def _parts(x: Any) -> Iterable[Any]:
-    """What a container, a jaxpr, a function or another object holds."""
+    """The contents of a container, a jaxpr, a function or another object."""
     if isinstance(x, Mapping):
         return list(x.values())
     if isinstance(x, (tuple, list, set, frozenset)):

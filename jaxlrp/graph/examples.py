@@ -53,7 +53,7 @@ class Examples:
 def is_batch(graph: Graph, explained: Sequence[Value], output: Value) -> bool:
     """Whether each entry along an output's first axis depends on one row of an explained input.
 
-    Only inputs with rows of their own count: elements of a vector are no examples.
+    Only inputs with rows of their own count: elements of a vector are not examples.
     """
     return any(
         size > 1 and are_rows_of(graph, value, axis, output)

@@ -83,7 +83,7 @@ def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
 def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
     """The one value that an equation moves, copies, masks or leaves as it is.
 
-    What takes its place where a mask shuts is static.
+    The value that replaces it where a mask shuts is static.
     """
     if eqn.name == "reordered":
         return eqn.inputs[0]

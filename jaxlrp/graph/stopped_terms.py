@@ -50,7 +50,7 @@ def owned(
 
 
 def _parts(value: Value, sign: int) -> list[Operand]:
-    """What a stopped term adds up, each with its sign."""
+    """The summands of a stopped term, each with its sign."""
     found, stack = [], [(value, sign)]
     while stack and len(found) < _MOST:
         v, s = stack.pop()

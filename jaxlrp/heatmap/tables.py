@@ -31,13 +31,13 @@ def bars(
     """A bar for the relevance of each column of a table, the largest first.
 
     One example has a bar to the right in red for a column that speaks for the output, to the
-    left in blue for one against it. Of several examples the bars are the mean of |R|, in grey.
+    left in blue for one against it. For several examples, the bars are the mean of |R|, in grey.
 
     Args:
         R: relevance of shape (columns,), or (examples, columns).
         names: the name of each column.
-        values: of one example: what the columns hold, written beside their names, in the units
-            in which a reader knows them.
+        values: the values of one example, written beside the names, in the units in which a
+            reader knows them.
         top: how many bars there are at most; the last one is then the sum over all other columns,
             so that the bars add up to the whole. None draws all.
         title: a line above everything.

@@ -133,7 +133,7 @@ def _check_fit(layer: Layer) -> None:
     unknown = sorted(set(rule.fits or ()).difference(KINDS))
     if unknown:
         raise RuleError(
-            f"{rule}: fits has {unknown[0]!r}, which is no kind of layer; the kinds are "
+            f"{rule}: fits has {unknown[0]!r}, which is not a kind of layer; the kinds are "
             f"{', '.join(KINDS)}."
         )
     if rule.fits is not None and kind not in rule.fits and kind != "unsupported":

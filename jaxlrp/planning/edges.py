@@ -44,7 +44,7 @@ class _Decider:
     def starts_from_weight(self, value: Value) -> bool:
         """Whether the seed of an output is its weight, by the rules of the layers that make it.
 
-        What only moves elements is looked through; of several makers all must say so.
+        Equations that only move elements are looked through; of several makers all must say so.
         """
         stack, seen, found = [value], set(), False
         while stack:

@@ -20,14 +20,14 @@ DEFAULTS: dict[str, Rule] = {
     "norm": Detach(),
     "max_pool": WinnerTakesAll(),
 }
-_MOVED, _MIXED = Follow(), Epsilon(0.0)  # structural equations
-COMPLEX = _MIXED  # linear layers with complex values
+MOVED, MIXED = Follow(), Epsilon(0.0)  # structural equations
+COMPLEX = MIXED  # linear layers with complex values
 
 
 def default_rule(group: Group) -> Rule:
     """The rule of a group that no entry matches."""
     if group.inner is not None:
-        return _MOVED
+        return MOVED
     if group.kind == "structural":
-        return _MIXED if group.transport == "linear" else _MOVED
-    return DEFAULTS.get(group.kind, _MOVED)
+        return MIXED if group.transport == "linear" else MOVED
+    return DEFAULTS.get(group.kind, MOVED)

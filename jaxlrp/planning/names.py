@@ -1,6 +1,6 @@
 """Where a layer is: the scopes around it, else the path of its parameters, else its ordinal.
 
-Of several sorts of layers in one scope the linear one bears its name, others are `scope/add`,
+If one scope has several sorts of layers, the linear one bears its name, and others are `scope/add`,
 `scope/tanh`. A layer without parameters or a scope is in the block that the named layers before and
 after it share. `name#1` is the second use of one thing.
 """
@@ -113,7 +113,7 @@ def _base(facts: Facts, group: Group, path: str) -> str:
 
 
 def _thing(group: Group) -> str:
-    """What a layer is called beside another one in the same scope."""
+    """The name of a layer beside another one in the same scope."""
     if group.kind == "structural":
         return group.main.name
     if group.kind != "activation":
@@ -182,7 +182,7 @@ def _alike(pair: tuple[str, str]) -> bool:
 
 
 def _outermost(value: Value) -> Value:
-    """What a body was given, outside of all bodies."""
+    """The value that a body was given, outside of all bodies."""
     while value.producer is None and value.outer is not None:
         value = value.outer
     return value

@@ -1,4 +1,4 @@
-"""What a plan has to say about the function as a whole: randomness, statistics, shifts."""
+"""Remarks of a plan on the function as a whole: randomness, statistics, shifts."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _random(plan: Plan) -> Note | None:
 
 
 def _read(group: Group) -> list[Value]:
-    """What a layer reads besides active values; of control flow, what chooses the branch."""
+    """The static values that a layer reads; for control flow, those that choose the branch."""
     if group.main.bodies:
         return group.main.inputs[:1] if group.main.name == "cond" else []
     return group.outside

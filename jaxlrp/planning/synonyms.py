@@ -63,13 +63,13 @@ _rows("residual skip shortcut addition plus", "add")
 _rows("sum mean average", "reduce avg_pool")
 _rows("scale shift bias rescale", "affine", "Beside a linear layer it is part of that.")
 _rows("flatten reshape transpose concat concatenate pad slice crop split", "structural")
-_rows("dropout", "structural", "In evaluation a dropout computes nothing, and is no layer.")
+_rows("dropout", "structural", "In evaluation a dropout computes nothing, and is not a layer.")
 _rows("input stem firstlayer", "", "The first layers by dataflow are first('dense', 'conv').")
 _rows("output head classifier lastlayer", "", "The last linear layer is last('dense', 'conv').")
 
 
 def meaning_of(word: str, present: Collection[str]) -> str:
-    """What a plan calls the layers that a word or the end of a glob means; "" if it is unknown.
+    """The names in a plan of the layers that a word or the end of a glob means; "" if unknown.
 
     `present` are the kinds of the layers of the plan.
     """

@@ -188,7 +188,7 @@ def check_number(rule: Any, name: str, value: Any, low: float = 0.0) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Same:
-    """What has no content to compare: a traced array, an object of a user's own."""
+    """A value without content to compare, by identity: a traced array, a user's own object."""
 
     value: Any
 

@@ -109,7 +109,7 @@ def _shapes(inputs: tuple[Any, ...]) -> str:
 
 
 def _unfit(back: tuple[Any, ...], inputs: tuple[Any, ...]) -> str | None:
-    """What is wrong with the result of a rule: it has an entry for each input, of its shape."""
+    """The fault in a rule's result, which has an entry for each input, of its shape."""
     if len(back) != len(inputs):
         return f"{len(back)} entries" if len(back) != 1 else "one entry"
     for i, (given, x) in enumerate(zip(back, inputs, strict=True)):

@@ -40,7 +40,7 @@ class LinearProgram(Protocol):
 
 
 class Way(Protocol[T]):
-    """What each sort of equation does to the values that a layer runs on."""
+    """The effect of each sort of equation on the values that a layer runs on."""
 
     def negated(self, x: T) -> T:
         """A change of sign."""

@@ -68,7 +68,7 @@ def _contents(rules: RuleMap) -> Hashable:
 
 
 def program(bound: BoundCall, key: Hashable, make: Callable[[], Any]) -> Any:
-    """What `make` makes of a plan, kept with it if the plan is kept."""
+    """The result of `make` for a plan, kept with it if the plan is kept."""
     programs = bound.planned.programs
     if programs is None:
         return make()

@@ -51,7 +51,7 @@ def _paths(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _is_array_like(target: Any) -> bool:
-    """Whether a target is no container, or a nested list or tuple of nothing but numbers."""
+    """Whether a target is not a container, or a nested list or tuple of nothing but numbers."""
     if isinstance(target, (list, tuple)):
         return bool(target) and all(_is_array_like(t) for t in target)
     return isinstance(target, (int, float, complex, str)) or hasattr(target, "dtype")
@@ -151,7 +151,7 @@ def _as_array(target: Any, where: str, out: Any) -> Any:
 
 
 def _entries(target: Any) -> Iterator[Any]:
-    """What stands in nested lists and tuples."""
+    """The leaves of nested lists and tuples."""
     if isinstance(target, (list, tuple)):
         for part in target:
             yield from _entries(part)

@@ -103,7 +103,7 @@ class Store:
         except Exception as error:  # what zarr raises depends on its version and on the files
             inside = ", ".join(sorted(p.name for p in self.path.iterdir())[:4]) or "nothing"
             raise InputError(
-                f"store: {self.path} is there, but is no store that stream made (it holds "
+                f"store: {self.path} exists, but stream did not make it (it holds "
                 f"{inside}); give another path, or remove it."
             ) from error
         other = [n for n in {**there, **self.about} if there.get(n) != self.about.get(n)]

@@ -2,15 +2,19 @@
 
 import dataclasses
 import inspect
+import os
 import pydoc
 import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 import jaxlrp as lrp
+from jaxlrp.graph.kinds import KINDS
+from jaxlrp.planning.kinds import DEFAULTS, MIXED, MOVED
 from tests.documentation_blocks import run, same_text
 
 ROOT = Path(__file__).parents[2]
@@ -60,15 +64,64 @@ def test_stale_output_is_seen():
     assert not same_text("share 0.123 more", printed)
 
 
+LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]: +(\S+)", re.MULTILINE)
+
+
+def leads_nowhere(target, page):
+    """Whether a link of a page names a file, or a function or heading of one, that is not there.
+
+    The strict build checks links to headings between pages of the site.
+    """
+    path, _, anchor = target.partition("#")
+    place = page.parent / path if path else page
+    if target.startswith(("http:", "https:")):
+        return False
+    if not place.exists() or not anchor:
+        return not place.exists()
+    if place.suffix == ".py":
+        return not re.search(rf"^(def|class) {anchor}\b", place.read_text(), re.MULTILINE)
+    if place.suffix == ".md" and "docs" not in page.parts:
+        return anchor not in slugs_of(place.read_text())
+    return False
+
+
+def slugs_of(text, level="#+"):
+    """The anchors that a reader of Markdown makes of the headings of a page."""
+    headings = re.findall(rf"^{level} (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_links_lead_to_files(page):
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
-    missing = [
-        target
-        for target in targets
-        if not target.startswith(("http:", "https:")) and not (page.parent / target).exists()
-    ]
-    assert missing == []
+def test_links_lead_to_files_and_their_parts(page):
+    targets = [inline or defined for inline, defined in LINK.findall(page.read_text())]
+    assert [target for target in targets if leads_nowhere(target, page)] == []
+
+
+def table_of_peers():
+    text = (ROOT / "README.md").read_text()
+    part = text.split("[start:peers]")[1].split("[end:peers]")[0]
+    lines = [line for line in part.split("\n") if line.startswith("|")]
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    return rows[0], rows[2:]
+
+
+def test_each_cell_of_the_table_of_peers_has_a_link():
+    _, rows = table_of_peers()
+    assert len(rows) > 10
+    assert [cell for row in rows for cell in row[1:] if not re.match(r"\[.*\]\[\w+\]", cell)] == []
+
+
+def test_each_claim_about_a_peer_has_its_place_in_the_release():
+    (_, ours, *peers), rows = table_of_peers()
+    page = (ROOT / "docs" / "peers.md").read_text()
+    _, *parts = re.split(r"^## (.*)", page, flags=re.MULTILINE)
+    assert ours == "jaxlrp" and peers == parts[::2]
+    for number, (peer, section) in enumerate(zip(parts[::2], parts[1::2]), 2):
+        assert re.search(r" \d+\.\d+", peer), "its release"
+        labels = re.findall(r"^\| ([^|]+) \|(?=.*`)", section, re.MULTILINE)
+        has_place = {label for several in labels for label in several.split(" · ")}
+        claimed = {row[0] for row in rows if not re.match(r"\[not (checked|count)", row[number])}
+        assert claimed == has_place, peer
 
 
 def test_reference_pages_name_what_exists():
@@ -99,13 +152,57 @@ def test_version_is_the_same_in_the_citation():
 
 def test_every_composite_is_in_both_tables():
     page = (ROOT / "docs" / "composites.md").read_text()
-    assert [name for name in lrp.composites.__all__ if page.count(f"`{name}(") < 2] == []
+    assert [name for name in lrp.composites.__all__ if f"`{name}(" not in page] == []
+    assert [name for name in lrp.composites.__all__ if page.count(f"\n{name} ") != 2] == []
+
+
+def test_the_default_rule_of_each_kind_is_in_the_table():
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    rows = re.findall(r"^\| (`[a-z_`, ]+) \| .* \| (.*) \|$", page, re.MULTILINE)
+    shown = {kind: rule for kinds, rule in rows for kind in re.findall(r"`(\w+)`", kinds)}
+    assert shown.keys() == set(KINDS)
+    assert {k: r for k, r in shown.items() if k in DEFAULTS} == {
+        kind: f"`{rule}`" for kind, rule in DEFAULTS.items()
+    }
+    assert shown["structural"] == f"`{MOVED}`; where it adds, `{MIXED}`"
+
+
+def test_each_error_has_a_remedy_and_a_message():
+    page = (ROOT / "docs" / "errors.md").read_text()
+    printed = page.split("## What they say")[1].split("## Warnings")[0]
+    raised = {name for name in lrp.__all__ if name.endswith("Error")} - {"LRPError"}
+    remedies = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", page, re.MULTILINE)
+    assert set(remedies) == raised
+    unseen = {name for name in raised if f": {name}\n" not in printed}
+    assert unseen == {"JaxVersionError"}, "which no call can cause under a JAX that is known"
+    warned = {name for name in lrp.__all__ if name.endswith("Warning")}
+    assert {name for name in warned if f"`lrp.{name}`" not in page} == set()
 
 
 def test_reference_as_files_is_current():
     command = [sys.executable, "tools/api_pages.py", "--check"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_badges_are_current():
+    command = [sys.executable, "tools/badges.py", "--check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_tutorials_are_those_of_their_sources():
+    command = [sys.executable, "tools/tutorials.py", "--check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    names = {source.stem for source in (ROOT / "tutorials").glob("*.py")}
+    assert {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} == names | {"index"}
+
+
+def test_every_demo_is_in_the_gallery_of_demos():
+    page = (ROOT / "docs" / "demos.md").read_text()
+    links = re.findall(r"\[!\[[^\]]+\]\(img/[\w.]+\)\]\(([^)]+)\)", page)
+    assert set(links) == {f"#{slug}" for slug in slugs_of(page, "##")} | {"gallery.md"}
 
 
 def test_every_composite_has_a_seed_and_a_unit():
@@ -140,6 +237,21 @@ def test_changelog_is_a_page(pages):
     headings = re.findall(r"^### (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     shown = re.findall(r"<h3 id=[^>]*>([^<]*)<", pages["changelog"])
     assert shown == headings != []
+
+
+def test_links_of_the_site_lead_to_pages_and_their_parts(pages):
+    ids = {name: set(re.findall(r'\bid="([^"]+)"', html)) for name, html in pages.items()}
+    lost = []
+    for name, html in pages.items():
+        for path, anchor in re.findall(r'<a [^>]*href="([^":#]*)(?:#([^"]*))?"', html):
+            if "." in path.rsplit("/", 1)[-1].strip("."):
+                continue  # a file that is no page
+            there = os.path.normpath(f"{name}/{path}")
+            if there not in pages or (anchor and unquote(anchor) not in ids[there]):
+                lost.append((name, path, anchor))
+    assert lost == []
+    table = pages["."].split("a layer that is used twice")[1]
+    assert 'href="source/tests/oracles/test_peers.py/#test_one_dense_used_twice"' in table
 
 
 def test_every_public_name_is_in_the_reference(entries):

@@ -115,7 +115,7 @@ def test_fits():
         with pytest.raises(lrp.RuleError, match=r"Narrow: fits is .*expected a set of kinds"):
             type("Narrow", (lrp.Rule,), {"fits": fits})
     narrow = type("Narrow", (lrp.Rule,), {"fits": {"dense", "convv"}})
-    with pytest.raises(lrp.RuleError, match=r"fits has 'convv', which is no kind.*dense, conv"):
+    with pytest.raises(lrp.RuleError, match=r"fits has 'convv', which is not a kind.*dense, conv"):
         lrp.plan(net, {"dense": narrow()})(X)
 
 

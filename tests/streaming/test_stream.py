@@ -205,7 +205,7 @@ def test_a_store_that_is_none(tmp_path):
     (tmp_path / "folder" / "photo.png").write_text("")
     for name, message in [
         ("file", "is a file; give a folder"),
-        ("folder", r"no store that stream made \(it holds photo.png\)"),
+        ("folder", r"stream did not make it \(it holds photo.png\)"),
         ("file/store", "cannot be made"),
     ]:
         with pytest.raises(InputError, match=message):
