@@ -134,7 +134,8 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
         if scales and eqn.name not in ADDITIONS:
             flips ^= any(is_negated(v) for v in eqn.inputs if v is not moving[0])
         shift = eqn.name in ADDITIONS and any(isinstance(v, Literal) for v in eqn.inputs)
-        bent = bent or (crossed and (shift or bends))
+        reciprocal = under and eqn.name == "div"  # which falls, as 1 / (1 + exp(-x)) does not
+        bent = bent or (crossed and (shift or bends or reciprocal))
         if bent:
             falls ^= flips
         else:

@@ -80,6 +80,16 @@ ALIKE = {
         lambda x, p: (x + (p["b"] - (leaky(x, p) @ -p["w"]))) * p["s"] + p["b"],
         lambda x, p: (x - ((leaky(x, p) @ -p["w"]) - p["b"])) * p["s"] + p["b"],
     ],
+    "a layer that reads a quotient": [
+        lambda x, p: (1 / (1 + jnp.exp(-x))) @ p["w"] + p["b"],
+        lambda x, p: -(-((1 / (1 + jnp.exp(-x))) @ p["w"]) - p["b"]),
+        lambda x, p: (
+            -(
+                -jnp.concatenate([(1 / (1 + jnp.exp(-x))) @ v for v in jnp.split(p["w"], 2, 1)], 1)
+                - p["b"]
+            )
+        ),
+    ],
     "parts": [
         lambda x, p: x @ p["w"],
         lambda x, p: -jnp.concatenate([-x @ p["w"][:, :1], -x @ p["w"][:, 1:]], -1),
