@@ -17,6 +17,7 @@ from jaxlrp.graph.primitives import (
     ELEMENTWISE,
     MOVES,
     makes_integers,
+    sums_nothing,
 )
 
 
@@ -101,7 +102,8 @@ def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
 
 def is_move(bench: Workbench, eqn: Eqn) -> bool:
     """Whether an equation moves, selects or repeats elements by static positions and masks."""
-    if eqn.bodies or not (eqn.name in MOVES or eqn.name in COPIES or eqn.name == "select_n"):
+    moves = eqn.name in MOVES or eqn.name in COPIES or eqn.name == "select_n"
+    if eqn.bodies or not (moves or sums_nothing(eqn)):
         return False
     if eqn.name == "select_n" and sum(v in bench.activity.active for v in eqn.inputs) != 1:
         return False

@@ -315,3 +315,26 @@ def test_windows_at_places_that_a_loop_carries_may_overlap():
     rules = {"dense": lrp.ZPlus(), "affine": lrp.Epsilon(0.0)}
     assert_close(*(lrp.explain(f, rules)(x) for f in (scanned, unrolled)), 1e-9)
     assert "affine" in [layer.kind for layer in lrp.plan(scanned, {})(x).layers]
+
+
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), lrp.Epsilon(0.1), lrp.AlphaBeta(2.0, 1.0)], ids=repr)
+def test_a_sum_of_single_elements_is_a_move(rule):
+    """A mean over one place stands between a shift and the layer that folds it."""
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(3, 1, 4)), rng.normal(size=(4, 2)), rng.normal(size=4)
+
+    def fn(mean):
+        def two_outputs(x, w, b):
+            h = jnp.tanh(x)
+            return mean(h * b + b) @ w, h
+
+        return lrp.explain(two_outputs, rule)
+
+    expected = fn(lambda h: h[:, 0])(x, w, b)
+    for mean in (
+        lambda h: h.mean(1),
+        lambda h: h.sum(1) / 1,
+        lambda h: h.squeeze(1),
+        lambda h: jnp.einsum("bnd,n->bd", h, jnp.ones(1)),
+    ):
+        assert_close(fn(mean)(x, w, b), expected)
