@@ -212,3 +212,19 @@ def test_a_gate_keeps_its_bounds(gate):
     (layer,) = lrp.plan(fn(lambda g, h: (-g) * h), rules)(X, P).select("product")
     assert "lies in [0, 1]" in layer.why
     assert_close(lrp.explain(fn(lambda g, h: (-g) * h), rules)(X, P), expected)
+
+
+def test_a_shifted_value_with_two_readers_is_one_layer():
+    """Its opposite is that layer with a sign, not a second one with its own scale and shift."""
+
+    def fn(turned):
+        def both(x, p):
+            s = -jnp.tanh(x) * p["s"] - p["b"]
+            return jax.nn.sigmoid(turned(s)) @ p["w"] + jax.nn.sigmoid(s) @ p["v"]
+
+        return both
+
+    (layer,) = lrp.plan(fn(lambda s: -s), lrp.ZPlus())(X, P).select("affine")
+    assert layer.name
+    expected = lrp.explain(fn(lambda s: s * -1.0), lrp.ZPlus())(X, P)
+    assert_close(lrp.explain(fn(lambda s: -s), lrp.ZPlus())(X, P), expected)
