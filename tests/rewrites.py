@@ -498,6 +498,8 @@ def _(e: Edit) -> bool:
     if e.op not in VIEWS or inner is None or inner.op != "bias":
         return False
     x, b = inner.args
+    if e.program.readers(inner.name) > 1:  # a value of its own
+        return False
     if e.program.readers(x) > 1:  # a bias of no layer: a sum beside it has it, past a view it stays
         return False
     view = e.node.text
@@ -572,6 +574,8 @@ def _(e: Edit) -> bool:
 def _(e: Edit) -> bool:
     inner = e.producer()
     if e.op not in VIEWS or inner is None or inner.op != "scale":
+        return False
+    if e.program.readers(inner.name) > 1:  # a value of its own
         return False
     x, s = inner.args
     like = e.let("jnp.broadcast_to({0}, (1, *{1}.shape[1:]))", s, x)

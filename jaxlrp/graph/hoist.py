@@ -28,6 +28,7 @@ from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
 from jaxlrp.graph.readings import PARTS, WHOLE, is_alone, is_part
+from jaxlrp.graph.stacks import stacked_terms
 from jaxlrp.graph.written_numbers import factor_of
 
 _SCALES = frozenset({"mul", "div"})
@@ -167,7 +168,8 @@ def _ends_layer(bench: Workbench, value: Value) -> bool:
         if eqn is None:
             continue
         active = bench.activity.active_inputs(eqn)
-        if eqn.name == "reduce_sum":
+        terms = stacked_terms(bench, eqn)
+        if eqn.name == "reduce_sum" and not terms:
             ends = weighted(bench, eqn) is not None
         elif eqn.name in LINEAR_CORES:
             ends = core_operand(bench, eqn) is not None
@@ -175,11 +177,11 @@ def _ends_layer(bench: Workbench, value: Value) -> bool:
             ends = eqn.inputs[0] is not eqn.inputs[1]
         else:
             affine = affine_operand(bench, eqn) is not None
-            if eqn.name in ADDITIONS or (
-                (affine or eqn.name in COPIES | MOVES) and active[1:] == []
-            ):
-                stack += [v for v in active if v not in seen]
-                seen.update(active)
+            alone = (affine or eqn.name in COPIES | MOVES) and active[1:] == []
+            if terms or eqn.name in ADDITIONS or alone:
+                before = terms or active
+                stack += [v for v in before if v not in seen]
+                seen.update(before)
             continue
         if ends:
             return True
@@ -190,6 +192,8 @@ def _ends_sum(bench: Workbench, value: Value) -> bool:
     """Whether a value is a sum of active values, which may be scaled and shifted."""
     while (eqn := value.producer) is not None:
         active = bench.activity.active_inputs(eqn)
+        if stacked_terms(bench, eqn):
+            return True
         if len(active) > 1 or affine_operand(bench, eqn) is None:
             return len(active) > 1 and eqn.name in ADDITIONS
         (value,) = active

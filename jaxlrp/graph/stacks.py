@@ -24,6 +24,15 @@ def is_stack_sum(bench: Workbench, total: Eqn) -> bool:
     return along and all(_is_layer_of_stack(bench, stack, v, total.out) for v in active)
 
 
+def stacked_terms(bench: Workbench, total: Eqn) -> list[Value]:
+    """The values that were stacked and are added up, with their further axis; none of other sums."""
+    if not is_stack_sum(bench, total):
+        return []
+    stack = total.inputs[0].producer
+    assert stack is not None
+    return list(bench.activity.active_inputs(stack))
+
+
 def _is_layer_of_stack(bench: Workbench, stack: Eqn, piece: Value, out: Value) -> bool:
     """Whether a piece is a whole value with one more axis."""
     eqn = piece.producer

@@ -376,3 +376,22 @@ def test_the_plan_says_where_a_box_is_not_that_of_the_input():
     assert why(lambda x: x[:, ::-1] @ U) == ["rule map: 'dense'"]
     in_body = why(lambda x: jax.lax.map(lambda row: row @ U, (x - MEAN) / STD))
     assert in_body == ["rule map: 'dense'" + said.format("affine_0")]
+
+
+@pytest.mark.parametrize("rule", RULES[:3], ids=repr)
+def test_a_bias_after_a_view_of_a_sum_however_the_sum_is_written(rule):
+    square = RNG.normal(size=(6, 6))
+
+    def fn(total):
+        return lambda x: total(x, jnp.tanh(x) @ square + B[:6])[:, ::-1] + B[6:]
+
+    sums = [
+        lambda a, b: a + b,
+        lambda a, b: sum([a, b]),
+        lambda a, b: jnp.stack([a, b]).sum(0),
+        lambda a, b: jnp.stack([a, b], 1).sum(1),
+        lambda a, b: -(-a - b),
+    ]
+    expected = lrp.explain(fn(sums[0]), rule)(X)
+    for total in sums[1:]:
+        assert_close(lrp.explain(fn(total), rule)(X), expected)
