@@ -36,6 +36,7 @@ MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 TARGETS = "surface/test_targets.py"
 NOTES = "planning/test_notes.py"
 ACTIONS = "run/test_actions.py"
+ALIKE = "run/test_alike.py"
 OPEN_PATHS = "planning/test_open_paths.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
@@ -1276,4 +1277,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/effects.py", "or needed.intersection(eqn.outvars):", "or False:", ACTIONS),
     Mutant("graph/effects.py", "(_is_action(e, needed) for", "(False for", ACTIONS),
     Mutant("run/replay.py", "bound.act()", "pass", ACTIONS),
+    # What layers must have in common to be traced once.
+    Mutant("run/alike.py", "id(layer.rule)", "0", ALIKE),
+    Mutant("run/alike.py", "layer.nonnegative", "0", ALIKE),
+    Mutant("run/alike.py", "content(number_of(v))", "0", ALIKE),
+    Mutant("run/alike.py", "or is_traced(layer.rule)", "", ALIKE),
+    Mutant("run/alike.py", "or not is_of_library(layer.rule)", "", ALIKE),
+    Mutant("run/layer_vjp.py", "if shared else None", "if False else None", ALIKE),
+    Mutant("graph/contents.py", "content(e.params), all_of(e.inputs)", "all_of(e.inputs)", ALIKE),
 )

@@ -16,9 +16,10 @@ from jaxlrp.graph.affine import (
     is_written_shift,
     leads_into_nonlinearity,
 )
+from jaxlrp.graph.contents import Unknown, equations_contents
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.homogeneous import is_homogeneous
-from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.particulars import Activation
 from jaxlrp.graph.primitives import (
     ADDITIONS,
@@ -247,6 +248,21 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
 
 
 def _facts_of(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> Activation:
+    """The facts about an elementwise function, once for all places where it stands."""
+    made = {source, *(v for e in eqns for v in e.outputs)}
+    if not all(v in made or isinstance(v, Literal) for e in eqns for v in e.inputs):
+        return _worked_out(bench, eqns, source, last)  # what is read from outside has bounds
+    try:
+        key = equations_contents(eqns, [source], [last.out])
+    except Unknown:
+        return _worked_out(bench, eqns, source, last)
+    known = bench.facts.functions
+    if key not in known:
+        known[key] = _worked_out(bench, eqns, source, last)
+    return known[key]
+
+
+def _worked_out(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> Activation:
     """The facts about an elementwise function, by interval arithmetic."""
     low, high = bench.intervals.image(eqns, source, (0.0, 0.0), last.out)
     zero_at_zero = low >= -ZERO and high <= ZERO

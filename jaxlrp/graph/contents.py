@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,8 @@ from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 _MOST_BYTES = 2**22
 _MOST_OBJECTS = 1000  # that are looked at in search of an array
 _ATOMS = (str, bytes, int, float, complex, type(None), type, np.dtype, types.ModuleType)
+
+_PLAIN = frozenset((str, int, bool, type(None)))  # what most parameters are
 
 
 class Unknown(Exception):
@@ -110,6 +112,8 @@ def content(x: Any) -> Hashable:
     Raises:
       Unknown: the thing cannot be compared by its content, or keeping it may keep arrays alive.
     """
+    if type(x) in _PLAIN:
+        return type(x), x
     if not compat.is_concrete(x):
         raise Unknown
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):
@@ -136,6 +140,31 @@ def content(x: Any) -> Hashable:
     except TypeError as error:
         raise Unknown from error
     return type(x), x
+
+
+def equations_contents(
+    eqns: Sequence[Eqn], inputs: Sequence[Value], outputs: Sequence[Value]
+) -> Hashable:
+    """Equal for two groups of equations only if they compute the same function of what they read.
+
+    Raises:
+      Unknown: a parameter of an equation cannot be compared.
+    """
+    numbers: dict[Value, int] = {}
+
+    def named(value: Value) -> Hashable:
+        if isinstance(value, Literal):
+            return value.aval, content(value.val)
+        known = value in numbers
+        number = numbers.setdefault(value, len(numbers))
+        return number if known else (number, value.aval)
+
+    def all_of(values: Sequence[Value]) -> Hashable:
+        return tuple(map(named, values))
+
+    start = all_of(inputs)
+    found = tuple((e.prim, content(e.params), all_of(e.inputs), all_of(e.outputs)) for e in eqns)
+    return start, found, all_of(outputs)
 
 
 def _jaxpr(jaxpr: Any) -> Hashable:

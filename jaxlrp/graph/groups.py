@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.activity import Activity
@@ -12,7 +12,7 @@ from jaxlrp.graph.axes import Statics
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
-from jaxlrp.graph.particulars import D, Linear, Move, Norm, Particulars, Product
+from jaxlrp.graph.particulars import Activation, D, Linear, Move, Norm, Particulars, Product
 from jaxlrp.graph.places import Places
 
 
@@ -97,6 +97,7 @@ class Facts:
         self.graph = graph
         self.activity = activity
         self.claimed: dict[Eqn, Group] = {}
+        self.functions: dict[Hashable, Activation] = {}  # what is known of functions, by content
 
     @functools.cached_property
     def statics(self) -> Statics:

@@ -322,6 +322,8 @@ def sums_nothing(eqn: Eqn) -> bool:
 def carrying(eqn: Eqn) -> list[int]:
     """Positions of the operands whose values an equation carries on."""
     chooses = row(eqn.name).chooses
+    if not chooses:
+        return list(range(len(eqn.inputs)))
     return [i for i in range(len(eqn.inputs)) if i not in chooses]
 
 

@@ -74,13 +74,16 @@ def recognise(
     explained: Iterable[Value],
     outputs: Iterable[Value],
     inner_layers: Iterable[Group] = (),
+    facts: Facts | None = None,
 ) -> Recognised:
     """Group every equation that relevance crosses on its way from `outputs` to `explained`.
 
-    `inner_layers` are the layers at which explained values inside the function are read.
+    `inner_layers` are the layers at which explained values inside the function are read; `facts`
+    are those of the graph, if they are known.
     """
     outputs, explained = list(outputs), list(explained)
-    facts = hoist.facts_once_hoisted(graph, explained, outputs)
+    if facts is None:
+        facts = hoist.facts_once_hoisted(graph, explained, outputs)
     bench = Workbench(graph, facts, outputs)
     for group in inner_layers:
         bench.claim(group)

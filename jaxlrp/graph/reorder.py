@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaxlrp.graph import hoist
+from jaxlrp.graph import control_flow, hoist
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.groups import Workbench
+from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.primitives import ADDITIONS
 from jaxlrp.graph.reorder_factors import factors_in_order
@@ -28,11 +28,18 @@ _ORDERS = {
 }
 
 
-def reordered(graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]) -> Graph:
-    """The graph with its sums and products, in bodies too, in the order that finders expect."""
+def reordered(
+    graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]
+) -> tuple[Graph, Facts | None]:
+    """The graph with its sums and products, in bodies too, in the order that finders expect.
+
+    With its facts, if it had that order.
+    """
     outputs, explained = list(outputs), list(explained)
     facts = hoist.facts_once_hoisted(graph, explained, outputs)
-    return _reordered(Workbench(graph, facts, outputs))
+    before = list(control_flow.graphs(graph))
+    found = _reordered(Workbench(graph, facts, outputs))
+    return found, facts if list(control_flow.graphs(found)) == before else None
 
 
 def _reordered(bench: Workbench) -> Graph:

@@ -28,7 +28,8 @@ def make_plan(
     inner_layers: Sequence[Group] = (),
 ) -> Plan:
     """Recognise layers, give each its rule, and choose density or relevance for edges."""
-    plan = survey(reordered(graph, explained, outputs), explained, outputs, inner_layers)
+    graph, facts = reordered(graph, explained, outputs)
+    plan = survey(graph, explained, outputs, inner_layers, facts)
     assign_rules(plan, rules)
     edges.decide(plan, outputs, seed)
     plan.notes = notes_of(plan, outputs)
@@ -40,9 +41,10 @@ def survey(
     explained: Sequence[Value],
     outputs: Sequence[Value],
     inner_layers: Sequence[Group] = (),
+    facts: Facts | None = None,
 ) -> Plan:
     """The layers of a graph with their names, before any rule."""
-    found = recognise(graph, explained, outputs, inner_layers)
+    found = recognise(graph, explained, outputs, inner_layers, facts)
     named = naming.assign(found)
     layers = [_layer(found.facts, group, *named[group]) for group in found.groups]
     return Plan(graph, explained, found, layers)

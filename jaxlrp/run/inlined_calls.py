@@ -12,13 +12,12 @@ from typing import Any
 
 import jax
 
-from jaxlrp import compat
-from jaxlrp.graph.groups import Group, around
-from jaxlrp.graph.ir import Eqn, InlinedCall, Value
+from jaxlrp.graph.groups import around
+from jaxlrp.graph.ir import InlinedCall, Value
 from jaxlrp.graph.particulars import mapped
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
-from jaxlrp.rules import Rule
+from jaxlrp.run.alike import is_traced, places
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import Probes
 from jaxlrp.run.schedule import Step
@@ -84,9 +83,9 @@ def _run_together(
     if call.settings is not None:
         function = jax.checkpoint(function, **call.settings)
     shared = state.calls.sharing and call in state.plan.found.calls
-    if shared and not any(_is_traced(layer.rule) for layer in layers):
+    if shared and not any(is_traced(layer.rule) for layer in layers):
         key = _alike(body, state, inputs, results, mine, call)
-        function = state.calls.share(key, function)
+        function = state.calls.share(key, function, inline=False)
     outputs = function([env[v] for v in inputs], mine.arrays())
     env.update(zip(results, outputs, strict=True))
 
@@ -99,11 +98,6 @@ def _layers_in(plan: Plan, steps: Sequence[Step]) -> list[Layer]:
         bodies = (y for y in plan.layers if inside.intersection(around(group_of(y))))
         found.update(dict.fromkeys(bodies))
     return list(found)
-
-
-def _is_traced(rule: Rule) -> bool:
-    """Whether a rule has a parameter without a value yet: a function of its own cannot keep it."""
-    return not all(map(compat.is_concrete, jax.tree.leaves(vars(rule))))
 
 
 def _alike(
@@ -147,12 +141,6 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
         layer.nonnegative,
         layer.sign_split,
         layer.relu is not None,
-        None if parts is None else mapped(parts, _places(group).__getitem__),
+        None if parts is None else mapped(parts, places(group).__getitem__),
         probes.of_layer(layer),
     )
-
-
-def _places(group: Group) -> dict[Eqn | Value, int]:
-    """The places of a group's equations and values in it: the same in each call."""
-    values = (v for e in group.eqns for v in e.outputs)
-    return {x: n for n, x in enumerate((*group.eqns, *group.inputs, *values))}

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.graph.activity import is_integer
-from jaxlrp.graph.ir import Graph, Value
+from jaxlrp.graph.ir import Graph, Literal, Value
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.run import control_flow, evaluate, identities, inlined_calls, layer_vjp
+from jaxlrp.run.alike import alike
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import OF_INPUTS, Probes
 from jaxlrp.run.schedule import Step, schedule
@@ -95,21 +96,47 @@ def run_layer(state: RunState, layer: Layer, env: Env) -> None:
         control_flow.run(state, layer, env, run_graph)
         return
     inputs = tuple(_convert(state, evaluate.read(env, v), v, layer) for v in group.inputs)
-    outside = {v: state.narrow(evaluate.read(env, v), v) for v in group.outside}
+    # Written numbers stay numbers: a function that several layers share would take them as arrays.
+    arrays = (v for v in group.outside if not isinstance(v, Literal))
+    outside = {v: state.narrow(env[v], v) for v in arrays}
     account = state.probes.accounts.get(layer)
     counted = any(is_integer(v) for v in (*group.inputs, *group.outputs))
     exact = not (state.plan.low_precision or counted)
-    if account is None and exact and layer_vjp.is_plain(layer):
-        outputs = layer_vjp.plain(group, inputs, outside)
-    elif (relu := _fusable(state, layer)) is not None:
-        (output,) = layer_vjp.ruled(state, layer, inputs, outside, None, relu)
-        env[relu.output] = _probed(state, relu, (output,), (), {})[0]
-        state.done.add(relu)
-        return
+    plain = account is None and exact and layer_vjp.is_plain(layer)
+    relu = None if plain else _fusable(state, layer)
+    if account is None:
+        outputs = _evaluated(state, layer, inputs, outside, plain, relu)
     else:
         outputs = layer_vjp.ruled(state, layer, inputs, outside, account)
+    if relu is not None:
+        env[relu.output] = _probed(state, relu, outputs, (), {})[0]
+        state.done.add(relu)
+        return
     probed = _probed(state, layer, outputs, inputs, outside)
     env.update(zip(group.outputs, probed, strict=True))
+
+
+def _evaluated(
+    state: RunState,
+    layer: Layer,
+    inputs: tuple[Any, ...],
+    outside: Env,
+    plain: bool,
+    relu: Layer | None,
+) -> tuple[Any, ...]:
+    """The outputs of a layer, or of the ReLU after it, by one function for all that are alike."""
+    keys = list(outside)
+    key = alike(state.plan).get(layer) if state.calls.staging else None
+
+    def function(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
+        given = dict(zip(keys, arrays, strict=True))
+        if plain:
+            return layer_vjp.plain(group_of(layer), inputs, given)
+        return layer_vjp.ruled(state, layer, inputs, given, None, relu, key is not None)
+
+    if key is not None:
+        function = state.calls.share((key, plain, relu is None), function, inline=True)
+    return function(inputs, list(outside.values()))
 
 
 def _fusable(state: RunState, layer: Layer) -> Layer | None:

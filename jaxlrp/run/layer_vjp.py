@@ -48,11 +48,13 @@ def ruled(
     outside: Env,
     account: Any,
     relu: Layer | None = None,
+    shared: bool = False,
 ) -> tuple[Any, ...]:
     """Evaluate a layer as a function whose backward pass is its rule.
 
     With `relu` the output is that of the ReLU after the layer, and what arrives is the density
     there. Where the ReLU is shut nothing arrives, elsewhere its output is z: the rule sees it as z.
+    With `shared`, without an account, JAX traces the backward pass once for all layers run by it.
     """
     group = group_of(layer)
     logits = group.particulars_as(Softmax).logits
@@ -72,6 +74,12 @@ def ruled(
             env[y] = masked_softmax.without_weights(env[y], env[logits])
         return tuple(precision.widen(env[v], v) for v in group.outputs)
 
+    def shown(x: Any, arrays: list[Any], z: Any, came: Any) -> tuple[View, tuple[Any, ...]]:
+        env = dict(zip(keys, arrays, strict=True))
+        return _backward(layer, x, env, z, came, relu is not None)
+
+    backward = jax.jit(lambda *given: shown(*given)[1], inline=True) if shared else None
+
     @jax.custom_vjp
     def call(inputs: Any, arrays: list[Any], account: Any) -> Any:
         return forward(inputs, arrays)
@@ -82,11 +90,13 @@ def ruled(
 
     def call_backward(kept: Any, arrived: Any) -> Any:
         inputs, arrays, outputs, account = kept
-        env = dict(zip(keys, arrays, strict=True))
         x, z, came = (tuple(map(evaluate.number_of, v)) for v in (inputs, outputs, arrived))
-        view, back = _backward(layer, x, env, z, came, relu is not None)
-        if account is not None:
-            account = accounts.of_layer(plan, layer, view, x, back, account)
+        if backward is not None:
+            back = backward(x, arrays, z, came)
+        else:
+            view, back = shown(x, arrays, z, came)
+            if account is not None:
+                account = accounts.of_layer(plan, layer, view, x, back, account)
         pairs = zip(inputs, back, strict=True)
         back = tuple(Counted(c, None) if isinstance(x, Counted) else c for x, c in pairs)
         return back, None, account

@@ -21,9 +21,9 @@ from jaxlrp import compat
 from jaxlrp.graph.contents import Unknown, graph_contents
 from jaxlrp.graph.ir import Graph
 from jaxlrp.planning.rulemap import RuleMap, rules_contents
+from jaxlrp.run.alike import is_of_library
 from jaxlrp.run.bound_call import BoundCall, Planned
 
-_LIBRARY = __name__.partition(".")[0]
 _KEPT = 32  # plans; the one that was used longest ago goes first
 _KEPT_PROGRAMS = 8  # of each plan
 _plans: OrderedDict[Hashable, tuple[RuleMap, Planned]] = OrderedDict()
@@ -85,8 +85,7 @@ def program(bound: BoundCall, key: Hashable, make: Callable[[], Any]) -> Any:
 
 def has_rule_of_users(bound: BoundCall) -> bool:
     """Whether a layer has a rule that is not of this library."""
-    rules = (layer.rule for layer in bound.plan.layers)
-    return any(type(rule).__module__.partition(".")[0] != _LIBRARY for rule in rules)
+    return not all(is_of_library(layer.rule) for layer in bound.plan.layers)
 
 
 class _Compiled:

@@ -19,16 +19,27 @@ from jaxlrp.run.probes import Probes
 
 
 class Calls:
-    """The functions that run calls which are alike, by what the calls have in common."""
+    """The functions that run calls, and layers, which are alike, by what they have in common.
+
+    Attributes:
+      staging: whether a program is traced; run operation by operation, nothing is shared.
+      sharing: whether calls that are alike may be calls of one function in it.
+    """
 
     def __init__(self, share: bool) -> None:
-        self.sharing = share and compat.is_staging()
-        self._functions: dict[Hashable, Callable[..., list[Any]]] = {}
+        self.staging = compat.is_staging()
+        self.sharing = share and self.staging
+        self._functions: dict[Hashable, Callable[..., Any]] = {}
 
-    def share(self, key: Hashable, function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        """The function of an earlier call that is alike, or else this one."""
+    def share(
+        self, key: Hashable, function: Callable[..., Any], inline: bool
+    ) -> Callable[..., Any]:
+        """The function of an earlier call that is alike, or else this one.
+
+        Under `inline` its equations are put where it is called.
+        """
         if key not in self._functions:
-            self._functions[key] = jax.jit(function)
+            self._functions[key] = jax.jit(function, inline=inline)
         return self._functions[key]
 
 

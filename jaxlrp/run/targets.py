@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -198,12 +199,19 @@ def _one_hot(target: Any, out: Any, where: str, is_batch: Callable[[], bool]) ->
                 f"{where} {worst} is out of range: the output has {classes} classes, 0 to "
                 f"{classes - 1}."
             )
-    index = jnp.broadcast_to(jnp.asarray(target), shape[:-1])
-    hot = jax.nn.one_hot(index, classes, dtype=_wide(out.dtype))
-    inside = (index >= 0) & (index < classes)
+    hot, inside = _ones_at(target, shape, _wide(out.dtype))
     if not compat.is_concrete(target):
         compat.check_under_checkify(
-            jnp.all(inside), f"{where} is out of range: the output has {classes} classes."
+            inside, f"{where} is out of range: the output has {classes} classes."
         )
+    return hot
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2), inline=True)  # one program outside `jit`
+def _ones_at(target: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
+    """Weights of 1 at the classes, and whether all of these exist."""
+    index = jnp.broadcast_to(target, shape[:-1])
+    hot = jax.nn.one_hot(index, shape[-1], dtype=dtype)
+    inside = (index >= 0) & (index < shape[-1])
     # A traced class cannot raise: relevance NaN says that it was out of range.
-    return jnp.where(inside[..., None], hot, jnp.nan)
+    return jnp.where(inside[..., None], hot, jnp.nan), jnp.all(inside)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlrp.graph.ir import Eqn
+from jaxlrp.graph.ir import Eqn, Literal
 from jaxlrp.graph.primitives import SCATTER_WINNERS
 from jaxlrp.run.evaluate import Env, read
 
@@ -32,7 +32,9 @@ def _of_scatter(
     eqn: Eqn, inputs: tuple[Any, ...], outside: Env, output: Any, arrived: Any
 ) -> tuple[Any, ...]:
     """The array that was scattered into wins a tie, then the first of the updates."""
-    active = [v for v in dict.fromkeys(eqn.inputs) if v not in outside]
+    active = [
+        v for v in dict.fromkeys(eqn.inputs) if v not in outside and not isinstance(v, Literal)
+    ]
     values = {**outside, **dict(zip(active, inputs, strict=True))}
     operand, indices, updates = (jnp.asarray(read(values, v)) for v in eqn.inputs)
     config = {k: eqn.params[k] for k in ("dimension_numbers", "indices_are_sorted", "mode")}

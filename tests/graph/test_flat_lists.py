@@ -579,4 +579,4 @@ def test_ordinary_networks_get_no_equation_more():
         return jax.nn.softmax(h / 2 + S)
 
     graph, *_ = trace.trace(fn, [jnp.asarray(X)], [()])
-    assert reordered(graph, graph.inputs, graph.outputs) is graph
+    assert reordered(graph, graph.inputs, graph.outputs)[0] is graph

@@ -1,0 +1,85 @@
+"""Layers that are alike: under `jit` one function runs them all.
+
+JAX traces, differentiates and transposes such a function once, as it does with `jnp.tanh` in a
+gradient, and puts its equations where each layer stands. The program is the same as without.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Hashable, Mapping
+
+import jax
+
+from jaxlrp import compat
+from jaxlrp.graph.contents import Unknown, content, equations_contents
+from jaxlrp.graph.groups import Group
+from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.particulars import mapped
+from jaxlrp.planning.layers import Layer, group_of
+from jaxlrp.planning.plans import Plan
+from jaxlrp.rules import Rule
+from jaxlrp.run.layer_facts import number_of
+
+_LIBRARY = __name__.partition(".")[0]
+_known: weakref.WeakKeyDictionary[Plan, Mapping[Layer, Hashable]] = weakref.WeakKeyDictionary()
+
+
+def alike(plan: Plan) -> Mapping[Layer, Hashable]:
+    """Of the layers that have a like in the plan, all that decides how they run: equal keys."""
+    if plan not in _known:
+        found = {layer: _likeness(layer) for layer in plan.layers}
+        count = Counter(found.values())
+        numbers: dict[Hashable, int] = {}
+        _known[plan] = {
+            layer: numbers.setdefault(key, len(numbers))
+            for layer, key in found.items()
+            if key is not None and count[key] > 1
+        }
+    return _known[plan]
+
+
+def is_of_library(rule: Rule) -> bool:
+    """Whether a rule is one of this library: it looks at nothing but what a layer shows."""
+    return type(rule).__module__.partition(".")[0] == _LIBRARY
+
+
+def is_traced(rule: Rule) -> bool:
+    """Whether a rule has a parameter without a value yet: a function of its own cannot keep it."""
+    return not all(map(compat.is_concrete, jax.tree.leaves(vars(rule))))
+
+
+def places(group: Group) -> dict[Eqn | Value, int]:
+    """The places of a group's equations and values in it: the same in each that is alike."""
+    values = (v for e in group.eqns for v in e.outputs)
+    return {x: n for n, x in enumerate((*group.eqns, *group.inputs, *values))}
+
+
+def _likeness(layer: Layer) -> Hashable:
+    """What a layer computes, and how relevance passes it; None if that cannot be compared."""
+    group = group_of(layer)
+    if group.main.bodies or is_traced(layer.rule) or not is_of_library(layer.rule):
+        return None
+    try:
+        place = places(group)
+        relu = None if layer.relu is None else _likeness(layer.relu)
+        if layer.relu is not None and relu is None:
+            return None
+        return (
+            layer.kind,
+            id(layer.rule),
+            layer.arriving,
+            layer.carries,
+            layer.nonnegative,
+            layer.sign_split,
+            layer.zero_at_zero,
+            None if group.particulars is None else mapped(group.particulars, place.__getitem__),
+            tuple((place[eqn], i) for eqn, i in group.detached),
+            place[group.main],
+            tuple(content(number_of(v)) for v in group.outside),
+            relu,
+            equations_contents(group.eqns, group.inputs, group.outputs),
+        )
+    except (Unknown, KeyError):
+        return None
