@@ -38,6 +38,7 @@ NOTES = "planning/test_notes.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
 AS_IN_JAX = "surface/test_as_in_jax.py"
+PREPARED = "surface/test_prepare.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Bounds.
@@ -1182,5 +1183,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "return list(self._entries.items()) == list(",
         "return dict(self._entries.items()) == dict(",
         AS_IN_JAX,
+    ),
+    Mutant(
+        "run/parameter_values.py",
+        "_digest(prim.name, _contents(params), *",
+        "_digest(prim.name, *",
+        f"{PREPARED}::test_relevance_is_the_same",
+    ),
+    Mutant(
+        "run/parameter_values.py",
+        "self.size <= sum(x.size for x in below)",
+        "True",
+        f"{PREPARED}::test_views_are_not_held_and_neither_is_what_grows",
     ),
 )
