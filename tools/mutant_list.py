@@ -41,6 +41,7 @@ OPEN_PATHS = "planning/test_open_paths.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
 AS_IN_JAX = "surface/test_as_in_jax.py"
+PREPARED = "surface/test_prepare.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Bounds.
@@ -1285,4 +1286,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("run/alike.py", "or not is_of_library(layer.rule)", "", ALIKE),
     Mutant("run/layer_vjp.py", "if shared else None", "if False else None", ALIKE),
     Mutant("graph/contents.py", "content(e.params), all_of(e.inputs)", "all_of(e.inputs)", ALIKE),
+    Mutant(
+        "run/parameter_values.py",
+        "_digest(prim.name, _contents(params), *",
+        "_digest(prim.name, *",
+        f"{PREPARED}::test_relevance_is_the_same",
+    ),
+    Mutant(
+        "run/parameter_values.py",
+        "self.size <= sum(x.size for x in below)",
+        "True",
+        f"{PREPARED}::test_views_are_not_held_and_neither_is_what_grows",
+    ),
 )

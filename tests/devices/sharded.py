@@ -39,6 +39,7 @@ NETWORK_RULES = {
     "cnn": ["lrp_zero", "epsilon_plus_flat", "epsilon_alpha2_beta1"],
     "transformer": ["attn_lrp", "epsilon_plus_flat"],
 }
+PREPARED = [("cnn", "epsilon_alpha2_beta1")]
 OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -58,6 +59,18 @@ def gradient(fn):
 def relevance(fn, rules):
     explain = lrp.explain(fn, rules, argnums=1)
     return lambda params, x, target: explain(params, x, target=target)
+
+
+def prepared(fn, rules, args, alone) -> dict:
+    """The same of prepared parameters, which lie on the devices as XLA puts them."""
+    held = jax.jit(lrp.prepare(fn, rules, argnums=1))(*args[:2])
+    args = held, *args[1:]
+    compiled = jax.jit(relevance(fn, rules), out_shardings=args[1].sharding).lower(*args).compile()
+    return {
+        "distance": relative_l2(compiled(*args), alone),
+        "collectives": collectives(compiled),
+        "held": len(held.values),
+    }
 
 
 def report(name: str) -> dict[str, dict]:
@@ -85,6 +98,8 @@ def report(name: str) -> dict[str, dict]:
                 "collectives": collectives(compiled),
                 "gradient": base,
             }
+            if (name, rule) in PREPARED:
+                found[f"{sharding}/{rule}"]["prepared"] = prepared(fn, rules, args, alone[rule])
     return found
 
 

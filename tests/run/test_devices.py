@@ -79,6 +79,14 @@ def test_no_more_communication_than_the_gradient(network, sharding, rule):
     assert found["collectives"] == allowed
 
 
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_prepared_parameters_lie_on_the_devices_as_the_parameters(sharding):
+    found = results("sharded", "cnn")[f"{sharding}/epsilon_alpha2_beta1"]
+    assert found["prepared"]["held"]
+    assert found["prepared"]["distance"] <= 1e-10
+    assert found["prepared"]["collectives"] == found["collectives"]
+
+
 def distance(case: str) -> float:
     found = results("mapped")[case]
     assert "error" not in found, found["error"]
