@@ -394,7 +394,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/affine_signs.py",
         "return None if is_turned(inner, varying) else ([], inner)",
         "return [], inner",
-        "graph/test_signs.py::test_signs_that_cancel",
+        "graph/test_written.py::test_numbers_that_cancel_are_not_there",
     ),
     Mutant(
         "graph/affine_signs.py",

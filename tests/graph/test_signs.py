@@ -40,6 +40,8 @@ def _shifted(source):
         lambda x, p: jax.nn.sigmoid(-((-source(x, p)) * p["s"] - p["b"])),
         lambda x, p: jax.nn.sigmoid(-(source(x, p) * -p["s"] - p["b"])),
         lambda x, p: jax.nn.sigmoid(-(-p["b"] - source(x, p) * p["s"])),
+        lambda x, p: jax.nn.sigmoid(-(-source(x, p) * p["s"] + -p["b"])),
+        lambda x, p: jax.nn.sigmoid(-(-p["b"] + source(x, p) * -p["s"])),
         lambda x, p: jax.nn.sigmoid((-source(x, p) * p["s"] - p["b"]) * -1.0),
         lambda x, p: jax.nn.sigmoid((-source(x, p) * p["s"] - p["b"]) / -2.0 * 2.0),
         lambda x, p: jax.nn.sigmoid(p["b"] - source(x, p) * -p["s"]),
