@@ -394,12 +394,6 @@ def check_under_checkify(holds: Any, message: str) -> None:
 
 def path_names(path: Sequence[Any]) -> tuple[str, ...]:
     """A pytree key path as plain words: `.layers[0].weight` -> ('layers', '0', 'weight')."""
-    words = []
-    for key in path:
-        for attribute in ("key", "name", "idx"):
-            if hasattr(key, attribute):
-                words.append(str(getattr(key, attribute)))
-                break
-        else:
-            words.append(str(key))
-    return tuple(words)
+    names = ("key", "name", "idx")
+    found = (next((getattr(k, n) for n in names if hasattr(k, n)), k) for k in path)
+    return tuple(map(str, found))
