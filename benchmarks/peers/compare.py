@@ -1,0 +1,196 @@
+"""Explanations by jaxlrp and by Zennit, beside each other: the same network, weights and batch.
+
+    python benchmarks/peers/compare.py                                   # tens of minutes
+    python benchmarks/peers/compare.py --networks resnet50 --batch 1 --pairs 3
+
+Relevance is compared first: a speed for another answer counts for nothing. Then both sides take
+turns in this process, on the same number of threads, and a ratio is formed of each pair. The table
+has the median of the ratios, and an interval in which the median of all pairs lies.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import ratio
+import torch
+from torch_networks import MODELS, build  # before Zennit: it declares operators
+from zennit import composites
+from zennit.attribution import Gradient
+from zennit.canonizers import SequentialMergeBatchNorm
+
+import jaxlrp as lrp
+
+COMPOSITES: dict[str, tuple[Callable[[], Any], Callable[[list[Any]], Any]]] = {
+    "epsilon_plus": (
+        lrp.composites.epsilon_plus,
+        lambda c: composites.EpsilonPlus(canonizers=c),
+    ),
+    "epsilon_plus_flat": (
+        lrp.composites.epsilon_plus_flat,
+        lambda c: composites.EpsilonPlusFlat(canonizers=c),
+    ),
+    "epsilon_gamma_box": (
+        lambda: lrp.composites.epsilon_gamma_box(low=-3.0, high=3.0),
+        lambda c: composites.EpsilonGammaBox(low=-3.0, high=3.0, canonizers=c),
+    ),
+    "epsilon_alpha2_beta1": (
+        lrp.composites.epsilon_alpha2_beta1,
+        lambda c: composites.EpsilonAlpha2Beta1(canonizers=c),
+    ),
+}
+HEADER = (
+    "network",
+    "batch",
+    "rules",
+    "distance",
+    "Zennit / jaxlrp",
+    "interval",
+    "jaxlrp, s",
+    "Zennit, s",
+    "jaxlrp / own gradient",
+    "Zennit / own gradient",
+    "build of jaxlrp, s",
+)
+
+
+class Sides:
+    """One network in both frameworks; functions without arguments that run to the end."""
+
+    def __init__(self, name: str, batch: int):
+        network = networks.build(name, batch)
+        self.fn, self.params, self.x = network
+        self.target = jnp.arange(batch) % 1000
+        self.module = build(name, self.params)
+        pixels = np.array(self.x).transpose(0, 3, 1, 2)
+        self.pixels = torch.from_numpy(np.ascontiguousarray(pixels))
+        self.chosen = torch.nn.functional.one_hot(torch.arange(batch) % 1000, 1000)
+
+    def jax(self, step: Callable[..., Any]) -> tuple[Callable[[], Any], float]:
+        args = (self.params, self.x, self.target)
+        made = ratio.make(step, args)
+        return lambda: jax.block_until_ready(made.compiled(*args)), made.build
+
+    def gradient(self) -> Any:
+        x = self.pixels.clone().requires_grad_()
+        (found,) = torch.autograd.grad((self.module(x) * self.chosen).sum(), x)
+        return found
+
+    def zennit(self, make: Callable[[list[Any]], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            composite = make([SequentialMergeBatchNorm()])
+            with Gradient(model=self.module, composite=composite) as attributor:
+                return attributor(self.pixels, lambda out: out * self.chosen)[1]
+
+        return run
+
+
+def distance(mine: Any, theirs: Any) -> float:
+    """Norm of the difference over the norm of jaxlrp's relevance."""
+    mine = np.asarray(mine, np.float64)
+    theirs = theirs.detach().numpy().transpose(0, 2, 3, 1).astype(np.float64)
+    return float(np.linalg.norm(theirs - mine) / np.linalg.norm(mine))
+
+
+def timed(sides: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
+    """Seconds of each side, by round; every side runs once before."""
+    for side in sides:
+        side()
+    seconds: list[list[float]] = [[] for _ in sides]
+    for _ in range(rounds):
+        for side, taken in zip(sides, seconds, strict=True):
+            start = time.perf_counter()
+            side()
+            taken.append(time.perf_counter() - start)
+    return seconds
+
+
+def interval(ratios: list[float]) -> tuple[float, float, float]:
+    """Two of the ratios, and the probability that the median of all pairs lies between them.
+
+    They are as close as 95 % allow; of fewer than six pairs the extremes, which reach less.
+    """
+    ordered, n = sorted(ratios), len(ratios)
+
+    def inside(k: int) -> float:
+        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
+
+    k = max([k for k in range(1, n // 2 + 1) if inside(k) >= 0.95], default=1)
+    return ordered[k - 1], ordered[n - k], max(inside(k), 0.0)
+
+
+def quotients(above: list[float], below: list[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def rows(name: str, batch: int, rules: list[str], pairs: int) -> list[tuple[str, ...]]:
+    sides = Sides(name, batch)
+    gradient, _ = sides.jax(ratio.gradient(lambda params, x: sides.fn(params, x)))
+    found = []
+    gap = distance(gradient()[1], sides.gradient())
+    for rule in ["gradient", *rules]:
+        if rule == "gradient":
+            mine, build_s, theirs = gradient, 0.0, sides.gradient
+        else:
+            ours, make = COMPOSITES[rule]
+            mine, build_s = sides.jax(ratio.explanation(sides.fn, ours()))
+            theirs = sides.zennit(make)
+            gap = distance(mine()[1], theirs())
+        seconds = timed([mine, theirs, gradient, sides.gradient], pairs)
+        times = quotients(seconds[1], seconds[0])
+        low, high, sure = interval(times)
+        found.append(
+            (
+                name,
+                str(batch),
+                rule,
+                f"{gap:.0e}",
+                f"{statistics.median(times):.2f}",
+                f"{low:.2f} to {high:.2f} ({100 * sure:.0f} %)",
+                f"{statistics.median(seconds[0]):.3f}",
+                f"{statistics.median(seconds[1]):.3f}",
+                f"{statistics.median(quotients(seconds[0], seconds[2])):.2f}",
+                f"{statistics.median(quotients(seconds[1], seconds[3])):.2f}",
+                f"{build_s:.1f}",
+            )
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--composites", nargs="+", choices=COMPOSITES, default=list(COMPOSITES))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--pairs", type=int, default=9, help="timed pairs (default 9)")
+    parser.add_argument("--shared", action="store_true", help="say that other work ran beside it")
+    options = parser.parse_args()
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    print(
+        ratio.machine(), f"torch {torch.__version__}, {torch.get_num_threads()} threads", sep="; "
+    )
+    if options.shared:
+        print("Other work ran on the same cores: read the seconds as an order of magnitude.")
+    for name in options.networks:
+        for batch in options.batch:
+            print(flush=True)
+            ratio.show(rows(name, batch, options.composites, options.pairs), HEADER)
+
+
+if __name__ == "__main__":
+    main()
