@@ -18,7 +18,7 @@ PEERS := .venv-peers
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-slow \
+.PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-pages test-slow \
 	coverage test-matrix third-party lint format types docs docs-serve api tutorials fuzz bench bench-peers bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
@@ -32,7 +32,7 @@ help:
 	@echo "make demo-lstm    the same reviews read by a BiLSTM, write out/bilstm_reviews.html and .png"
 	@echo "make demo-guided  training that keeps relevance off a mark, write out/guided_training.png"
 	@echo "make dataset      explain 5,000 digits into a Zarr store, stop and go on at will"
-	@echo "make test         the tests (make test-slow: the slow ones too)"
+	@echo "make test         the tests (make test-pages: the code of the pages; make test-slow: all of it, and slow ones)"
 	@echo "make coverage     the tests, and the lines of jaxlrp that none of them runs; fails under 95 %"
 	@echo "make test-matrix  the tests under every Python found, with the oldest and newest JAX"
 	@echo "make fuzz         random programs in two spellings; stops and goes on, prints what fails"
@@ -80,6 +80,9 @@ demo-guided: $(VENV)/.examples
 # KERAS_BACKEND is read once, when keras is first imported.
 test: $(VENV)/.test
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-pages: $(VENV)/.test
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto -m pages tests/house $(ARGS)
 
 test-slow: $(VENV)/.test
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto -m "not third_party" $(ARGS)

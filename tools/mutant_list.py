@@ -416,8 +416,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/signs.py",
-        "return all(self._cancels(v, most - 1) for v in eqn.inputs)",
         "return any(self._cancels(v, most - 1) for v in eqn.inputs)",
+        "return all(self._cancels(v, most - 1) for v in eqn.inputs)",
         "graph/test_signs.py::test_signs_that_cancel",
     ),
     Mutant(

@@ -69,17 +69,19 @@ class Signs:
         return found[0]
 
     def _out_of_number(self, eqn: Eqn) -> list[Eqn] | None:
-        """`(-h - b) * -2` is `(h + b) * 2`."""
+        """`h * -1` is `-h`, and `(-h - b) * -2` is `(h + b) * 2`."""
         places = (1,) if eqn.name == "div" else (0, 1)
         place = next((i for i in places if below_zero(eqn.inputs[i]) is not None), None)
         if place is None or (value := eqn.inputs[1 - place]) not in self._varying:
             return None
+        number = below_zero(eqn.inputs[place])
+        assert number is not None
+        if number.val == 1:
+            return [made("neg", [value], eqn, eqn.out)[0]]
         found = opposite(value, self._varying, self._readers)
         if found is None:
             return None
         self._leave(value)
-        number = below_zero(eqn.inputs[place])
-        assert number is not None
         factors: list[Value] = [found[1], number] if place == 1 else [number, found[1]]
         return [*found[0], alike(eqn, factors, eqn.out)[0]]
 
@@ -113,7 +115,7 @@ class Signs:
         return [*signs, made("add", [a, b], sign, sign.out)[0]]
 
     def _into_parts(self, sign: Eqn, joined: Eqn) -> list[Eqn] | None:
-        """A sign after what was joined, or moved, goes to each part, if it cancels one there."""
+        """A sign after what was joined, or moved, goes to each part, if it cancels one in some."""
         if not self._cancels(joined.out) or not self._has_parts(joined):
             return None
         self.left.append(joined)
@@ -121,12 +123,12 @@ class Signs:
         return [*signs, alike(joined, list(parts), sign.out)[0]]
 
     def _cancels(self, value: Value, most: int = 8) -> bool:
-        """Whether each term or part that a change of sign would reach has one that it cancels."""
+        """Whether each term, or some part, that a change of sign would reach has one in it."""
         eqn = value.producer
         if eqn is None or value not in self._varying or most == 0:
             return False
         if self._is_join(eqn) and self._has_parts(eqn):
-            return all(self._cancels(v, most - 1) for v in eqn.inputs)
+            return any(self._cancels(v, most - 1) for v in eqn.inputs)
         if not self._is_sum(eqn):
             return eqn.name == "neg" or is_turned(value, self._varying)
         reached = eqn.inputs[:1] if eqn.name == "sub" else eqn.inputs

@@ -100,6 +100,11 @@ ALIKE = {
             -jnp.stack([-x @ p["w"][:, 0], x @ -p["w"][:, 1], *(x @ p["w"][:, 2:] * -1).T]).T
         ),
     ],
+    "a part": [
+        lambda x, p: jnp.concatenate([x @ p["w"], -(hidden(x, p) @ p["v"])], -1),
+        lambda x, p: -jnp.concatenate([-x @ p["w"], hidden(x, p) @ p["v"]], -1),
+        lambda x, p: jnp.concatenate([x @ -p["w"], hidden(x, p) @ p["v"]], -1) * -1.0,
+    ],
     "two terms": [
         lambda x, p: x @ p["v"] + hidden(x, p) @ p["w"],
         lambda x, p: x @ p["v"] - hidden(x, p) @ -p["w"],

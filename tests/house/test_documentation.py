@@ -33,6 +33,7 @@ def page_id(page):
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python\n" in p.read_text()], ids=page_id)
 def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, x32):
     monkeypatch.chdir(tmp_path)  # a page may write a picture
