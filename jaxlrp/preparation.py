@@ -55,7 +55,7 @@ def prepare(
       >>> import jaxlrp as lrp
       >>> def fn(w, x):
       ...     return jax.nn.relu(x) @ w
-      >>> w, x = jnp.array([[1.0, -1.0], [2.0, 0.5]]), jnp.array([3.0, 1.0])
+      >>> w, x = jnp.float32([[1.0, -1.0], [2.0, 0.5]]), jnp.float32([3.0, 1.0])
       >>> rule = lrp.ZPlus(epsilon=0.0)
       >>> prepared = lrp.prepare(fn, rule, argnums=1)(w, x)
       >>> print(lrp.explain(fn, rule, argnums=1)(prepared, x, target=0))
