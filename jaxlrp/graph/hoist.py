@@ -85,7 +85,7 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
     if _scaled(bench, value.producer) is not None:
         return None
     moves, leaves = _moves_before(bench, value)
-    if not any(e.name in PARTS for e in moves) and not _ends_sum(bench, leaves[0]):
+    if not any(e.name in PARTS for e in moves) and not _joins_values(bench, leaves[0]):
         return None  # one core takes them through these moves
     if not any(_ends_layer(bench, leaf) for leaf in leaves):
         return None
@@ -188,14 +188,14 @@ def _ends_layer(bench: Workbench, value: Value) -> bool:
     return False
 
 
-def _ends_sum(bench: Workbench, value: Value) -> bool:
-    """Whether a value is a sum of active values, which may be scaled and shifted."""
+def _joins_values(bench: Workbench, value: Value) -> bool:
+    """Whether a value is a sum or product of active values, which may be scaled and shifted."""
     while (eqn := value.producer) is not None:
         active = bench.activity.active_inputs(eqn)
         if stacked_terms(bench, eqn):
             return True
         if len(active) > 1 or affine_operand(bench, eqn) is None:
-            return len(active) > 1 and eqn.name in ADDITIONS
+            return len(active) > 1 and eqn.name in ADDITIONS | _SCALES
         (value,) = active
     return False
 

@@ -395,3 +395,20 @@ def test_a_bias_after_a_view_of_a_sum_however_the_sum_is_written(rule):
     expected = lrp.explain(fn(sums[0]), rule)(X)
     for total in sums[1:]:
         assert_close(lrp.explain(fn(total), rule)(X), expected)
+
+
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), lrp.Epsilon(0.1), lrp.WSquare()], ids=repr)
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_a_scale_after_a_view_of_a_product_is_the_products(rule, shift):
+    def fn(view, scale):
+        def product(x):
+            v = jnp.tanh(x) * x.mean(1, keepdims=True)
+            return scale(v) if view is None else scale(view(v))
+
+        return lrp.explain(product, rule)
+
+    s, b = S[:6], shift * B[:6]
+    expected = fn(None, lambda v: (v * s + b if shift else v * s)[:, ::-1])(X)
+    for view in (lambda v: v[:, ::-1], lambda v: jnp.flip(v, 1), lambda v: v.T[::-1].T):
+        turned = fn(view, lambda v: v * s[::-1] + b[::-1] if shift else v * s[::-1])
+        assert_close(turned(X), expected)
