@@ -177,7 +177,9 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
     if n == 0 and last == 0:  # moves come first
         shifts = (i + 1 for i, e in enumerate(chain[:stop]) if e.name in ADDITIONS)
         return stop if stop == len(chain) else max(shifts, default=0)
-    return stop if n == last and stop == len(chain) else n
+    # After moves a further scale is the layer's.
+    rest = any(e.name in _SCALES - COPIES for e in chain[last:])
+    return stop if n == last and stop == len(chain) and not rest else n
 
 
 def _before_moves(bench: Workbench, value: Value) -> Value:
