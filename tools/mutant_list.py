@@ -404,7 +404,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/signs.py",
-        "if found is None:\n            return None\n        self._leave(sign.inputs[0])",
+        "if found is None or not found[0]:\n            return None\n        self._leave(sign.inputs[0])",
         "if True:\n            return None\n        self._leave(sign.inputs[0])",
         "graph/test_signs.py::test_signs_that_cancel",
     ),
@@ -948,7 +948,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/hoist.py",
-        "and not _ends_sum(bench, leaves[0])",
+        "and not _joins_values(bench, leaves[0])",
         "",
         "graph/test_parts.py::test_two_spellings[a bias after a sum of layers is turned-ZPlus()]",
     ),

@@ -34,6 +34,8 @@ class Signs:
         maker = eqn.inputs[0].producer if eqn.name == "neg" else None
         if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
             return None
+        if self._readers[maker.out] > 1:  # a value of its own: what reads it is a function of it
+            return None
         inner = maker.inputs[0]
         return None if is_turned(inner, self._varying) else inner
 
@@ -63,7 +65,7 @@ class Signs:
     def _within_layer(self, sign: Eqn) -> list[Eqn] | None:
         """`-(-h * g - b)` is `h * g + b`."""
         found = opposite(sign.inputs[0], self._varying, self._readers, sign.out)
-        if found is None:
+        if found is None or not found[0]:
             return None
         self._leave(sign.inputs[0])
         return found[0]

@@ -235,3 +235,17 @@ def test_a_shifted_value_with_two_readers_is_one_layer():
     assert layer.name
     expected = lrp.explain(fn(lambda s: s * -1.0), lrp.ZPlus())(X, P)
     assert_close(lrp.explain(fn(lambda s: -s), lrp.ZPlus())(X, P), expected)
+
+
+@pytest.mark.parametrize("output", [True, False])
+def test_what_reads_a_shared_value_with_two_signs_is_a_function_of_it(output):
+    def fn(relu):
+        def both(x):
+            h = relu(x)
+            leaky = jax.nn.relu(h) - 0.1 * jax.nn.relu(-h)
+            return (h, leaky) if output else (h + leaky, leaky)
+
+        return lrp.explain(both, {"add": lrp.Epsilon(0.1)})
+
+    expected = fn(jax.nn.relu)(X)
+    assert_close(fn(lambda x: -jnp.minimum(-x, 0.0))(X), expected)
