@@ -856,6 +856,8 @@ def _(e: Edit) -> bool:
 def _(e: Edit) -> bool:
     if e.op != "dense" or e.shape[-1] < 2 or e.is_padded():
         return False
+    if e.node.name in e.program.outputs:  # a value of its own, of which no scale reaches the parts
+        return False
     return e.to("jnp.concatenate([{0} @ {1}[:, :1], {0} @ {1}[:, 1:]], -1)", *e.args)
 
 
@@ -932,11 +934,13 @@ def _(e: Edit) -> bool:
 
 
 def _follows_a_layer(program: Program, name: str) -> bool:
-    """Whether a value is that of a linear layer, which has a scale after it, or its part of it."""
+    """Whether a value is that of a linear layer or norm, which has a scale after it, or a part."""
     node = program.by_name.get(name)
     while node is not None and node.op in {*VIEWS, "bias", "scale", "text"}:
         node = program.by_name.get(node.args[0]) if node.args else None
-    return node is not None and node.op in ("dense", "conv", "fourier", "concat")
+    layers = ("dense", "conv", "fourier", "concat")
+    norms = ("layer_norm", "rms_norm", "l2_norm", "peak_norm")
+    return node is not None and node.op in layers + norms
 
 
 # Convolutions: facts hold the padding and the stride.
