@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.new_equations import alike, made
 from jaxlrp.graph.primitives import ADDITIONS, MOVES
@@ -74,10 +76,10 @@ def opposite(
 
 
 def below_zero(value: Value) -> Literal | None:
-    """The opposite of a number that is written and negative."""
-    if isinstance(value, Literal) and value.ndim == 0 and value.val < 0:
-        return Literal(value.aval, -value.val)
-    return None
+    """The opposite of a real number that is written and negative."""
+    if not isinstance(value, Literal) or value.ndim > 0 or np.iscomplexobj(value.val):
+        return None
+    return Literal(value.aval, -value.val) if value.val < 0 else None
 
 
 def _is_number(value: Value) -> bool:
