@@ -257,10 +257,11 @@ def _linear(
 Activation = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
-def _erf(x: np.ndarray) -> np.ndarray:
-    from math import erf
+def _normal_below(x: np.ndarray) -> np.ndarray:
+    """The share of a normal distribution below x; 1 + erf would lose it far below 0."""
+    from math import erfc
 
-    return np.vectorize(erf)(x)
+    return 0.5 * np.vectorize(erfc)(-x / 2**0.5)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -278,8 +279,8 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x))),
     ),
     "gelu": (
-        lambda x: 0.5 * x * (1 + _erf(x / 2**0.5)),
-        lambda x: 0.5 * (1 + _erf(x / 2**0.5)) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
+        lambda x: x * _normal_below(x),
+        lambda x: _normal_below(x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
     ),
     "softplus": (lambda x: np.logaddexp(x, 0), _sigmoid),
     "hard_swish": (

@@ -19,11 +19,32 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.build import equations
 from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 from jaxlrp.graph.places import Places
-from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
+from jaxlrp.graph.primitives import (
+    COMPARISONS,
+    COPIES,
+    ELEMENTWISE,
+    FIXED_LINEAR,
+    MOVES,
+    REDUCTIONS,
+    RUNNING_WINNERS,
+    SORTS,
+    WINDOW_WINNERS,
+)
 from jaxlrp.graph.signs import Signs
 
-# Linear layers stay apart: different uses of one module have names and rules of their own.
-_MERGED = ELEMENTWISE | MOVES | REDUCTIONS | {"iota", "stop_gradient", "argmax", "argmin"}
+# Linear layers with weights stay apart: different uses of one module have names and rules of their
+# own. A Fourier transform has none.
+_MERGED = (
+    ELEMENTWISE
+    | MOVES
+    | COMPARISONS
+    | REDUCTIONS
+    | FIXED_LINEAR
+    | WINDOW_WINNERS
+    | RUNNING_WINNERS
+    | SORTS
+    | {"iota", "stop_gradient", "argmax", "argmin"}
+)
 
 # The operation of a scatter, and the number with which it changes nothing.
 _SCATTERED: dict[str, tuple[Callable[..., Any], int]] = {

@@ -19,19 +19,7 @@ class Summand(LayerSelector):
         found = set()
         for index, layer in enumerate(layers.layers):
             whole = {"dense": "add", "conv": "add", "add": "affine"}.get(layer.kind)
-            if whole is None or index in layers.sinks:
-                continue
-            readers, stack, seen = set(), list(layers.feeds[index]), set()
-            while stack:
-                reader = stack.pop()
-                if reader in seen:
-                    continue
-                seen.add(reader)
-                if layers.layers[reader].kind == "structural":
-                    stack.extend(layers.feeds[reader])
-                else:
-                    readers.add(layers.layers[reader].kind)
-            if readers == {whole}:
+            if whole is not None and _read_by(index, layers) == {whole}:
                 found.add(index)
         return frozenset(found)
 
@@ -68,3 +56,20 @@ class SoftmaxOfProduct(LayerSelector):
 
     def __repr__(self) -> str:
         return "softmax that feeds a product"
+
+
+def _read_by(index: int, layers: LayerGraph) -> set[str]:
+    """The kinds that read a layer, moved or not; "output" where it is an output of the function."""
+    kinds: set[str] = set()
+    stack, seen = [index], {index}
+    while stack:
+        passed = stack.pop()
+        if passed in layers.sinks:
+            kinds.add("output")
+        for reader in layers.feeds[passed]:
+            if layers.layers[reader].kind != "structural":
+                kinds.add(layers.layers[reader].kind)
+            elif reader not in seen:
+                seen.add(reader)
+                stack.append(reader)
+    return kinds

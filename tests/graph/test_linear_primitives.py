@@ -208,3 +208,27 @@ def test_a_solver_with_static_coefficients_is_linear():
 def test_a_solver_whose_coefficients_depend_on_the_input_is_an_error(fn, primitive):
     with pytest.raises(lrp.UnsupportedPrimitiveError, match=primitive):
         lrp.explain(fn, E0)(X)
+
+
+@pytest.mark.parametrize(
+    "linear",
+    [
+        rfft,
+        lambda x: jnp.cumsum(x, -1),
+        lambda x: lax.reduce_window(x, 0.0, lax.add, (2,), (2,), "VALID"),
+    ],
+    ids=["fft", "cumsum", "sums of windows"],
+)
+def test_a_layer_without_weights_that_is_written_twice_is_one(linear):
+    def power(x):
+        return jnp.real(linear(x)) ** 2 + jnp.imag(linear(x)) ** 2
+
+    def once(x):
+        spectrum = power(x)
+        return spectrum + jnp.tanh(spectrum)
+
+    def twice(x):
+        return power(x) + jnp.tanh(power(x))
+
+    rules = {"add": lrp.Epsilon(0.1)}
+    assert_close(lrp.explain(twice, rules)(X), lrp.explain(once, rules)(X), 1e-12)

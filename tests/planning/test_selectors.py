@@ -143,6 +143,29 @@ def test_what_two_modules_compute_alike_stays_apart():
     np.testing.assert_allclose(lrp.explain(fn, rules)(X), jax.nn.relu(X) * B.sum(1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("also", [False, True], ids=["a summand", "an output too"])
+def test_a_summand_whose_bias_is_added_by_parts(also):
+    def net(biased):
+        def fn(x):
+            z = biased(jnp.tanh(x @ A) @ B)
+            return (x + z, z) if also else x + z
+
+        return fn
+
+    b = A[0]
+    whole = net(lambda z: z + b)
+    parts = net(lambda z: jnp.concatenate([z[:, :2] + b[:2], z[:, 2:] + b[2:]], -1))
+    moved = net(lambda z: (z + b)[:, ::-1][:, ::-1])
+    rules = lrp.composites.lstm_lrp_all()
+    for fn in (whole, parts, moved):
+        last = [layer for layer in lrp.plan(fn, rules)(X).layers if layer.kind == "dense"][-1]
+        assert ("a summand" in last.why) is not also
+    target = (X * 0 + 1.0, A[:2] * 0 + 1.0) if also else None
+    r, *others = (lrp.explain(fn, rules)(X, target=target) for fn in (whole, parts, moved))
+    for other in others:
+        np.testing.assert_allclose(other, r, rtol=1e-12)
+
+
 def test_rule_maps_are_mappings_and_print():
     rules = lrp.composites.epsilon_gamma_box(-1.0, 1.0)
     text = str(rules)
