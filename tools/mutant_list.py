@@ -1298,4 +1298,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "True",
         f"{PREPARED}::test_views_are_not_held_and_neither_is_what_grows",
     ),
+    Mutant(
+        "planning/roles.py",
+        "if passed in layers.sinks:",
+        "if passed == index and passed in layers.sinks:",
+        "planning/test_selectors.py::test_a_summand_whose_bias_is_added_by_parts",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "    | FIXED_LINEAR\n",
+        "",
+        "graph/test_linear_primitives.py::test_a_layer_without_weights_that_is_written_twice_is_one",
+    ),
 )
