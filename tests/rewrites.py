@@ -382,7 +382,7 @@ def rewrite(name: str) -> Callable[[Callable[[Edit], bool]], Callable[[Edit], bo
 # summed over whole axes a matmul, over windows a product and a mean.
 LOOPS = {f"{op}: {name}" for op in ("tower", "recur") for name in SPELLINGS[op]}
 _NOT_AFTER = {name: {"scale", "bias", "batch_norm", "text"} for name in LOOPS}
-_NOT_AFTER["mean: scaled before"] = {"mul"}
+_NOT_AFTER["mean: scaled before"] = {"mul", "avg_pool"}
 _NOT_AFTER |= {f"avg_pool: {name}": {"mul"} for name in SPELLINGS["avg_pool"]}
 
 
@@ -399,17 +399,27 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
             return False
         if name == "line and relu" and _is_beside_its_source(e):
             return False
-        if text.startswith("0.5 * {0}") and _adds_its_source(e):
+        if ("0.5 * {0}" in text or "{0} / 2)" in text) and _adds_its_source(e):
+            return False
+        if name == "window of quarters" and _is_divided_again(e):
             return False
         return e.op == op and e.node.text != text and e.keep(text=text)
 
     return fn
 
 
+def _is_divided_again(e: Edit) -> bool:
+    """Whether a mean follows that is scaled before its sum: by a number that either may take."""
+    readers = [n for n in e.program.nodes if e.node.name in n.args]
+    return any(n.op == "mean" and n.text.startswith("({0} /") for n in readers)
+
+
 def _adds_its_source(e: Edit) -> bool:
     """Whether x + f(x) is read: 0.5 * (x + f(x)) may be an activation."""
     by_name = e.program.by_name
     node = by_name.get(e.args[0])
+    while node is not None and node.op in {*VIEWS, "text"}:
+        node = by_name.get(node.args[0])
     if node is None or node.op != "add":
         return False
     before: set[str] = set()
@@ -1118,6 +1128,8 @@ def wrap(program: Program, name: str, rng: random.Random) -> Program | None:
         later |= {a for inner in n.body for a in inner.args}
     returns = tuple(n.name for n in part if n.name in later)
     if not args or not returns:
+        return None
+    if any(len(n.returns) > 1 and n.name in args for n in nodes):  # several values, not an array
         return None
     text = WRAPS[name]
     if name == "carry of one step" and (

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.new_equations import alike, made
-from jaxlrp.graph.primitives import ADDITIONS, MOVES
+from jaxlrp.graph.primitives import ADDITIONS, MOVES, sums_nothing
 from jaxlrp.graph.written_numbers import is_negated, is_turned
 
 _MOST = 30  # equations that are looked through
@@ -59,7 +59,7 @@ def opposite(
             factors = [inner, static] if place == 0 else [static, inner]
             new, result = alike(eqn, factors, out)
             return [*signs, new], result
-    elif eqn.name not in ADDITIONS and not (eqn.name in MOVES and len(eqn.inputs) == 1):
+    elif eqn.name not in ADDITIONS and not moves_one(eqn):
         return None
     turned = opposite(inner, varying, readers, None, most - 1)
     if turned is None:
@@ -82,8 +82,13 @@ def below_zero(value: Value) -> Literal | None:
     return Literal(value.aval, -value.val) if value.val < 0 else None
 
 
+def moves_one(eqn: Eqn) -> bool:
+    """Whether an equation moves elements of one value, and nothing else."""
+    return (eqn.name in MOVES and len(eqn.inputs) == 1) or sums_nothing(eqn)
+
+
 def _is_number(value: Value) -> bool:
-    while (eqn := value.producer) is not None and eqn.name in MOVES and len(eqn.inputs) == 1:
+    while (eqn := value.producer) is not None and moves_one(eqn):
         (value,) = eqn.inputs
     return isinstance(value, Literal)
 

@@ -27,7 +27,7 @@ from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
-from jaxlrp.graph.readings import PARTS, WHOLE, is_alone, is_part
+from jaxlrp.graph.readings import PARTS, is_alone, is_part, is_whole
 from jaxlrp.graph.stacks import stacked_terms
 from jaxlrp.graph.written_numbers import factor_of
 
@@ -80,7 +80,7 @@ def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
 def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
     """The scales and shifts that begin at an equation, if they may stand before moves."""
     value = _scaled(bench, first)
-    if value is None or value.producer is None or value.producer.name not in PARTS | WHOLE:
+    if value is None or value.producer is None or not is_part(value.producer):
         return None
     if _scaled(bench, value.producer) is not None:
         return None
@@ -101,7 +101,7 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
             break
         eqns.append(use)
     eqns = eqns[:kept]
-    inner = {value, *(v for e in eqns[:-1] for v in e.outputs), *leaves}
+    inner = {value, *(v for e in eqns[:-1] for v in e.outputs)}
     if (
         not eqns
         or bench.graph.uses(value) != [first]
@@ -204,7 +204,7 @@ def _turned(moves: list[Eqn], leaf: Value) -> Value:
     """A leaf after the moves that keep all of it: others may read it there. They are taken out."""
     while True:
         readers = [e for e in moves if leaf in e.inputs]
-        if len(readers) != 1 or readers[0].name not in WHOLE:
+        if len(readers) != 1 or not is_whole(readers[0]):
             return leaf
         moves.remove(readers[0])
         leaf = readers[0].out

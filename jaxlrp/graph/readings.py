@@ -8,16 +8,23 @@ import numpy as np
 
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.primitives import sums_nothing
 
 # Moves that repeat nothing, and of which the places are known from the parameters alone.
 PARTS = frozenset("slice split concatenate".split())
-WHOLE = frozenset("reshape squeeze expand_dims transpose rev broadcast_in_dim".split())
+_WHOLE = frozenset("reshape squeeze expand_dims transpose rev broadcast_in_dim".split())
 _MOST = 2**28  # elements of which each is counted
 
 
 def is_part(eqn: Eqn) -> bool:
     """Whether an equation moves elements and repeats none."""
-    return eqn.name in PARTS or (eqn.name in WHOLE and eqn.inputs[0].size == eqn.out.size)
+    return eqn.name in PARTS or is_whole(eqn)
+
+
+def is_whole(eqn: Eqn) -> bool:
+    """Whether an equation moves all elements of a value and repeats none."""
+    keeps = eqn.name in _WHOLE and eqn.inputs[0].size == eqn.out.size
+    return keeps or sums_nothing(eqn)
 
 
 def is_alone(

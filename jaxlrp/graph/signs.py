@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from jaxlrp.graph.affine_signs import below_zero, opposite
+from jaxlrp.graph.affine_signs import below_zero, moves_one, opposite
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.new_equations import alike, made
-from jaxlrp.graph.primitives import ADDITIONS, MOVES
+from jaxlrp.graph.primitives import ADDITIONS
 from jaxlrp.graph.written_numbers import is_turned, is_turned_sum
 
 
@@ -165,7 +165,7 @@ class Signs:
 
     def _is_join(self, eqn: Eqn) -> bool:
         """Whether an equation joins values, or moves a single one."""
-        alone = eqn.name in MOVES and len(eqn.inputs) == 1 and len(eqn.outputs) == 1
+        alone = moves_one(eqn) and len(eqn.outputs) == 1
         joins = eqn.name == "concatenate" and all(v in self._varying for v in eqn.inputs)
         return joins or (alone and eqn.inputs[0] in self._varying)
 

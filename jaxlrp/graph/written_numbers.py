@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Literal, Value
-from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
+from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES, sums_nothing
 
 _MOST = 30  # equations that are looked through
 _FALLING = frozenset("erfc rsqrt acos".split())
@@ -114,19 +114,20 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
         moving = [v for v in dict.fromkeys(eqn.inputs) if v in varying] if eqn else []
         if eqn is None or eqn.bodies or len(moving) != 1:
             break
-        if eqn.name in LINEAR_CORES | {"reduce_sum"} and (crossed or summed):
+        moves = eqn.name in MOVES or sums_nothing(eqn)
+        if eqn.name in LINEAR_CORES | {"reduce_sum"} and not moves and (crossed or summed):
             break
-        if eqn.name == "reduce_sum":  # of a product that is written as multiply and sum
+        if eqn.name == "reduce_sum" and not moves:  # of a product written as multiply and sum
             summed, value = True, moving[0]
             continue
-        if summed and eqn.name not in MOVES:
+        if summed and not moves:
             if eqn.name != "mul":
                 break
             summed, crossed = False, True
         if crossed and eqn.name == "neg" and is_turned(moving[0], varying):
             break  # it belongs to the layer before
         scales = eqn.name in {"mul", "div", "neg"} | ADDITIONS | LINEAR_CORES
-        bends = not scales and eqn.name not in MOVES | COPIES
+        bends = not scales and not moves and eqn.name not in COPIES
         if bends and not (crossed and eqn.name in _RISING | _FALLING):
             break
         under = eqn.name in ("div", "sub") and eqn.inputs[1] is moving[0]

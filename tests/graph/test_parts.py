@@ -178,6 +178,23 @@ PAIRS = {
             jnp.tanh(x)
         ),
     ),
+    "the explained input itself joined": (
+        lambda x: jnp.concatenate([x * S[:6] + C[:6], (x @ U) * S[6:10] + B[:4]], -1),
+        lambda x: jnp.concatenate([x, x @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]],
+    ),
+    "the same, in a branch": (
+        lambda x: jnp.concatenate([x * S[:6] + C[:6], (x @ U) * S[6:10] + B[:4]], -1),
+        lambda x: jax.lax.cond(
+            x.sum() > -1e9,
+            lambda x: jnp.concatenate([x, x @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]],
+            lambda x: jnp.concatenate([x, x @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]],
+            x,
+        ),
+    ),
+    "layers joined before a mean over one": (
+        lambda x: jnp.concatenate([(x @ U) + B[:4], (x @ V) + B[4:8]], -1)[:, None].sum(1),
+        lambda x: jnp.concatenate([x @ U, x @ V], -1)[:, None].mean(1) + B[:8],
+    ),
     "a joined value that is an output too": (
         lambda x: (lambda h: jnp.stack([h @ U + C[:4], h[:, :4] + C[4:]], 1).sum() + h)(
             jnp.tanh(x)

@@ -165,3 +165,14 @@ def test_low_precision_and_integers(monkeypatch):
             found = jax.jit(explain)(X)
             patch.setattr(interpreter, "alike", lambda plan: {})
             assert_leaves_close(found, jax.jit(lambda x, e=explain: e(x))(X))
+
+
+def test_a_rule_whose_parameter_is_traced():
+    def size(epsilon, x):
+        rule = lrp.Epsilon(epsilon)
+        return jnp.sum(lrp.explain(deep(3), {"dense": rule})(x) ** 2)
+
+    for transform in (jax.grad, jax.jacfwd, lambda f: jax.vmap(f, (0, None))):
+        e = jnp.array([0.3, 0.5]) if transform not in (jax.grad, jax.jacfwd) else 0.3
+        eager, staged = transform(size)(e, X), jax.jit(transform(size))(e, X)
+        np.testing.assert_allclose(staged, eager, rtol=1e-9)
