@@ -34,7 +34,7 @@ def notes_of(plan: Plan, outputs: Sequence[Value]) -> tuple[Note, ...]:
 def other_examples(
     plan: Plan, arguments: Sequence[tuple[int, Value]], output: Value
 ) -> Iterator[Note]:
-    """A note where the rows of the output are those of an argument that is not explained."""
+    """A note if the rows of the output are those of an argument that is not explained."""
 
     def are_rows(value: Value) -> bool:
         return examples.are_rows_of(plan.graph, value, 0, output)
@@ -51,7 +51,7 @@ def other_examples(
 
 
 def unnamed_layers(plan: Plan, modules: Sequence[str]) -> Iterator[Note]:
-    """A note where fn reads a module from outside, and layers have only a kind and a number."""
+    """A note if fn reads a module from outside, and layers have only a kind and a number."""
     layers = [y for y in plan.layers if y.kind in _WEIGHTED and _is_numbered(y)]
     if modules and layers:
         name = modules[0]
@@ -70,7 +70,7 @@ def _is_numbered(layer: Layer) -> bool:
 
 
 def warn(plan: Plan) -> bool:
-    """Warn if what is explained is hardly what was meant; whether it is so."""
+    """Warn if the wrong values are probably explained; returns whether it warned."""
     others = [note.text for note in plan.notes if note.kind == "other examples"]
     if others:
         warnings.warn(others[0], ArgnumsWarning, stacklevel=compat.depth_of_user())
@@ -92,7 +92,7 @@ def _warn_of_training(plan: Plan) -> bool:
 
 
 class _Drawn(Flow[bool]):
-    """Whether a value is made of random numbers that the function draws."""
+    """Whether a value is made from random numbers that the function draws."""
 
     def start(self, value: Value) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Words that people use for layers, and what a plan calls these: for the messages of errors."""
+"""Words that people use for layers, and the names in a plan, for the messages of errors."""
 
 from __future__ import annotations
 
