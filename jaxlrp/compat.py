@@ -55,7 +55,7 @@ _KERNELS = ("pallas_call", "pure_callback", "io_callback", "ffi_call", "tpu_cust
 
 
 class Params(dict[str, Any]):
-    """Parameters of an equation; a missing one is an error that names the version of JAX."""
+    """Parameters of an equation. One that this version of JAX does not have is a clear error."""
 
     def __init__(self, primitive: str, params: dict[str, Any]):
         super().__init__(params)

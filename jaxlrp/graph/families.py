@@ -52,7 +52,7 @@ class Family(AbstractSet[str]):
 
     def __init__(self, *parts: str | AbstractSet[str]):
         self._parts = parts
-        self._known: dict[object, tuple[Row | None, bool]] = {}  # with the row at that time
+        self._known: dict[object, tuple[Row | None, bool]] = {}  # with the row that it was then
 
     def __contains__(self, name: object) -> bool:
         meaning = TABLE.get(name) if isinstance(name, str) else None
