@@ -64,8 +64,7 @@ class Group:
 
     @property
     def transport(self) -> str:
-        """`"move"` selects or repeats elements, `"scale"` multiplies by a number, `"linear"`
-        mixes."""
+        """`"move"` selects or repeats elements, `"scale"` is times a number, `"linear"` mixes."""
         found = self.particulars
         return found.transport if isinstance(found, Move | Linear) else "linear"
 
@@ -98,7 +97,7 @@ class Facts:
         self.graph = graph
         self.activity = activity
         self.claimed: dict[Eqn, Group] = {}
-        self.functions: dict[Hashable, Activation] = {}  # facts about functions, by content
+        self.functions: dict[Hashable, Activation] = {}  # what is known of functions, by content
 
     @functools.cached_property
     def statics(self) -> Statics:

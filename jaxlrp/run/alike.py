@@ -57,7 +57,7 @@ def places(group: Group) -> dict[Eqn | Value, int]:
 
 
 def _likeness(layer: Layer) -> Hashable:
-    """The computation of a layer and how relevance passes it; None if it cannot be compared."""
+    """What a layer computes, and how relevance passes it; None if that cannot be compared."""
     group = group_of(layer)
     if group.main.bodies or is_traced(layer.rule) or not is_of_library(layer.rule):
         return None

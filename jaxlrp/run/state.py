@@ -101,8 +101,7 @@ class RunState:
         return self.precision.narrow(array, value)
 
     def hold(self, array: Any, value: Value) -> Any:
-        """The array in its own precision, as a constant for equations that relevance does not
-        cross."""
+        """The array in its own precision, as a constant where relevance does not cross."""
         if value in self.plan.activity.active:
             array = evaluate.held_value(evaluate.exact_of(array), self.mark)
         return self.narrow(array, value)
