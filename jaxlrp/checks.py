@@ -46,8 +46,8 @@ def check_function(fn: Any, has_aux: bool) -> None:
     """Raise unless `fn` is something to call, and `has_aux` says yes or no."""
     if isinstance(fn, type):
         raise InputError(
-            f"fn is the class {fn.__name__}; give what calls an instance of it, a function of "
-            "arrays that returns arrays."
+            f"fn is the class {fn.__name__}; give a function from arrays to arrays that calls "
+            "an instance of it."
         )
     if not callable(fn):
         raise InputError(

@@ -65,7 +65,7 @@ class Prepared:
         lines = [f"  {a.ljust(widths[0])}  {b.rjust(widths[1])}  {c}" for a, b, c in rows]
         if self.facts.left:
             names = ", ".join(f"`{name}`" for name in self.facts.left)
-            lines.append(f"  Nothing is held of what is computed within {names}.")
+            lines.append(f"  No value that is computed within {names} is held.")
         return "\n".join([f"{self._head()}{':' if lines else '.'}", *lines])
 
     def _head(self) -> str:
@@ -101,8 +101,8 @@ def check_not_explained(params: int | None, explained: Sequence[int]) -> None:
     """Raise if the argument that holds the parameters is an explained one."""
     if params in explained:
         raise InputError(
-            f"argument {params} is explained, so what depends on it cannot be computed before; "
-            "expected the parameters in another argument: "
+            f"argument {params} is explained, so values that depend on it cannot be computed "
+            "in advance; expected the parameters in another argument: "
             "prepare(fn, rules, argnums=1, params=0)(params, x)."
         )
 

@@ -242,7 +242,7 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
     main = next(e for e in reversed(eqns) if _nonlinear(bench, e))
     group = Group("activation", eqns, [source], [last.out], main)
     if any(_has_inactive_term(bench, e) for e in eqns):
-        group.note = "a term depends on the input without being active: relevance passes whole"
+        group.note = "a term depends on the input without being active: all relevance passes"
     group.particulars = _facts_of(bench, eqns, source, last)
     bench.claim(group)
 

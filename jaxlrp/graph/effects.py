@@ -24,8 +24,8 @@ def split(closed: Any) -> tuple[Any, Actions | None]:
     if compat.writes(closed.jaxpr.effects):
         raise InputError(
             "fn writes to a jax.Ref that it was given or closes over. A plan runs the equations "
-            "of fn in an order of its own, so what is read there would not be certain: return the "
-            "value instead, with has_aux=True."
+            "of fn in an order of its own, so the values read from it would not be certain: return "
+            "the value instead, with has_aux=True."
         )
     if not compat.acts(closed.jaxpr.effects):
         return closed, None

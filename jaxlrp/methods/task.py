@@ -104,7 +104,7 @@ class Task:
             raise InputError(
                 f"The explained values and the output both have a first axis of size {heads[0]}: "
                 "say examples=1 if it counts examples (then each has a score of its own), or "
-                "examples=0 if all is one example."
+                "examples=0 if all of it is one example."
             )
         return 0
 

@@ -46,7 +46,7 @@ def other_examples(
         yield Note(
             "other examples",
             f"The examples are in argument {number}, and argument 0 is explained, as argnums is 0; "
-            f"if that holds parameters, write argnums={number}.",
+            f"if argument 0 holds parameters, write argnums={number}.",
         )
 
 
@@ -82,9 +82,9 @@ def _warn_of_training(plan: Plan) -> bool:
     if found:
         said = " ".join(note.text for note in found)
         warnings.warn(
-            f"Is the network in training mode? {said} For relevance of the network that predicts, "
+            f"Is the network in training mode? {said} To explain the network in prediction mode, "
             "switch this off: model.eval(), deterministic=True, train=False or "
-            "use_running_average=True, as your framework has it.",
+            "use_running_average=True, depending on the framework.",
             TrainingModeWarning,
             stacklevel=compat.depth_of_user(),
         )

@@ -256,9 +256,9 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
     if isinstance(selector, type):
         name = selector.__name__
         raise SelectorError(
-            f"The class {name} was given as a selector, but a plan knows no classes, only what "
-            "they compute. Give a kind (such as 'conv' or 'dense'), or a glob over the names that "
-            f"the layers have, such as '**/{name}*'; print(jaxlrp.plan(fn, {{}})(*args)) shows all."
+            f"The class {name} was given as a selector, but a plan does not record classes. "
+            "Give a kind (such as 'conv' or 'dense'), or a glob over the names of the layers, "
+            f"such as '**/{name}*'; print(jaxlrp.plan(fn, {{}})(*args)) shows all."
         )
     if callable(selector):
         return _by_callable(selector, layers)
@@ -307,7 +307,7 @@ def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> fro
         said = str(error).partition("\n")[0]
         raise SelectorError(
             f"The callable selector {name} failed on a layer ({type(error).__name__}: {said}). "
-            "It is called with each Layer of the plan and says whether that is meant; a function "
+            "It is called with each Layer of the plan and returns whether to select it; a function "
             "of arrays is selected by its kind ('activation'), its primitive ('dot_general', "
             "jax.lax.dot_general_p) or a name."
         ) from error

@@ -50,8 +50,8 @@ class Program:
     def __call__(self, leaves: Sequence[Any], ready: Known) -> Any:
         if ready and not any(x.digest in ready for x in self._frame.needs.values()):
             raise InputError(
-                "The prepared parameters hold nothing that this function computes of them; prepare "
-                "them for this function: prepare(fn, rules, ...)(params, x)."
+                "The prepared parameters hold no value that this function computes from them; "
+                "prepare them for this function: prepare(fn, rules, ...)(params, x)."
             )
         known = {**self._parameters(leaves), **ready}
         given = [value(x, known) for x in self._frame.needs.values()]
