@@ -28,7 +28,7 @@ class Note:
 
     Attributes:
       kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
-        examples), `"mixed examples"` (another statistic over that axis) `"static leaves"`
+        examples), `"mixed examples"` (another statistic over that axis), `"static leaves"`
         (integers in an explained argument), `"shifted input"` (a shift of the explained input takes
         part as a bias), `"other examples"` (the rows of the output are those of an argument that
         is not explained), `"unnamed layers"` (fn reads a module from outside) or `"open path"`
