@@ -74,10 +74,10 @@ def explain(
       shapes of the explained argument (float32 at least; integer and boolean leaves are static and
       have zeros of dtype float0, as from `jax.grad(allow_int=True)`), or `(R, {name: relevance})`
       with `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
-      `target` is where relevance starts; see [`Target`][jaxlrp.Target]. `condition={selector:
-      mask}` multiplies the relevance at these layers' outputs by masks that broadcast to them
-      (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]); the notes of `plan`
-      show which paths this leaves open, such as a skip connection.
+      `target` is where relevance starts; see [`Target`][jaxlrp.Target].
+      `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks that
+      broadcast to them (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]); the
+      notes of `plan` show which paths this leaves open, such as a skip connection.
 
     Raises:
       InputError: an argument cannot be explained, or the output does not depend on it.
