@@ -1,8 +1,8 @@
 """Sums of a value and a function of it: `x + gelu(x)` is a residual, not an activation.
 
 A written scale may still turn such a sum into an activation, `(x + abs(x)) / 2` or
-`0.1 * x + 0.9 * relu(x)`: a function that is x or 1 for large x, as activations are, and not simply x plus
-something.
+`0.1 * x + 0.9 * relu(x)`: a function that is x or 1 for large x, as activations are, and not
+simply x plus something.
 """
 
 from __future__ import annotations
