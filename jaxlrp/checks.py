@@ -46,8 +46,8 @@ def check_function(fn: Any, has_aux: bool) -> None:
     """Raise unless `fn` is something to call, and `has_aux` says yes or no."""
     if isinstance(fn, type):
         raise InputError(
-            f"fn is the class {fn.__name__}; give what calls an instance of it, a function of "
-            "arrays that returns arrays."
+            f"fn is the class {fn.__name__}; give a function from arrays to arrays that calls "
+            "an instance of it."
         )
     if not callable(fn):
         raise InputError(
@@ -62,7 +62,7 @@ def check_function(fn: Any, has_aux: bool) -> None:
 
 
 def check_values(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-    """Raise if an argument is a shape, where values are needed."""
+    """Raise if an argument is a shape although values are needed."""
     given = {**dict(enumerate(args)), **{f"{k!r}": v for k, v in keywords.items()}}
     for name, arg in given.items():
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arg)):
@@ -74,7 +74,7 @@ def check_values(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
 
 
 def check_own_names(fn: Any, args: tuple[Any, ...], used: Mapping[str, Any]) -> None:
-    """Raise if a keyword that has a meaning here is the name of a parameter of fn's own."""
+    """Raise if a keyword of the explanation is also the name of a parameter of fn."""
     try:
         parameters = inspect.signature(fn).parameters
     except (ValueError, TypeError):
@@ -104,7 +104,7 @@ def by_keyword(keywords: Iterable[str]) -> str:
 
 
 def closed_over_modules(fn: Any) -> Iterable[str]:
-    """The names by which a function reads modules from outside: what is called, and holds arrays.
+    """The names of modules that a function reads from outside: callables that hold arrays.
 
     A module is a callable object that is a pytree. The names are those in the function's text.
     """

@@ -1,4 +1,4 @@
-"""Every line that depends on the JAX version, and no other place."""
+"""All code that depends on the version of JAX; no other file does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ jaxprs_in_params = jex_core.jaxprs_in_params
 jaxpr_as_fun = jex_core.jaxpr_as_fun
 TRANSPOSE = jex_primitives.transpose_p
 
-# Parameters under which call-like primitives keep the jaxpr that they stand for.
+# Parameters in which call-like primitives keep their jaxpr.
 _CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -44,8 +44,8 @@ _CALLS = {
     "checkpoint": "jaxpr",
 }
 _REMAT = ("remat2", "checkpoint")
-_PLAIN_CALLS = ("jit", "pjit", "closed_call", "core_call")  # that mean nothing but what they run
-# Kernels that hide what they compute.
+_PLAIN_CALLS = ("jit", "pjit", "closed_call", "core_call")  # without a meaning of their own
+# Kernels that hide their computation.
 _ATTENTION_KERNELS = (
     "dot_product_attention_fwd_wrapper",
     "dot_product_attention_fwd",
@@ -89,7 +89,7 @@ def _body(jaxpr: Any) -> Body:
 
 
 def called_jaxpr(eqn: Any) -> Body | None:
-    """The jaxpr and constants that a call-like equation stands for, or None."""
+    """The jaxpr and constants that a call-like equation runs, or None."""
     if eqn.primitive.name == "call_hi_primitive":
         return _expanded(eqn.params["_prim"])
     key = _CALLS.get(eqn.primitive.name)
@@ -102,9 +102,9 @@ _EXPANDED: weakref.WeakKeyDictionary[Any, Body] = weakref.WeakKeyDictionary()
 
 
 def _expanded(primitive: Any) -> Body | None:
-    """The function that a "hijax" primitive of JAX 0.12 stands for, if it takes and gives arrays.
+    """The function that a "hijax" primitive of JAX 0.12 stands for, if it maps arrays to arrays.
 
-    The same jaxpr each time, since calls of one jaxpr are recognised by its identity.
+    It is the same jaxpr each time, since calls of one jaxpr are recognised by its identity.
     """
     if not all(type(aval).__name__ == "ShapedArray" for aval in primitive.in_avals_flat):
         return None
@@ -129,7 +129,7 @@ def bodies(eqn: Any) -> tuple[Body, ...]:
 
 
 _WRITES = ("WriteEffect", "AccumEffect")
-# Effects that are no actions: names of axes, and what is done with references.
+# Effects that are not actions: names of axes, and reads and writes of references.
 _IDLE = ("NamedAxisEffect", "ReadEffect", "InternalMutableArrayEffect", *_WRITES)
 
 
@@ -144,7 +144,7 @@ def writes(effects: Iterable[Any]) -> bool:
 
 
 class Nested(NamedTuple):
-    """What an equation runs: `kind` is "call", "remat" or "scan"."""
+    """The jaxpr that an equation runs; `kind` is "call", "remat" or "scan"."""
 
     kind: str
     body: Body
@@ -161,7 +161,7 @@ def nested(eqn: Any) -> Nested | None:
 
 
 def recomputed(primitive: Any, params: Any, function: Any, args: Sequence[Any]) -> list[Any]:
-    """A function of arrays to a list, as a rematerialised call with the parameters of another."""
+    """Apply a function as a rematerialised call with the parameters of another such call."""
     made = jax.make_jaxpr(function)(*args)
     closed = isinstance(params["jaxpr"], ClosedJaxpr)
     return bind(primitive, {**params, "jaxpr": made if closed else made.jaxpr}, args)
@@ -180,9 +180,9 @@ def scan_parts(
     body_inputs: Sequence[int],
     body_outputs: Sequence[int],
 ) -> ScanParts:
-    """Read off the numbers of axes of a scan's operands and results, outside and in its body.
+    """The parts of a scan, from the number of axes of operands and results inside and outside.
 
-    What is sliced or stacked has one axis more outside. So this holds under every version of JAX,
+    Sliced and stacked arrays have one axis more outside. This holds under every version of JAX,
     while the parameters that count constants and carries have changed.
     """
     whole = [outside == inside for outside, inside in zip(operands, body_inputs, strict=True)]
@@ -221,8 +221,9 @@ def _varying(x: Any) -> frozenset[str]:
 def typed_like(x: Any, *others: Any) -> Any:
     """`x` laid out over devices as other arrays are, so that it may be their cotangent.
 
-    Inside `shard_map`, what is the same on all devices is marked as varying where the others vary,
-    and summed where they do not. On a mesh of explicit axes it takes the sharding of the first.
+    Inside `shard_map`, an array that is the same on all devices is marked as varying where the
+    others vary, and one that varies is summed where they do not. On a mesh of explicit axes it
+    takes the sharding of the first.
     """
     varying = frozenset().union(*map(_varying, others))
     missing, extra = varying - _varying(x), _varying(x) - varying
@@ -250,7 +251,7 @@ def linear_transpose(function: Any, like: Any, s: Any) -> Any:
             return jax.linear_transpose(function, shapes)(s)[0]
         except NotImplementedError:
             pass  # a scatter whose indices may repeat has a derivative, but no transpose
-    # Types that say how arrays lie over devices come from an example.
+    # The types that say how arrays are laid out over devices come from an example.
     zeros = jax.tree.map(lambda a: typed_like(jax.numpy.zeros(a.shape, a.dtype), a), like)
     out, back = jax.vjp(function, zeros)
     return back(jax.tree.map(typed_like, s, out))[0]
@@ -309,8 +310,8 @@ _NOT_THE_USERS = (*_INSTALLED, __file__.removesuffix("compat.py"), "<frozen")
 def source_line(caller: Any, source_info: Any) -> str:
     """`file:line (function)`: the innermost frame outside installed packages, if there is one.
 
-    `caller` is the source of the outermost call that the equation stands in: what a library's
-    jitted helper computes is best explained by the line that called it.
+    `caller` is the source of the outermost call around the equation: for an equation inside a
+    library's jitted helper, the line that called the helper is the most helpful one.
     """
     for info in (source_info, caller):
         traceback = getattr(info, "traceback", None)
@@ -323,7 +324,7 @@ def source_line(caller: Any, source_info: Any) -> str:
 
 
 def depth_of_user() -> int:
-    """How many calls up the first frame outside installed packages is; 1 is the caller itself."""
+    """How many calls up the first frame outside installed packages is; 1 is the caller."""
     frame, depth = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame, depth = frame.f_back, depth + 1
@@ -337,7 +338,7 @@ def bind(primitive: Any, params: dict[str, Any], values: Sequence[Any]) -> list[
 
 
 def without_derivative(x: Any) -> Any:
-    """`x` as a constant for derivatives; of integers too, whose cotangents scans do not slice."""
+    """`x` as a constant for derivatives, also for integers, whose cotangents scans do not slice."""
     cut = getattr(jex_primitives, "stop_gradient_p", None)
     return jax.lax.stop_gradient(x) if cut is None else cut.bind(x)
 

@@ -1,4 +1,4 @@
-"""A function seen from the values that are explained: where other explanation methods start."""
+"""A function of the explained values alone: the start of other explanation methods."""
 
 # JAX's own annotations leave parts unknown.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -86,7 +86,7 @@ def output_weights(target: Target, output: PyTree) -> PyTree:
 
     Returns:
       Weights with the structure and shapes of the output, float32 at least. They are ones for None,
-      a one-hot row for a class, the floats themselves. A traced class out of range gives NaN.
+      a one-hot row for a class, and floats as they are. A traced class out of range gives NaN.
 
     Raises:
       TargetError: the target does not fit the output.

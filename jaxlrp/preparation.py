@@ -1,4 +1,4 @@
-"""What rules make of the parameters, computed once for many explanations."""
+"""The arrays that rules compute from the parameters, computed once for many explanations."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def prepare(
     params: int = 0,
     wrt: Selector | None = None,
 ) -> Callable[..., Prepared]:
-    r"""Compute once what the rules make of the parameters: $W^+$, $W^-$, folded scales.
+    r"""Compute once the arrays that rules make from parameters: $W^+$, $W^-$, folded scales.
 
-    An explanation splits the weights at every call. For a batch of one or two examples that costs
+    An explanation splits the weights at every call. For a batch of one or two examples this costs
     as much as the products themselves, and a compiler may keep all splits in memory at once.
-    Prepared parameters take the place of the parameters in the same explanation, whose relevance
-    is the same.
+    Prepared parameters replace the parameters in the same explanation, and its relevance is the
+    same.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain].
@@ -42,13 +42,13 @@ def prepare(
 
     Returns:
       A function of `fn`'s arguments that returns [`Prepared`][jaxlrp.Prepared] parameters. The
-      parameters are arrays; of the other arguments the shapes suffice (`jax.ShapeDtypeStruct`), and
-      other batch sizes may follow. `explain` and `value_and_relevance` use what is held; the other
-      transformations read the parameters in it.
+      parameters are arrays. For the other arguments shapes suffice (`jax.ShapeDtypeStruct`), and
+      later calls may have other batch sizes. `explain` and `value_and_relevance` use what is held;
+      the other transformations read the parameters in it.
 
     Raises:
-      InputError: `params` names no argument, or one that is explained. Later, from the explanation:
-        a shape, a dtype, a layer or a rule is another one than it was.
+      InputError: `params` does not name an argument, or names one that is explained. Later, from
+        the explanation: a shape, a dtype, a layer or a rule has changed.
 
     Examples:
       >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Parameters together with what rules make of them, computed once."""
+"""Parameters together with the arrays that rules make from them, computed once."""
 
 # JAX's own annotations leave parts unknown.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -20,14 +20,14 @@ from jaxlrp.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What prepared parameters were prepared for.
+    """The plan and shapes for which parameters were prepared.
 
     Attributes:
-      digests: what each value is, for the program.
+      digests: the content of each value, for the program.
       texts: the same for people.
       shapes: name, dtype and shape of each parameter.
       layers: name and rule of each layer of the plan.
-      left: names of equations within which nothing was computed before.
+      left: names of equations within which nothing was computed in advance.
     """
 
     digests: tuple[str, ...]
@@ -40,15 +40,15 @@ class Facts:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prepared:
-    """Parameters with what the rules make of them; [`prepare`][jaxlrp.prepare] returns it.
+    """Parameters with arrays that the rules made from them, from [`prepare`][jaxlrp.prepare].
 
     It is a pytree: it may be an argument of `jax.jit`, placed on devices by `jax.device_put`, and
     mapped by `jax.vmap`. `print` shows the values that it holds, and their size.
 
     Attributes:
       params: the parameters as they were given.
-      values: the arrays that were computed of them.
-      facts: for which plan, and for which shapes.
+      values: the arrays that were computed from them.
+      facts: the plan and the shapes for which they were prepared.
     """
 
     params: PyTree
@@ -65,7 +65,7 @@ class Prepared:
         lines = [f"  {a.ljust(widths[0])}  {b.rjust(widths[1])}  {c}" for a, b, c in rows]
         if self.facts.left:
             names = ", ".join(f"`{name}`" for name in self.facts.left)
-            lines.append(f"  Nothing is held of what is computed within {names}.")
+            lines.append(f"  No value that is computed within {names} is held.")
         return "\n".join([f"{self._head()}{':' if lines else '.'}", *lines])
 
     def _head(self) -> str:
@@ -80,7 +80,7 @@ class Prepared:
 def opened(
     args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], int | None, Prepared | None]:
-    """The arguments with parameters in the place of prepared ones, the place, and these."""
+    """The arguments with plain parameters, the position of these, and the prepared ones."""
     places = [n for n, arg in enumerate(args) if isinstance(arg, Prepared)]
     outer = [arg for n, arg in enumerate(args) if n not in places]
     leaves = jax.tree.leaves((outer, dict(kwargs)), is_leaf=lambda x: isinstance(x, Prepared))
@@ -101,8 +101,8 @@ def check_not_explained(params: int | None, explained: Sequence[int]) -> None:
     """Raise if the argument that holds the parameters is an explained one."""
     if params in explained:
         raise InputError(
-            f"argument {params} is explained, so what depends on it cannot be computed before; "
-            "expected the parameters in another argument: "
+            f"argument {params} is explained, so values that depend on it cannot be computed "
+            "in advance; expected the parameters in another argument: "
             "prepare(fn, rules, argnums=1, params=0)(params, x)."
         )
 
@@ -113,7 +113,7 @@ def ready_for(
     paths: Sequence[tuple[str, ...]],
     prepared: Prepared | None,
 ) -> Ready:
-    """What is ready for a call whose parameters are at `positions` among its arrays."""
+    """The values that are ready for a call with parameters at `positions` among its arrays."""
     number = {position: n for n, position in enumerate(positions)}
     names = ["/".join(paths[p]) or "params" for p in positions]
     values = {} if prepared is None else _values(prepared, plan, names)
@@ -154,7 +154,7 @@ def _values(prepared: Prepared, plan: Plan, names: Sequence[str]) -> dict[str, A
 
 
 def layers_of(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """The name and the rule of each layer; of arrays in rules only the type."""
+    """The name and the rule of each layer; arrays in rules are given by their type."""
     return tuple((layer.name, _rule(layer.rule)) for layer in plan.layers)
 
 

@@ -21,9 +21,9 @@ from jaxlrp.types import PyTree
 _EXACT = 1e-9  # float64: the same sums in another order
 _SINGLE = 1e-3  # float32 against float64
 # The same sums in another order in float32: 840 units in the last place. Random programs whose
-# relevance does not hang on the last digit of the input stay within it (`make fuzz`).
+# relevance does not depend on the last digit of the input stay within it (`make fuzz`).
 _EXACT_SINGLE = 1e-4
-_UNITS = 8  # in the last place, where numbers have few digits
+_UNITS = 8  # in the last place, for dtypes with few digits
 
 Dense: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -31,11 +31,11 @@ Dense: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np
 def check_rule(rule: Rule, dense: Dense | None = None, *, seed: int = 0) -> None:
     """Check a rule for layers with weights on small random layers.
 
-    In float64, on a dense layer and on a convolution, each with a bias: relevance has the shape of
-    the input and is finite; `jit`, `vmap` over examples and one example at a time give the same;
-    the sum that the ledger reports as arrived is the sum of the relevance; the layer alone gives
-    the same as the layer with a ReLU after it whose units are all open. Then float32 is compared
-    with float64, to 1e-3 of the largest relevance.
+    The check runs in float64 on a dense layer and on a convolution, each with a bias. Relevance
+    must have the shape of the input and be finite. `jit`, `vmap` over examples and one example at a
+    time must give the same. The sum that the ledger reports as arrived must be the sum of the
+    relevance. The layer alone must give the same as the layer with a ReLU after it whose units are
+    all open. Then float32 is compared with float64, to 1e-3 of the largest relevance.
 
     Args:
       rule: an instance of the rule.
@@ -86,7 +86,7 @@ def assert_same_relevance(
 
     Args:
       f: a function.
-      g: another function, that should compute the same.
+      g: another function that should compute the same.
       rules: as for [`explain`][jaxlrp.explain].
       *args: their arguments.
       tolerance: largest difference, as a share of the largest entry. None chooses by the dtype of
@@ -117,7 +117,7 @@ def assert_same_relevance(
 
 
 def _tolerance(tree: PyTree) -> float:
-    """How far numbers may be apart that are computed in another order, by the coarsest dtype."""
+    """How far numbers may differ if computed in another order, by the coarsest dtype."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
     units = [_unit(d) for d in dtypes if jnp.issubdtype(d, jnp.floating)]
     unit = max(units, default=0.0)

@@ -50,16 +50,16 @@ def explain(
       fn: a function of JAX, from arrays to floating arrays. A module that is a pytree and callable
         (Equinox, NNX) is one too; its arrays are parameters.
       rules: a rule map, a mapping from selectors to rules, or one rule for every linear layer.
-      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple; the first one
-        without `argnums` and `wrt`. An argument may be any pytree of floating arrays. The other
-        arguments are static, but may be traced.
-      has_aux: whether `fn` returns `(output, aux)`; aux then comes back beside the relevance.
+      argnums: which argument(s) to explain, as in `jax.grad`: an int or a tuple. Without `argnums`
+        and `wrt` the first argument is explained. An argument may be any pytree of floating arrays.
+        The other arguments are static, but may be traced.
+      has_aux: whether `fn` returns `(output, aux)`; aux is then returned beside the relevance.
       wrt: a selector (or a list of them) of values inside `fn` to explain in place of an argument.
         Everything before these values is static, so integer arguments are allowed. Data enters at
-        embeddings, else at the arguments whose rows are those of the output. `wrt="embed"` selects
-        the embeddings of tokens, positions and types. R is `{name: relevance}`. With `argnums`
-        given too, R is `(relevance of the arguments, {name: relevance})`, and no path counts
-        twice: relevance that reaches an explained value inside stops there.
+        embeddings, or else at the arguments whose rows are those of the output. `wrt="embed"`
+        selects the embeddings of tokens, positions and types. R is `{name: relevance}`. With
+        `argnums` given too, R is `(relevance of the arguments, {name: relevance})`, and no path is
+        counted twice: relevance that reaches an explained value inside stops there.
       layers: a selector of layers, or a list of them; the relevance at their outputs is returned
         too, by name.
       what: which quantities of these layers are returned: `"relevance"`; `"value"`, their output;
@@ -67,14 +67,14 @@ def explain(
         `"bias"`, f(x) - f'(x) x. A tuple of such words returns `{name: {word: array}}`.
       check_finite: whether to raise `NonFiniteError` if the output or a relevance is NaN or
         infinite. It looks at concrete arrays: under `jit` and other transformations it does nothing
-        (`jax.debug_nans` and `jax.experimental.checkify` look there).
+        (use `jax.debug_nans` or `jax.experimental.checkify` there).
 
     Returns:
       A function of `fn`'s arguments, `target` and `condition`. It returns R with the structure and
       shapes of the explained argument (float32 at least; integer and boolean leaves are static and
       have zeros of dtype float0, as from `jax.grad(allow_int=True)`), or `(R, {name: relevance})`
       with `layers`, or `(R, aux)` with `has_aux`, or `((R, {name: relevance}), aux)` with both.
-      `target` is where relevance starts, see [`Target`][jaxlrp.Target].
+      `target` is where relevance starts; see [`Target`][jaxlrp.Target].
       `condition={selector: mask}` multiplies the relevance at these layers' outputs by masks that
       broadcast to them (concept-conditional relevance, [Achtibat et al. 2023][achtibat2023]); the
       notes of `plan` show which paths this leaves open, such as a skip connection.
@@ -82,7 +82,7 @@ def explain(
     Raises:
       InputError: an argument cannot be explained, or the output does not depend on it.
       TargetError: `target` does not fit the output.
-      RuleError: a rule does not fit a layer that it was given to.
+      RuleError: a rule does not fit a layer to which it was given.
       SelectorError: a selector matches no layer, or is ambiguous.
       UnsupportedPrimitiveError: relevance must cross an equation without a known rule.
 
@@ -119,7 +119,7 @@ def value_and_relevance(
     what: str | Sequence[str] = "relevance",
     check_finite: bool = False,
 ) -> Callable[..., tuple[PyTree, Relevance]]:
-    """As [`explain`][jaxlrp.explain], returning the value as well, as `jax.value_and_grad` does.
+    """[`explain`][jaxlrp.explain] that returns the value as well, like `jax.value_and_grad`.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain].
@@ -263,7 +263,7 @@ def plan(
     Returns:
       A function of `fn`'s arguments, given as arrays or as `jax.ShapeDtypeStruct`s, that returns a
       [`Plan`][jaxlrp.Plan] and runs nothing. `print` shows the plan as a table. With the masks of
-      `condition=` the plan notes the paths on which relevance passes the masked layers by.
+      `condition=` the plan notes the paths on which relevance bypasses the masked layers.
 
     Examples:
       >>> import jax, jax.numpy as jnp

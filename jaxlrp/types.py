@@ -22,11 +22,11 @@ Target: TypeAlias = "int | jax.Array | PyTree | None"
 """Where relevance starts, for an output of shape `*batch classes`.
 
 - `None`: every output, each with its own value.
-- one integer, or `Int[Array, "*batch"]`: the class on the last axis, whose value starts.
+- one integer, or `Int[Array, "*batch"]`: the class on the last axis; its value is the start.
 - `Float[Array, "*batch classes"]`: weights, by which the output is multiplied.
 - nested lists or tuples of numbers stand for the array that NumPy makes of them.
 
-If `fn` returns several arrays: a pytree of the output's structure, with one of these for each,
-where `None` means that this output is not seeded. If the output is known to hold one number for
-each example, an integer is an error, as it would explain that example alone.
+If `fn` returns several arrays, the target is a pytree of the output's structure, with one of these
+for each array; `None` then means that this output is not seeded. If the output is known to hold one
+number for each example, an integer is an error, as it would explain that example alone.
 """

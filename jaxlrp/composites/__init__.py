@@ -1,7 +1,7 @@
 """Presets: rule maps by the names they have in the literature.
 
-Each is a function that returns a `RuleMap`; arguments override its defaults. `epsilon` is the
-stabiliser and `bias` the bias policy of all linear layers ("absorb", "ignore" or "distribute").
+Each preset is a function that returns a `RuleMap`; arguments override its defaults. `epsilon` is
+the stabiliser and `bias` the bias policy of all linear layers ("absorb", "ignore" or "distribute").
 Layers that a preset does not mention have the default rule of their kind. In the equations $z_{ij}
 = x_i w_{ij}$ is the contribution of input i to output j of a layer, and $z_j$ the output; the
 reference of each rule has the exact denominators, with bias and stabiliser.

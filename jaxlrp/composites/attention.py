@@ -40,7 +40,7 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
     $$\text{attention } y_j = \sum_i p_{ji} v_i: \quad R_i = \sum_j \frac{p_{ji} v_i}{y_j} R_j$$
 
     Use it for transformers, if the ledger should balance: it conserves where there are no biases.
-    It is not for questions about queries and keys, which get nothing.
+    It is not for questions about queries and keys, which get no relevance.
 
     Source: [Ali et al. 2022][ali2022].
 
@@ -60,18 +60,19 @@ def cp_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
 
 
 def libra_grad() -> RuleMap:
-    r"""Input × LibraGrad: the gradient with factors held such that it has the whole output.
+    r"""Input × LibraGrad: the gradient with factors held so that it sums to the whole output.
 
     $$\text{attention } y_j = \sum_i p_{ji} v_i: \; R_i = \sum_j \frac{p_{ji} v_i}{y_j} R_j, \qquad
       \text{product } a b: R_a = R_b = \tfrac{1}{2} R$$
 
-    Constants are the attention weights, the divisor of a norm, and the gate g of an activation x
-    g(x) such as GELU and SiLU, which therefore passes relevance on; so does an activation with f(0)
-    != 0. It differs from `cp_lrp` in gated MLPs, where that gives everything to the gated factor.
-    The balanced gradient itself is `what="density"` with `layers=`.
+    The attention weights, the divisor of a norm, and the gate g of an activation x g(x) such as
+    GELU and SiLU are constants. Such an activation therefore passes relevance on, and so does an
+    activation with f(0) != 0. It differs from `cp_lrp` in gated MLPs, where `cp_lrp` gives all
+    relevance to the gated factor. The balanced gradient itself is `what="density"` with `layers=`.
 
     Use it for transformers and MLP mixers, if relevance should sum to the output: it conserves
-    where there are no biases. It is not for questions about queries and keys, which get nothing.
+    where there are no biases. It is not for questions about queries and keys, which get no
+    relevance.
 
     Source: [Mehri et al. 2025][mehri2025], section 3.5.
 
@@ -83,7 +84,7 @@ def libra_grad() -> RuleMap:
 
 
 def gim(*, temperature: float = 2.0) -> RuleMap:
-    r"""Input × GIM: the gradient with a softer softmax in attention, and shares of products.
+    r"""Input × GIM: the gradient with a softer softmax in attention, and shared products.
 
     $$\text{softmax of attention, with } p = \text{softmax}(x / T): \;
       R_i = x_i \sum_j p_j (\delta_{ij} - p_i) \frac{R_j}{z_j}, \qquad

@@ -122,8 +122,9 @@ def epsilon_alpha2_beta1_flat(
       \text{conv: }
       R_i = \sum_j \left( 2 \frac{z_{ij}^+}{z_j^+} - \frac{z_{ij}^-}{z_j^-} \right) R_j$$
 
-    Dense layers have `Epsilon`. Use it as `epsilon_alpha2_beta1`, if maps should not depend on how
-    pixels are normalised. It is not for networks that begin with a dense layer on the whole input.
+    Dense layers have `Epsilon`. Use it like `epsilon_alpha2_beta1`, if maps should not depend on
+    how pixels are normalised. It is not for networks that begin with a dense layer on the whole
+    input.
 
     Source: [Kohlbrenner et al. 2020][kohlbrenner2020]; [Lapuschkin et al. 2019][lapuschkin2019] for
     the first layer.
@@ -157,8 +158,7 @@ def epsilon_gamma_box(
       \text{conv: }
       R_i = \sum_j \frac{z_{ij} + \gamma z_{ij}^+}{\sum_i (z_{ij} + \gamma z_{ij}^+)} R_j$$
 
-    The second equation is that of an output z >= 0 without bias; [`Gamma`][jaxlrp.Gamma] has all
-    cases.
+    The second equation is for an output z >= 0 without bias; [`Gamma`][jaxlrp.Gamma] has all cases.
 
     Use it for convolutional networks on pictures with known bounds of the pixels, where evidence
     against the class should show. It is not for inputs without bounds.
@@ -168,7 +168,7 @@ def epsilon_gamma_box(
     Args:
       low: lower bound of the network's input, before any normalisation inside the network; a number
         or an array that broadcasts against the input.
-      high: upper bound, likewise.
+      high: upper bound, in the same form.
       gamma: how much more the favoured contributions count, >= 0.
       epsilon: stabiliser, >= 0, in units of each layer's output.
       bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].

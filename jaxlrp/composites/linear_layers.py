@@ -12,7 +12,7 @@ from jaxlrp.rules.base import BiasPolicy
 def linear_layers(
     epsilon: float, bias: BiasPolicy, conv: Rule | None = None, dense: Rule | None = None
 ) -> dict[Selector, Rule]:
-    """Epsilon wherever something is added up, with other rules for conv and dense if given."""
+    """Epsilon for all layers that add up, with other rules for conv and dense if given."""
     default = Epsilon(epsilon, bias=bias)
     entries: dict[Selector, Rule] = {
         kind("dense"): dense or default,
@@ -27,5 +27,5 @@ def linear_layers(
 
 
 def with_first(entries: Mapping[Selector, Rule], rule: Rule) -> dict[Selector, Rule]:
-    """The same entries, but for the first linear layer."""
+    """The entries, with another rule for the first linear layer."""
     return {**entries, first(kind("conv"), kind("dense"), kind("embed")): rule}

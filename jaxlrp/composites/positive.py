@@ -45,14 +45,14 @@ def deep_taylor(*, epsilon: float = 1e-6, bias: BiasPolicy = "absorb") -> RuleMa
     $$\text{first: } R_i = \sum_j \frac{w_{ij}^2}{\sum_i w_{ij}^2} R_j, \qquad
       \text{other layers: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j$$
 
-    Use it for ReLU networks, if positive evidence alone is wanted and inputs may be any real
+    Use it for ReLU networks, if only positive evidence is wanted and inputs may be any real
     numbers. It is not for evidence against a class.
 
     Source: [Montavon et al. 2017][montavon2017], section 4.1.
 
     Args:
       epsilon: stabiliser, >= 0, in units of each layer's output.
-      bias: bias policy of all layers but the first, see [`LinearRule`][jaxlrp.LinearRule].
+      bias: bias policy of all layers except the first, see [`LinearRule`][jaxlrp.LinearRule].
 
     Returns:
       A rule map.
@@ -70,7 +70,7 @@ def deep_taylor_bounded(
       l_i w_{ij}^+ - h_i w_{ij}^-)} R_j, \qquad
       \text{other layers: } R_i = \sum_j \frac{z_{ij}^+}{z_j^+} R_j$$
 
-    Use it for ReLU networks on pixels, if positive evidence alone is wanted. It is not for inputs
+    Use it for ReLU networks on pixels, if only positive evidence is wanted. It is not for inputs
     without bounds.
 
     Source: [Montavon et al. 2017][montavon2017], section 4.1.
@@ -78,7 +78,7 @@ def deep_taylor_bounded(
     Args:
       low: lower bound of the network's input, before any normalisation inside the network; a number
         or an array that broadcasts against the input.
-      high: upper bound, likewise.
+      high: upper bound, in the same form.
       epsilon: stabiliser, >= 0, in units of each layer's output.
       bias: bias policy, see [`LinearRule`][jaxlrp.LinearRule].
 

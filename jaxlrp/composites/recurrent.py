@@ -17,14 +17,14 @@ def lstm_lrp_all(
     product: Rule | None = None,
     bias: BiasPolicy = "absorb",
 ) -> RuleMap:
-    r"""LRP-all for recurrent networks: a gate gets nothing, the signal everything.
+    r"""LRP-all for recurrent networks: a gate gets no relevance, the signal gets all of it.
 
     $$\text{product } z = g s: R_g = 0, \; R_s = R, \qquad
       \text{sum } z: R_i = \frac{z_i}{\text{stab}(z)} R$$
 
-    [`Epsilon(epsilon)`][jaxlrp.Epsilon] stands where something is added up: in sums, and in dense
-    layers that feed no sum. The summands of a sum have `Epsilon(0)`, so that a pre-activation Wx +
-    Uh + b is divided once.
+    [`Epsilon(epsilon)`][jaxlrp.Epsilon] is the rule of sums, and of dense layers that do not feed a
+    sum. The summands of a sum have `Epsilon(0)`, so that relevance is divided by a pre-activation
+    Wx + Uh + b only once.
 
     Use it for LSTM, GRU and similar cells of any library. It is not for gates that carry the
     evidence themselves: `product=Uniform()` gives them half.
@@ -53,15 +53,15 @@ _MOST_FACTORS = 6  # of a product whose signal `mamba_lrp` looks for
 
 
 def mamba_lrp(*, epsilon: float = 0.0, bias: BiasPolicy = "absorb") -> RuleMap:
-    r"""MambaLRP for selective state spaces: coefficients of the state are constants, the gate is
-    halved.
+    r"""MambaLRP for selective state spaces: coefficients of the state are constants, and the gate
+    gets half.
 
     $$h_t = A_t h_{t-1} + B_t x_t, \; y_t = C_t h_t \text{ with } A_t, B_t, C_t \text{ held}, \qquad
       \text{product } a b: R_a = R_b = \tfrac{1}{2} R$$
 
-    A product of which all factors but one are computed from that one (the discretised A, B and C),
-    or lie in [0, 1], gives all to it; any other product shares alike. SiLU passes relevance on,
-    norms are detached, linear layers have `Epsilon(epsilon)`.
+    If all factors of a product except one are computed from that one (the discretised A, B and C),
+    or lie in [0, 1], that factor gets all relevance. Any other product gives equal shares. SiLU
+    passes relevance on, norms are detached, and linear layers have `Epsilon(epsilon)`.
 
     Use it for Mamba, Mamba-2 and networks that mix them with attention. It is not for LSTM cells:
     see `lstm_lrp_all`.

@@ -1,1 +1,1 @@
-"""From a function to a graph of named layers. This package does not know rules."""
+"""From a function to a graph of layers. This package does not depend on rules."""

@@ -35,7 +35,7 @@ ZERO = 1e-6
 
 
 def find(bench: Workbench) -> None:
-    linear: set[Eqn] = set()  # proven to end no activation
+    linear: set[Eqn] = set()  # proven not to end an activation
     for eqn in reversed(bench.eqns):
         if eqn in linear or not bench.is_open(eqn):
             continue
@@ -44,9 +44,9 @@ def find(bench: Workbench) -> None:
 
 
 def find_shifts(bench: Workbench) -> None:
-    """Written shifts before or after an activation, where moves or other readers stand between.
+    """Written shifts before or after an activation, with moves or other readers between.
 
-    `(1 - q[:, :1]) * q[:, 1:]`: the 1 is the gate's, and no bias.
+    In `(1 - q[:, :1]) * q[:, 1:]` the 1 belongs to the gate, and is not a bias.
     """
     for eqn in bench.eqns:
         if not bench.is_open(eqn) or not is_written_shift(bench, eqn):
@@ -60,7 +60,7 @@ def find_shifts(bench: Workbench) -> None:
 
 
 def _follows_activation(bench: Workbench, value: Value) -> bool:
-    """Whether moves and written scales and shifts alone make a value of activations' outputs."""
+    """Whether only moves, written scales and shifts lie between activations and a value."""
     stack, seen, found = [value], {value}, False
     while stack:
         v = stack.pop()
@@ -91,7 +91,7 @@ def _nonlinear(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _routes(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether relevance goes to the case that was taken: a choice, and nobody's activation.
+    """Whether relevance goes to the case that was taken: a choice that is not an activation.
 
     The choice is static, or a case depends on the input and was stopped.
     """
@@ -104,14 +104,14 @@ def _routes(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _has_inactive_term(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether a sum has one active term and one that depends on the input all the same.
+    """Whether a sum has one active term and one that depends on the input without being active.
 
-    That one is not a bias: relevance passes the sum whole (a straight-through estimator).
+    The latter is not a bias: all relevance passes the sum (a straight-through estimator).
     """
     if eqn.name not in ADDITIONS or not all(v in bench.activity.depends for v in eqn.inputs):
         return False
     inactive = [v for v in eqn.inputs if v not in bench.activity.active]
-    # A product with zero, the start of a recurrence, depends in name only.
+    # A product with zero, the start of a recurrence, depends on the input in name only.
     return len(inactive) == 1 and bench.intervals.constant(inactive[0]) != 0.0
 
 
@@ -131,15 +131,15 @@ def _absorbable(bench: Workbench, eqn: Eqn | None) -> bool:
 def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
     """Grow a group backwards from its last equation, and claim the largest with one source.
 
-    Equations are met latest first, so when one is met it is known whether all that read it are in
-    the group. Returns the equations that are shown to end no activation.
+    Equations are reached latest first, so when one is reached it is known whether all its readers
+    are in the group. Returns the equations that are shown not to end an activation.
     """
     if _routes(bench, last):
         return []
     if affine_operand(bench, last) is not None and not is_written(bench, last):
         return []  # ends in a learned scale or shift: that is a layer of its own
     if last.name == "neg" and _is_term(bench, last.out) and falls(bench, last.out):
-        return []  # the sign is that of a term, and cancels none within
+        return []  # the sign belongs to a term, and cancels no sign within it
     if joined := branches.joined_at(bench, last):
         return joined
     growth = _Growth(bench)
@@ -162,7 +162,7 @@ def _claim_activation(bench: Workbench, last: Eqn) -> list[Eqn]:
 
 
 class _Growth:
-    """A group that grows backwards, an equation at a time, the latest first."""
+    """A group that grows backwards, one equation at a time, the latest first."""
 
     def __init__(self, bench: Workbench):
         self._bench = bench
@@ -207,7 +207,7 @@ class _Growth:
     def _is_apart(self, eqn: Eqn) -> bool:
         """Whether others read an equation's result, or it is a layer of its own.
 
-        A BatchNorm before the activation is, and so is a residual.
+        A BatchNorm before the activation is such a layer, and so is a residual.
         """
         bench, value = self._bench, eqn.out
         if self.sources == {value} and (
@@ -219,7 +219,7 @@ class _Growth:
 
 
 def _is_term(bench: Workbench, value: Value) -> bool:
-    """Whether a value is read by a sum of active values alone."""
+    """Whether a value is read only by a sum of active values."""
     reader = bench.sole_use(value)
     if reader is None or reader.name not in ADDITIONS:
         return False
@@ -231,7 +231,7 @@ def _is_learned_affine(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _is_learned_shift(bench: Workbench, eqn: Eqn) -> bool:
-    """A sum with an array that is added: a bias, wherever it stands."""
+    """A sum with an array that is added: a bias, wherever it is."""
     shifts = eqn.name in ADDITIONS and bench.activity.is_reached(eqn)
     return shifts and _is_learned_affine(bench, eqn)
 
@@ -242,13 +242,13 @@ def _finish(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> None
     main = next(e for e in reversed(eqns) if _nonlinear(bench, e))
     group = Group("activation", eqns, [source], [last.out], main)
     if any(_has_inactive_term(bench, e) for e in eqns):
-        group.note = "a term depends on the input without being active: relevance passes whole"
+        group.note = "a term depends on the input without being active: all relevance passes"
     group.particulars = _facts_of(bench, eqns, source, last)
     bench.claim(group)
 
 
 def _facts_of(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> Activation:
-    """The facts about an elementwise function, once for all places where it stands."""
+    """The facts about an elementwise function, computed once for all its occurrences."""
     made = {source, *(v for e in eqns for v in e.outputs)}
     if not all(v in made or isinstance(v, Literal) for e in eqns for v in e.inputs):
         return _worked_out(bench, eqns, source, last)  # what is read from outside has bounds

@@ -1,4 +1,4 @@
-"""Which values depend on the explained inputs, and which of them relevance reaches."""
+"""The values that depend on the explained inputs, and those that relevance reaches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jaxlrp.graph.primitives import carrying
 
 
 class Dependence(NamedTuple):
-    """How a value follows from the explained ones.
+    """How a value depends on the explained ones.
 
-    `integers`: without being carried on, through integers that this equation makes.
+    `integers`: it depends on them only through integers that this equation makes.
     """
 
     depends: bool = False
@@ -67,18 +67,18 @@ class _Forward(Flow[Dependence]):
 class Activity:
     """Facts about a graph and the bodies in it, given its explained inputs.
 
-    `depends`: changes with the explained inputs, in any way (also through integers, booleans and
-    `stop_gradient`). `active`: can receive relevance: depends through values that are carried
-    on. An integer carries a value if it is made of an active number by a cast or by arithmetic;
-    what comes of a comparison, or is a place (argmax, the indices of a sort), only chooses.
-    `reached`: active, and read (directly or not) by an output that relevance starts from; at an
-    explained value relevance stops, wherever in the graph it stands. For a
+    `depends`: the value changes with the explained inputs, in any way (also through integers,
+    booleans and `stop_gradient`). `active`: it can receive relevance, as it depends on them through
+    values that are carried on. An integer carries a value if it is made from an active number by a
+    cast or by arithmetic. The result of a comparison, or a position (argmax, the indices of a
+    sort), only chooses. `reached`: it is active, and read (directly or not) by an output from which
+    relevance starts. At an explained value relevance stops, wherever it is in the graph. For a
     carry, each of the three is true in every iteration if it is true in one.
     """
 
     def __init__(self, graph: Graph, explained: Iterable[Value], outputs: Iterable[Value]):
         self.explained = frozenset(explained)
-        # Operands that are a linear layer's own divisor, undone: held as a parameter is.
+        # Operands that undo a linear layer's own divisor; they are held constant like parameters.
         self.held: dict[Eqn, int] = {}
         facts = {v: Dependence(True, True) for v in self.explained}
         solve(graph.eqns, _Forward(self.explained), facts)
@@ -94,7 +94,7 @@ class Activity:
         return ()
 
     def active_inputs(self, eqn: Eqn) -> list[Value]:
-        """Distinct active inputs of an equation that it carries on, in order."""
+        """The distinct active inputs that an equation carries on, in order."""
         if eqn.bodies:
             return list(dict.fromkeys(v for v in eqn.inputs if v in self.active))
         held = self.held.get(eqn)

@@ -1,7 +1,7 @@
 """Scales, shifts and moves: equations with one active operand.
 
-A number in the program, or an array made of such numbers, is written: it belongs to the activation
-beside it. An argument, or a value closed over, is learned: it belongs to a layer.
+A number in the program, or an array made of such numbers, is written, and belongs to the activation
+beside it. An argument, or a value that is closed over, is learned, and belongs to a layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxlrp.graph.primitives import (
 def affine_operand(bench: Workbench, eqn: Eqn, spread: bool = False) -> int | None:
     """Position of the active operand if the equation scales or shifts it by a static value.
 
-    With `spread` it may repeat the operand along axes of size 1, too.
+    With `spread` it may also repeat the operand along axes of size 1.
     """
     if eqn.name not in AFFINE or is_mask(bench, eqn):
         return None
@@ -47,7 +47,7 @@ def static_operands(bench: Workbench, eqn: Eqn) -> list[Value]:
 
 
 def is_mask(bench: Workbench, eqn: Eqn) -> bool:
-    """A sum with 0 where a static mask is open, and -inf where it shuts: a choice, not a bias."""
+    """A sum with a static mask of 0 and -inf: a choice, not a bias."""
     if eqn.name != "add":
         return False
     for value in eqn.inputs:
@@ -85,7 +85,7 @@ def is_written_scale(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def leads_into_nonlinearity(bench: Workbench, value: Value) -> bool:
-    """Whether an elementwise equation that is not linear reads the value, or the same moved."""
+    """Whether a nonlinear elementwise equation reads the value, possibly after moves."""
     stack, seen = [value], {value}
     while stack:
         for eqn in bench.reached_uses(stack.pop()):
@@ -114,7 +114,7 @@ def is_move(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def brings_zeros(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether static elements are put beside the active ones; these are not inputs."""
+    """Whether static elements, which are not inputs, are put beside the active ones."""
     if eqn.name == "select_n" or eqn.name in ("pad", "scatter", "dynamic_update_slice"):
         return True
     return eqn.name == "concatenate" and any(v not in bench.activity.active for v in eqn.inputs)

@@ -1,4 +1,4 @@
-"""Scales and shifts that fold into no neighbour: layers of their own."""
+"""Scales and shifts that do not fold into a neighbour: layers of their own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jaxlrp.graph.written_numbers import Written, factor_of
 
 
 def find(bench: Workbench) -> None:
-    """Chains of scales and shifts that no neighbour took."""
+    """Find chains of scales and shifts that no neighbour took."""
     for eqn in bench.eqns:
         if bench.is_open(eqn) and affine_operand(bench, eqn) is not None:
             _claim(bench, eqn)
 
 
 def _claim(bench: Workbench, first: Eqn) -> None:
-    """A chain of scales and shifts that no neighbour took, with the moves between them."""
+    """Claim a chain of scales and shifts that no neighbour took, with the moves between them."""
     position = affine_operand(bench, first)
     assert position is not None
     source, chain = _region(bench, first, first.inputs[position])
@@ -33,7 +33,7 @@ def _claim(bench: Workbench, first: Eqn) -> None:
 
 
 def _number_scale(bench: Workbench, first: Eqn) -> list[Eqn]:
-    """A chain of scales by numbers: relevance is handed on, element for element."""
+    """A chain of scales by numbers, which passes relevance on element for element."""
     chain = [first]
     while (eqn := bench.sole_use(chain[-1].out)) is not None and bench.is_open(eqn):
         if eqn.name not in COPIES and not is_written_scale(bench, eqn):
@@ -43,13 +43,13 @@ def _number_scale(bench: Workbench, first: Eqn) -> list[Eqn]:
 
 
 def _region(bench: Workbench, first: Eqn, operand: Value) -> tuple[Value, list[Eqn]]:
-    """The region in which an equation is the first scale or shift, and what it begins at.
+    """The region in which an equation is the first scale or shift, and the value before it.
 
-    It may begin before moves, if parts are scaled apart there and meet again.
+    It may begin before moves, if parts are scaled separately there and joined again.
     """
 
     def belongs(eqn: Eqn) -> bool:
-        # A written scale at the end is left to what reads it, as after any linear layer.
+        # A written scale at the end is left to its reader, as after any linear layer.
         return affine_operand(bench, eqn) is not None and not is_written_scale(bench, eqn)
 
     def after(value: Value, *factors: float, within: bool) -> list[Eqn]:

@@ -1,4 +1,4 @@
-"""A change of sign after scales and shifts, where one within them cancels it.
+"""A change of sign after scales and shifts that cancels one within them.
 
 `-(-h * g - b)` is `h * g + b`: a layer of its own has no core whose region could tell that the two
 belong together, and an activation beside it would take either.
@@ -15,7 +15,7 @@ from jaxlrp.graph.new_equations import alike, made
 from jaxlrp.graph.primitives import ADDITIONS, MOVES, sums_nothing
 from jaxlrp.graph.written_numbers import is_negated, is_turned
 
-_MOST = 30  # equations that are looked through
+_MOST = 30  # equations that are searched
 
 
 def opposite(
@@ -28,14 +28,14 @@ def opposite(
     """Equations without a change of sign whose result is the opposite of a value; and the result.
 
     None if no sign within its scales and shifts would cancel one after it. A value with another
-    reader is a layer of its own, and stays.
+    reader is a layer of its own, and is left unchanged.
 
     Args:
       value: the value.
       varying: the values that are not static.
       readers: how many equations read each value.
-      out: what the last equation makes.
-      most: how many equations to look through.
+      out: the value that the last equation makes.
+      most: the largest number of equations to search.
     """
     eqn = value.producer
     places = [i for i, v in enumerate(eqn.inputs) if v in varying] if eqn else []

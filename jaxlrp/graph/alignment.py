@@ -8,7 +8,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.layout import unit_reshape
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, REDUCTIONS
 
-# Per axis: the axis of the origin that it runs along, None where it is constant.
+# Per axis: the axis of the origin along which it runs, None if it is constant.
 Labels = tuple[int | None, ...]
 _PARTS = frozenset("slice dynamic_slice gather rev split concatenate pad sort top_k".split())
 
@@ -18,8 +18,8 @@ _SAME = ELEMENTWISE | COPIES | {"stop_gradient", "reordered"}
 def aligned(a: Value, origin_a: Value, b: Value, origin_b: Value) -> bool | None:
     """Whether `b` runs along the same axes as `a`, or is constant there; None if it is unknown.
 
-    Each is followed back to its origin, and the two origins have one shape. False too where only
-    a part of the origin, or a part in another order, is in `b`.
+    Each is followed back to its origin, and the two origins have one shape. The result is also
+    False if `b` holds only a part of the origin, or a part in another order.
     """
     of_a, of_b = _labels(a, origin_a, {}), _labels(b, origin_b, {})
     if of_b == "part":

@@ -1,4 +1,4 @@
-"""Along which axes a static value may vary, and where a parameter comes from."""
+"""The axes along which a static value may vary, and the origin of a parameter."""
 
 from __future__ import annotations
 

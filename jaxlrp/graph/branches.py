@@ -1,7 +1,8 @@
 """Sums of a value and a function of it: `x + gelu(x)` is a residual, not an activation.
 
-A written scale may make one of it all the same, `(x + abs(x)) / 2` or `0.1 * x + 0.9 * relu(x)`:
-what is x or 1 far out, as activations are, and is not plainly x plus something.
+A written scale may still turn such a sum into an activation, `(x + abs(x)) / 2` or
+`0.1 * x + 0.9 * relu(x)`: a function that is x or 1 for large x, as activations are, and not
+simply x plus something.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def joined_before(bench: Workbench, join: Eqn, group: Container[Eqn]) -> list[Eq
 
 
 def _joined(bench: Workbench, join: Eqn, scales: list[Eqn]) -> list[Eqn]:
-    """The additions of a sum of branches that is complete behind none of some scales."""
+    """The additions of a sum of branches that is not complete after any of some scales."""
     if join.name not in ADDITIONS or any(v not in bench.activity.active for v in join.inputs):
         return []
     made_from = sources(bench, join.out)[1:]

@@ -28,7 +28,7 @@ def build(closed: Any, paths: Sequence[tuple[str, ...]]) -> Graph:
 
 
 class _Place(NamedTuple):
-    """Where equations stand: their names, the call around them, and the line of the outermost."""
+    """The place of equations: their names, the call around them, the line of the outermost."""
 
     scope: tuple[str, ...]
     call: InlinedCall | None
@@ -43,7 +43,8 @@ class _Builder:
         self.consts: list[tuple[Value, Any]] = []
         self._repeated = repeated
         self._seen: dict[Hashable, Value] = {}
-        # What stands for a jaxpr in its calls: the jaxpr itself may hold the user's arrays.
+        # The objects that represent a jaxpr in its calls: the jaxpr itself may hold the user's
+        # arrays.
         self._repeat: dict[int, object] = {}
         # One entry for each equation, so that repeated calls stay alike.
         self._called: dict[int, tuple[Any, compat.Params, Any, tuple[str, ...]]] = {}
@@ -136,7 +137,7 @@ _MOST_PLACES = 2**20
 
 
 def _identity(array: Any) -> Hashable:
-    """The key by which constants are one: places by value, as NumPy's are copied at every use."""
+    """The key of a constant: positions by value, as NumPy arrays are copied at every use."""
     places = jnp.issubdtype(jnp.result_type(array), jnp.integer) and compat.is_concrete(array)
     if not places or not 0 < array.size <= _MOST_PLACES:
         return id(array)
@@ -148,7 +149,7 @@ _SHORT = 8
 
 
 def repeated_calls(jaxpr: Any) -> frozenset[int]:
-    """Identities of the jaxprs that are called at more than one place, small helpers left out."""
+    """Identities of the jaxprs that are called at more than one place, without small helpers."""
     places: Counter[int] = Counter()
     lengths: dict[int, int] = {}
 

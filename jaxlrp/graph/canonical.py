@@ -1,7 +1,8 @@
 """A plainer graph of the same numbers, without repeated computations and detours.
 
-Recognition compares values by identity, so two slices written alike must be one slice. Only exact
-rewrites are made: every value that is left is computed by the network's own equations.
+Recognition compares values by identity, so two slices that are written in the same way must be one
+slice. Only exact rewrites are made: every remaining value is computed by the network's own
+equations.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _MERGED = (
     | {"iota", "stop_gradient", "argmax", "argmin"}
 )
 
-# The operation of a scatter, and the number with which it changes nothing.
+# The operation of a scatter, and its neutral number.
 _SCATTERED: dict[str, tuple[Callable[..., Any], int]] = {
     "scatter-add": (lax.add, 0),
     "scatter_add": (lax.add, 0),
@@ -60,14 +61,15 @@ _SCATTERED: dict[str, tuple[Callable[..., Any], int]] = {
 def canonical(graph: Graph, varying: Collection[Value]) -> Graph:
     """The graph without common subexpressions, idle equations and choices between equals.
 
-    What depends on none of the inputs in `varying` is static: there `stop_gradient` is idle.
+    A value that depends on none of the inputs in `varying` is static, and its `stop_gradient` is
+    idle.
     """
     return _Rewriter(varying, graph.consts).graph(graph)
 
 
 class _Rewriter:
     def __init__(self, varying: Collection[Value], consts: Iterable[tuple[Value, Any]]) -> None:
-        self.same: dict[Value, Value] = {}  # a value that is gone -> the one in its place
+        self.same: dict[Value, Value] = {}  # a removed value -> the one in its place
         self.varying = set(varying)
         self.places = Places(consts, self.varying)
         self.signs = Signs(self.varying)
@@ -112,7 +114,7 @@ class _Rewriter:
         return Graph(graph.inputs, graph.consts, kept, outputs)
 
     def read(self, eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
-        """Equations without the signs and products that nothing reads after signs have moved."""
+        """Equations without the signs and products that are not read after signs have moved."""
         left = set(self.signs.left)
         if not left:
             return eqns
@@ -124,7 +126,7 @@ class _Rewriter:
         return kept[::-1]
 
     def varying_in(self, eqn: Eqn, body: Graph) -> Iterable[Value]:
-        """The inputs of a body that may differ from run to run: not the constants it is given."""
+        """The inputs of a body that may differ from run to run, without its constants."""
         fed_back = {inside for _, inside in control_flow.feedback(eqn, body)}
         for outside, inside in control_flow.operands(eqn, body):
             if outside in self.varying or inside in fed_back:
@@ -166,7 +168,7 @@ class _Rewriter:
 def _key(eqn: Eqn) -> Hashable:
     square = eqn.name == "mul" and eqn.inputs[0] is eqn.inputs[1]
     if square or eqn.name == "square" or (eqn.name == "integer_pow" and eqn.params["y"] == 2):
-        return "square", eqn.inputs[0]  # one product in all three spellings
+        return "square", eqn.inputs[0]  # the same product in all three spellings
     inputs = tuple(_literal_key(v) if isinstance(v, Literal) else v for v in eqn.inputs)
     settings: Hashable = tuple(sorted(eqn.params.items(), key=lambda item: item[0]))
     try:
@@ -182,7 +184,7 @@ def _literal_key(value: Literal) -> Hashable:
 
 
 def _may_stand_for(earlier: Eqn, later: Eqn) -> bool:
-    """Whether one value may serve both: no rematerialised border, no other module between."""
+    """Whether one value may replace both: no rematerialised border or other module is between."""
     short, long = sorted((earlier.scope, later.scope), key=len)
     return long[: len(short)] == short and _recomputed(earlier) is _recomputed(later)
 
@@ -225,7 +227,7 @@ def _idle(eqn: Eqn) -> Value | None:
 
 
 def _beside(eqn: Eqn, number: int, commutes: str) -> Value | None:
-    """The operand beside a written number that changes nothing: x * 1, x / 1, x + 0, x - 0.
+    """The operand beside a written number without effect: x * 1, x / 1, x + 0, x - 0.
 
     Python's `sum` begins with a 0.
     """

@@ -1,6 +1,6 @@
-"""The content of a traced program as something that can be compared, without its arrays.
+"""The content of a traced program in a form that can be compared, without its arrays.
 
-Two programs of the same content have the same plan: recognition reads nothing but what is here.
+Two programs of the same content have the same plan, as recognition reads only this content.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxlrp import compat
 from jaxlrp.graph import primitives
 from jaxlrp.graph.ir import Eqn, Graph, InlinedCall, Literal, Value
 
-# What is kept may hold so many bytes of positions, and of arrays in rules; else it is not kept.
+# A plan is kept if it holds at most so many bytes of positions, and of arrays in rules.
 _MOST_BYTES = 2**22
 _MOST_OBJECTS = 1000  # that are looked at in search of an array
 _ATOMS = (str, bytes, int, float, complex, type(None), type, np.dtype, types.ModuleType)
@@ -28,7 +28,7 @@ _PLAIN = frozenset((str, int, bool, type(None)))  # what most parameters are
 
 
 class Unknown(Exception):
-    """Something has no content to compare: a value that is not known yet, an unhashable object."""
+    """An object has no content to compare: a value that is not known yet, or is not hashable."""
 
 
 def graph_contents(graph: Graph) -> Hashable:
@@ -186,7 +186,7 @@ def _jaxpr(jaxpr: Any) -> Hashable:
 def holds_arrays(x: Any) -> bool:
     """Whether keeping something may keep an array alive: a function that closes over one, a jaxpr.
 
-    An object that cannot be looked into counts as holding one.
+    An object that cannot be inspected counts as holding one.
     """
     seen: set[int] = set()
     stack = [x]

@@ -69,9 +69,10 @@ def _sole_maker(bench: Workbench, value: Value, reader: Eqn) -> Eqn | None:
 
 
 def _no_activation(bench: Workbench) -> Callable[[Eqn, Eqn], bool]:
-    """Whether a product is more than one activation, as x * sigmoid(x) is: that is one factor.
+    """Whether a product is not one activation.
 
-    So is a product with the last number of one, 0.5 * (tanh(x / 2) + 1).
+    x * sigmoid(x) is one, and a single factor. So is a product with the last number of an
+    activation, 0.5 * (tanh(x / 2) + 1).
     """
 
     def belongs(eqn: Eqn, reader: Eqn) -> bool:
@@ -84,7 +85,7 @@ def _no_activation(bench: Workbench) -> Callable[[Eqn, Eqn], bool]:
 
 
 def _factors(bench: Workbench) -> trees.Operands:
-    """Factors as in a product; learned scales stay layers of their own."""
+    """The factors of a product; learned scales stay layers of their own."""
 
     def factors(eqn: Eqn) -> list[Operand] | None:
         return None if is_learned(bench, eqn) else trees.factors(eqn)

@@ -1,4 +1,4 @@
-"""Control flow: which values of a body are which values outside it.
+"""Control flow: the correspondence of values in a body and values outside it.
 
 A scan's body has the inputs (constants, carry, one slice of each sequence) and the outputs (carry,
 one slice of each stacked result); its carry feeds back. A cond has one body for each branch.
@@ -15,7 +15,7 @@ Pair = tuple[Value, Value]
 
 
 def operands(eqn: Eqn, body: Graph) -> list[Pair]:
-    """Pairs of an operand outside and the body's input that it is, or begins as."""
+    """Pairs of an operand outside and the body's input to which it is passed."""
     outside = eqn.inputs[1:] if eqn.name == "cond" else eqn.inputs
     return list(zip(outside, body.inputs, strict=True))
 
@@ -45,7 +45,7 @@ def scan_length(eqn: Eqn) -> int:
 
 
 def bind_operands(eqn: Eqn) -> None:
-    """Record for the inputs of bodies the values that they are outside."""
+    """Record for the inputs of bodies the corresponding values outside."""
     for body in eqn.bodies:
         first_slice = sum(scan_parts(eqn, body)) if eqn.name == "scan" else len(eqn.inputs)
         for number, (outside, inside) in enumerate(operands(eqn, body)):

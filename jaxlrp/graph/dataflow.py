@@ -1,7 +1,7 @@
 """One solver for facts about values: along the equations, through bodies, around loops.
 
 A `Flow` describes the facts: those of an equation's output, given those of its operands, and those
-that are true where ways meet. The solver knows how values enter and leave bodies, and repeats the
+that hold where paths meet. The solver handles how values enter and leave bodies. It repeats the
 body of a loop until the facts about its carry hold before and after every iteration.
 """
 
@@ -20,7 +20,7 @@ class Flow(Generic[F]):
     """Facts of one sort, propagated from the inputs."""
 
     def start(self, value: Value) -> F:
-        """The facts about a value that no equation makes."""
+        """The facts about a value that is not made by an equation."""
         raise NotImplementedError
 
     def transfer(self, eqn: Eqn, look: Callable[[Value], F]) -> Sequence[F]:
@@ -36,7 +36,7 @@ class Flow(Generic[F]):
         return new
 
     def enter(self, eqn: Eqn, fact: F, inside: Value) -> F:
-        """The fact about an operand of control flow, of the body's input that it is."""
+        """The fact about the input of a body, given that about the operand passed to it."""
         return fact
 
     def leave(self, eqn: Eqn, fact: F, inside: Value, outside: Value) -> F:
@@ -44,7 +44,7 @@ class Flow(Generic[F]):
         return fact
 
     def chosen(self, fact: F, index: F) -> F:
-        """The fact about an output of a branch, given that about what chose the branch."""
+        """The fact about an output of a branch, given that about the index of the branch."""
         return fact
 
 
@@ -82,7 +82,7 @@ def _through_bodies(
         begins = dict(back) if _may_be_skipped(eqn) else {}
         for inside, outside in control_flow.results(eqn, body):
             fact = look(inside)
-            if inside in begins:  # no iteration: the carry comes out as it went in
+            if inside in begins:  # without iterations the carry is returned as it is
                 fact = flow.join(fact, known[begins[inside]])
             fact = flow.leave(eqn, fact, inside, outside)
             if eqn.name == "cond":
@@ -98,10 +98,10 @@ def _may_be_skipped(eqn: Eqn) -> bool:
 def spread_back(
     graph: Graph, marked: set[Value], step: Callable[[Eqn], Iterable[Value]], allowed: set[Value]
 ) -> None:
-    """Add to `marked` the values that marked ones come from, through bodies and around loops.
+    """Add to `marked` the values from which marked ones come, through bodies and around loops.
 
-    `step` gives the operands of an equation that are to be marked, given what is marked by now;
-    outside `allowed` nothing is.
+    `step` returns the operands of an equation to mark, given the values that are marked so far.
+    Values outside `allowed` are not marked.
     """
     for eqn in reversed(graph.eqns):
         if not eqn.bodies:
@@ -121,10 +121,10 @@ def spread_back(
 
 
 class Origins:
-    """The values that values are made from, across bodies and iterations."""
+    """The values from which values are made, across bodies and iterations."""
 
     def __init__(self, graph: Graph):
-        self._carried: dict[Value, Value] = {}  # a body's input: what it is in the next iteration
+        self._carried: dict[Value, Value] = {}  # a body's input: its value in the next iteration
         for inner in control_flow.graphs(graph):
             for eqn in inner.eqns:
                 for body in eqn.bodies:

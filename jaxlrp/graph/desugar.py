@@ -14,10 +14,10 @@ from jax import lax
 def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     """The plainer jaxpr (and constants) that an equation stands for, or None.
 
-    A `dot_general` that contracts nothing multiplies element by element: so an einsum writes a
-    scale of the heads, or a rotation. It becomes broadcasts and a `mul`. A collective over an axis
-    that `vmap` has mapped is a reduction of the array in hand. A stack joins parts, an unstack
-    splits into parts.
+    A `dot_general` that contracts no axes multiplies element by element; an einsum writes a scale
+    of the heads, or a rotation, in this way. It becomes broadcasts and a `mul`. A collective over
+    an axis that `vmap` has mapped becomes a reduction of the array itself. A stack becomes a
+    concatenation of parts, and an unstack a split into parts.
     """
     plainer = _PLAINER.get(eqn.primitive.name)
     if plainer is not None:

@@ -1,9 +1,9 @@
-"""What a function does besides returning values: prints, callbacks, checks.
+"""Actions of a function besides returning values: prints, callbacks, checks.
 
-Layers are run in place of the equations that form them, loops by bodies of their own, and what no
-output needs is left out. So actions are no part of a plan. They are what is left of the program
-when everything is left out that they do not need, and run by themselves, as they were traced, once
-for each call: in loops and branches too, and without a say in what is recognised.
+Layers run in place of the equations that form them, loops run with bodies of their own, and
+equations that no output needs are left out. Actions are therefore not part of a plan. They are a
+program of their own, with only the equations that they need, and run as they were traced, once for
+each call. Actions in loops and branches are included, and do not influence recognition.
 
 An action whose result the outputs need (an `io_callback` that reads a file) stays in the plan.
 """
@@ -20,12 +20,12 @@ from jaxlrp.errors import InputError
 
 
 def split(closed: Any) -> tuple[Any, Actions | None]:
-    """A traced function without its actions, and these alone; None if there are none."""
+    """A traced function without its actions, and the actions alone, or None."""
     if compat.writes(closed.jaxpr.effects):
         raise InputError(
             "fn writes to a jax.Ref that it was given or closes over. A plan runs the equations "
-            "of fn in an order of its own, so what is read there would not be certain: return the "
-            "value instead, with has_aux=True."
+            "of fn in an order of its own, so the values read from it would not be certain: return "
+            "the value instead, with has_aux=True."
         )
     if not compat.acts(closed.jaxpr.effects):
         return closed, None
@@ -33,7 +33,7 @@ def split(closed: Any) -> tuple[Any, Actions | None]:
 
 
 class Actions:
-    """The actions of a traced function, with the equations that make what they read."""
+    """The actions of a traced function, with the equations that make their operands."""
 
     def __init__(self, closed: Any):
         jaxpr = closed.jaxpr
@@ -51,7 +51,7 @@ class Actions:
 
 
 def _is_action(eqn: Any, live: bool) -> bool:
-    """Whether an equation does something that no output needs, or contains one that does."""
+    """Whether an equation is an action that no output needs, or contains one."""
     if not compat.acts(eqn.effects):
         return False
     inner = list(compat.jaxprs_in_params(eqn.params))

@@ -1,8 +1,9 @@
 """Embeddings: where numbers that stand for things (tokens, positions, types) become vectors.
 
-Found without regard to any explained input, because the arguments are integers: a gather from a
-static table by an integer argument, a one-hot times a matrix, and whatever static value that
-belongs to a place (a slice or a gather of a table, a sinusoid) is added to these.
+They are found without regard to any explained input, because the arguments are integers. An
+embedding is a gather from a static table by an integer argument, a one-hot times a matrix, or a
+static value that belongs to a position (a slice or a gather of a table, a sinusoid) and is added to
+these.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxlrp.graph.groups import InnerValue
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, VIEWS
 
-# Through these a vector stays the vector of its place.
+# Under these a vector stays the vector of its position.
 _MOVES = VIEWS | COPIES | frozenset("broadcast_in_dim slice rev split pad neg".split())
 _PICKS = frozenset("gather slice dynamic_slice select_n split".split())
 
@@ -25,7 +26,7 @@ _PICKS = frozenset("gather slice dynamic_slice select_n split".split())
 def find(graph: Graph) -> list[InnerValue]:
     """The embeddings of a graph, in dataflow order."""
     constants = [v for v, _ in graph.consts]
-    for roots in (graph.inputs, constants):  # constants: indices that a closure brought in
+    for roots in (graph.inputs, constants):  # constants: indices that are closed over
         facts = _Facts(graph, roots)
         looked_up = [
             InnerValue("embed", eqn.out, eqn)
@@ -48,7 +49,7 @@ def _place(embedding: InnerValue) -> int:
 
 
 class _Facts:
-    """The values that depend on integer arguments, and the places of parameters."""
+    """The values that depend on integer arguments, and the positions of parameters."""
 
     def __init__(self, graph: Graph, roots: Iterable[Value]):
         self.statics = Statics(graph)
@@ -122,7 +123,7 @@ def _factors(graph: Graph, facts: _Facts, found: list[InnerValue]) -> set[InnerV
 
 
 def _added(graph: Graph, facts: _Facts, found: list[InnerValue]) -> list[InnerValue]:
-    """Static values that belong to a place and are added, or appended, to embeddings."""
+    """Static values that belong to a position and are added, or appended, to embeddings."""
     zone: set[Value] = {e.value for e in found}
     depends = Activity(graph, zone, ()).depends
     added: list[InnerValue] = []
@@ -145,7 +146,7 @@ def _added(graph: Graph, facts: _Facts, found: list[InnerValue]) -> list[InnerVa
 
 
 def _summands(facts: _Facts, value: Value, reader: tuple[Eqn, int]) -> list[InnerValue]:
-    """The embeddings that a static operand is the sum of (positions + types, added later)."""
+    """The embeddings whose sum a static operand is (positions + types, added later)."""
     if not _belongs_to_a_place(facts, value, reader[0]):
         return []
     maker = _maker(value)
@@ -164,7 +165,7 @@ def _belongs_to_a_place(facts: _Facts, value: Value, eqn: Eqn) -> bool:
     last = value.ndim - 1
     if any(axis != last for axis in facts.statics.varying_axes(value)):
         return True
-    # A sequence of length 1, or a table of one row: told by how it was made, or by its rank.
+    # A sequence of length 1, or a table of one row, is identified by its equation or its rank.
     if not facts.statics.parameters(value):
         return False
     start = _unmoved(value)

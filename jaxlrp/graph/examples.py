@@ -1,4 +1,4 @@
-"""Where the examples of a batch lie in each value: rows that depend each on one explained row."""
+"""The examples of a batch in each value: rows that depend each on one explained row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxlrp.graph.primitives import DEVICE_SUMS, REDUCTIONS
 
 
 class Along(NamedTuple):
-    """An axis along which the examples lie one after the other, `each` elements of each."""
+    """An axis along which the examples follow one another, with `each` elements of each."""
 
     axis: int
     each: int = 1
@@ -28,8 +28,8 @@ _OVER_DEVICES = DEVICE_SUMS | {"pmax", "pmin"}
 class Examples:
     """The examples of a call: the first axis of all explained values and of all outputs.
 
-    `count` is 1 where an output may depend on more than one of them (attention over a sequence that
-    is not batched, BatchNorm in training mode), and where the first axes differ.
+    `count` is 1 if an output may depend on more than one of them (attention over a sequence that is
+    not batched, BatchNorm in training mode), or if the first axes differ.
     """
 
     def __init__(self, graph: Graph, explained: Sequence[Value], outputs: Iterable[Value]):
@@ -45,7 +45,7 @@ class Examples:
                 self.count = size
 
     def of(self, value: Value) -> Along | None:
-        """Where the examples lie in a value; None where they cannot be told apart."""
+        """The axis of the examples in a value; None if they cannot be told apart."""
         found = self._known.get(value)
         return None if self.count == 1 or found == _MIXED else found
 
@@ -63,7 +63,7 @@ def is_batch(graph: Graph, explained: Sequence[Value], output: Value) -> bool:
 
 
 def are_rows_of(graph: Graph, value: Value, axis: int, output: Value) -> bool:
-    """Whether the output's entries along its first axis depend each on one row of a value."""
+    """Whether each entry along the output's first axis depends on one row of a value."""
     if value.ndim < 2 or not output.ndim or value.shape[axis] != output.shape[0]:
         return False
     starts = {value: Along(axis)}
@@ -73,9 +73,9 @@ def are_rows_of(graph: Graph, value: Value, axis: int, output: Value) -> bool:
 
 
 def statistics(graph: Graph, explained: Sequence[Value], outputs: Sequence[Value]) -> list[Eqn]:
-    """Reductions over the axis of examples: all that one row of the outputs has of other rows.
+    """Reductions over the axis of examples, through which a row of the outputs reads other rows.
 
-    None, unless the rows of some output are otherwise those of the explained inputs.
+    The list is empty unless, without them, the rows of some output are those of explained inputs.
     """
     sizes = {v.shape[0] for v in outputs if v.ndim}
     starts = {v: Along(0) for v in explained if v.ndim > 1 and v.shape[0] in sizes}
@@ -89,7 +89,7 @@ def statistics(graph: Graph, explained: Sequence[Value], outputs: Sequence[Value
 
 
 class _Follow(Flow[Fact]):
-    """Where the rows of some values lie, in a program for all devices."""
+    """The axes of the rows of some values, in a program for all devices."""
 
     def __init__(self, starts: Mapping[Value, Along]):
         self._starts = starts
@@ -144,9 +144,9 @@ class _Follow(Flow[Fact]):
 
 
 class _OnOneDevice(_Follow):
-    """Where the rows lie in the program for one device.
+    """The axes of the rows in the program for one device.
 
-    A sum over devices adds the same rows of each, and what `shard_map` holds are pieces.
+    A sum over devices adds the same rows of each, and `shard_map` holds pieces of arrays.
     """
 
     def enter(self, eqn: Eqn, fact: Fact, inside: Value) -> Fact:
@@ -158,7 +158,7 @@ class _OnOneDevice(_Follow):
 
 
 class _PastStatistics(_Follow):
-    """Where the rows lie if reductions over them, kept in `found`, are taken for constants."""
+    """The axes of the rows if reductions over them, kept in `found`, count as constants."""
 
     def __init__(self, starts: Mapping[Value, Along]):
         super().__init__(starts)
@@ -177,11 +177,11 @@ class _PastStatistics(_Follow):
 
 
 def _reshaped(eqn: Eqn, fact: Fact) -> Fact:
-    """The examples follow each other in blocks, so they do where the blocks are kept."""
+    """The examples after a reshape: they still follow one another if it keeps their blocks."""
     assert fact is not None
     old, new = eqn.inputs[0].shape, eqn.out.shape
     count = old[fact.axis] // fact.each
-    if count == 1:  # which axis of size 1 is meant cannot be told; the first one stays the first
+    if count == 1:  # axes of size 1 cannot be told apart; the first one stays the first
         return Along(0) if fact.axis == 0 and new[:1] == (1,) else _MIXED
     before = math.prod(old[: fact.axis])
     for axis, size in enumerate(new):
@@ -191,6 +191,6 @@ def _reshaped(eqn: Eqn, fact: Fact) -> Fact:
 
 
 def _moved_along(eqn: Eqn) -> frozenset[int]:
-    """Axes along which an equation that keeps the shape sorts, turns round or accumulates."""
+    """Axes along which an equation that keeps the shape sorts, reverses or accumulates."""
     given = (eqn.params.get(name, ()) for name in ("axis", "dimension", "dimensions"))
     return frozenset(a for axes in given for a in (axes if isinstance(axes, tuple) else (axes,)))

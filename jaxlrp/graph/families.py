@@ -18,14 +18,14 @@ class Row:
     """The meaning of a primitive.
 
     Attributes:
-      families: the sets of names below that it is in.
-      bounds: bounds of its exact outputs from those of its operands; None if nothing is known.
+      families: the sets of names below to which it belongs.
+      bounds: bounds of its exact outputs from those of its operands; None if they are unknown.
       ulps: by how many units in the last place a result may be off.
-      layout: where the axes of its operands lie in its output; None if anything may vary.
+      layout: the axes of its operands in its output; None if all axes may vary.
       chooses: positions of operands that say which elements are taken, or where they go.
-      choices: positions of outputs that are places, not values.
+      choices: positions of outputs that are places (indices), not values.
       pairs: each output is made of the operand in its place alone.
-      parts: what it gives is a part of its operand, or in another order.
+      parts: whether its output is a part of its operand, or the operand in another order.
     """
 
     families: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ _UNKNOWN = Row()
 
 
 def row(name: str) -> Row:
-    """The row of a primitive; an empty one if nothing is known of it."""
+    """The row of a primitive; an empty row if it is unknown."""
     return TABLE.get(name, _UNKNOWN)
 
 

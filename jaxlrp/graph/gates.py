@@ -1,4 +1,4 @@
-"""Gates: the factors of a product that open and shut the others, if the graph shows it."""
+"""Gates: the factors of a product that open and shut the others, if the graph shows this."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def _note(product: Product, factors: int) -> str:
 
 
 def _gates(bench: Workbench, group: Group, powers: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
-    """Positions of the gates, and the proof: one test after the other.
+    """Positions of the gates, and the proof.
 
-    A test that all factors pass, of those that no test before showed to be gates, shows nothing.
+    Tests are applied in turn. A test does not count if it is true of all factors that earlier tests
+    left.
     """
     divisors = {v for v, power in zip(group.inputs, powers) if power < 0}
     tests: dict[str, Callable[[Workbench, Value], bool]] = {
@@ -90,7 +91,7 @@ def _activated(bench: Workbench, value: Value) -> bool:
 def _made_by(bench: Workbench, value: Value, test: Callable[[Group], bool]) -> bool:
     """Whether a layer of a sort makes a value: here, in a body or outside of one.
 
-    Neither moving elements nor rounding them makes anything; of several makers all must be such.
+    Moves and roundings of elements do not count as makers. If there are several, all must be such.
     """
     stack, seen, found = [value], set(), False
     while stack:
@@ -122,7 +123,7 @@ def _hands_on(group: Group) -> bool:
 
 
 def _keeps_elements(eqn: Eqn) -> bool:
-    """Whether an equation hands elements on, moved or rounded at most."""
+    """Whether an equation passes elements on, at most moved or rounded."""
     return is_view(eqn) or eqn.name in COPIES or rounds(eqn)
 
 
@@ -136,7 +137,7 @@ def _maker(bench: Workbench, value: Value) -> Group | None:
 
 
 def _is_share(bench: Workbench, value: Value) -> bool:
-    """Whether a value is made of a softmax's output by layers with one active input each."""
+    """Whether a value is made from a softmax's output by layers with one active input each."""
     after: tuple[str, ...] = ()
     while (group := _maker(bench, value)) is not None and group.kind != "softmax":
         after = (group.kind, *after)

@@ -1,4 +1,4 @@
-"""Groups of equations that one rule applies to, and the workbench on which they are found."""
+"""Groups of equations to which one rule applies, and the workbench on which they are found."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Group:
     note: str = ""
     around: Group | None = None  # the control flow in whose body this group stands
     inner: InnerValue | None = None  # a value explained in place of an argument
-    like: Group | None = None  # the group of an earlier call that this one was copied from
+    like: Group | None = None  # the group of an earlier call from which this one was copied
 
     def particulars_as(self, sort: type[D]) -> D:
-        """The particulars if they are of a sort, else those of a group of which none is known."""
+        """The particulars if they are of a sort, else those of a group without known facts."""
         return self.particulars if isinstance(self.particulars, sort) else sort()
 
     @property
@@ -113,7 +113,7 @@ class Facts:
 
     @functools.cached_property
     def places(self) -> Places:
-        """The positions that the program says, which are the same in every iteration."""
+        """The positions that are written in the program, the same in every iteration."""
         eqns = (e for one in control_flow.graphs(self.graph) for e in one.eqns)
         loops = ((e, body) for e in eqns for body in e.bodies)
         carried = {v for e, body in loops for _, v in control_flow.feedback(e, body)}
@@ -134,7 +134,8 @@ class Workbench:
         self.activity = facts.activity
         self.claimed = facts.claimed
         self.outputs = set(relevance_outputs)
-        # Values that more relevance arrives at than by open equations: no layer may hold them.
+        # Values at which relevance also arrives otherwise than by open equations: no layer may hold
+        # them.
         self.ends = set(self.outputs)
         self.groups: list[Group] = []
         self.eqns = graph.eqns  # where finders begin
@@ -168,7 +169,7 @@ class Workbench:
         return uses[0] if len(uses) == 1 and value not in self.ends else None
 
     def closed(self, eqns: Iterable[Eqn], outputs: Iterable[Value]) -> bool:
-        """Whether relevance enters these equations at `outputs` alone, and none is claimed."""
+        """Whether relevance enters these equations only at `outputs`, and none is claimed."""
         group, exits = set(eqns), set(outputs)
         if any(e in self.claimed for e in group):
             return False
@@ -185,7 +186,7 @@ class Workbench:
     ) -> list[Eqn] | None:
         """Equations on the way from `stops` to `value`, in order; None if there is another way in.
 
-        Follows everything that depends on the explained inputs. Equations must be unclaimed and
+        It follows everything that depends on the explained inputs. Equations must be unclaimed and
         allowed.
         """
         found: set[Eqn] = set()
@@ -205,9 +206,9 @@ class Workbench:
     def closed_but_for(
         self, eqns: Sequence[Eqn], aside: Sequence[Eqn], outputs: Iterable[Value]
     ) -> bool:
-        """As `closed`, where equations `aside` may read what is inside: no relevance comes there.
+        """Like `closed`, except that equations `aside`, without relevance, may read values inside.
 
-        The shared ones among them may not: relevance comes to them from other readers.
+        The shared ones among them may not, as relevance comes to them from other readers.
         """
         own = set(eqns)
         aside = [e for e in aside if e not in own]

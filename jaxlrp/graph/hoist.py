@@ -1,10 +1,11 @@
 """Scales and shifts of parts, moved to the whole: `split(x @ W)`, then a bias for each part.
 
-A part of a layer's output may be scaled and shifted by itself (queries, keys and values of one
-fused product), and outputs of several layers together once they are joined. The same numbers come
-out if each element is scaled and shifted before parts are taken or joined. Then scales and shifts
-stand beside the core that they belong to, where `linear.find` folds them. So the equations change
-places, if nothing else reads the elements in between. This is exact: the same numbers are added.
+A part of a layer's output may be scaled and shifted separately (queries, keys and values of one
+fused product), and outputs of several layers may be scaled and shifted together after they are
+joined. The result is the same if each element is scaled and shifted before parts are taken or
+joined. Scales and shifts then stand beside the core to which they belong, where `linear.find` folds
+them. The equations therefore change places, if nothing else reads the elements in between. This is
+exact: the same numbers are added.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _MOST_STATIC = 64  # equations that make a bias
 
 @dataclasses.dataclass
 class _Chain:
-    """Scales and shifts of one value that moves made of others, and those others."""
+    """Scales and shifts of one value that moves made from others, and those others."""
 
     value: Value
     eqns: list[Eqn]
@@ -45,12 +46,12 @@ class _Chain:
     moves: list[Eqn]  # from the leaves to the value
     leaves: list[Value]
     active: frozenset[Value]  # the leaves that carry relevance
-    alone: frozenset[Value]  # those of them of which no element read here is read elsewhere
+    alone: frozenset[Value]  # those whose elements that are read here are not read elsewhere
     readers: dict[Value, list[tuple[Eqn, int]]]  # the moves that read each, as which operand
 
 
 def facts_once_hoisted(graph: Graph, explained: Sequence[Value], outputs: Sequence[Value]) -> Facts:
-    """The facts of a graph in which scales and shifts of parts stand before these."""
+    """The facts of a graph in which scales and shifts of parts are moved before the parts."""
     while True:
         facts = Facts(graph, Activity(graph, explained, outputs))
         if not hoisted(graph, facts, outputs):
@@ -58,7 +59,7 @@ def facts_once_hoisted(graph: Graph, explained: Sequence[Value], outputs: Sequen
 
 
 def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
-    """Move scales and shifts of parts before these; whether there were any.
+    """Move scales and shifts of parts before the parts; returns whether there were any.
 
     The graph is changed in place: the same values are made by the same equations in another order.
     """
@@ -78,7 +79,7 @@ def hoisted(graph: Graph, facts: Facts, outputs: Sequence[Value]) -> bool:
 
 
 def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
-    """The scales and shifts that begin at an equation, if they may stand before moves."""
+    """The scales and shifts that begin at an equation, if they may be put before moves."""
     value = _scaled(bench, first)
     if value is None or value.producer is None or not is_part(value.producer):
         return None
@@ -142,7 +143,7 @@ def _belongs(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value]]:
-    """The moves that make a value, in order, and the value that they start from."""
+    """The moves that make a value, in order, and the values from which they start."""
     moves: set[Eqn] = set()
     leaves: dict[Value, None] = {}
     stack = [value]
@@ -158,7 +159,7 @@ def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value
 
 
 def _ends_layer(bench: Workbench, value: Value) -> bool:
-    """Whether a value ends a linear layer or a norm, or a sum of which one of these is a term.
+    """Whether a value ends a linear layer or a norm, or a sum with one of these as a term.
 
     Scales, shifts and moves may follow the layer.
     """
@@ -201,7 +202,7 @@ def _joins_values(bench: Workbench, value: Value) -> bool:
 
 
 def _turned(moves: list[Eqn], leaf: Value) -> Value:
-    """A leaf after the moves that keep all of it: others may read it there. They are taken out."""
+    """A leaf after the moves that keep all of it, which are removed: others may read it there."""
     while True:
         readers = [e for e in moves if leaf in e.inputs]
         if len(readers) != 1 or not is_whole(readers[0]):
@@ -216,7 +217,7 @@ def _turns(chain: _Chain, eqn: Eqn) -> bool:
 
 
 class _Mover:
-    """One graph while scales and shifts in it change places."""
+    """A graph whose scales and shifts are being moved."""
 
     def __init__(self, bench: Workbench):
         self.graph = bench.graph
@@ -251,11 +252,11 @@ class _Mover:
         return True
 
     def _now(self, chain: _Chain, leaf: Value) -> set[Value]:
-        """What a leaf has become by earlier chains, where the moves of this one read it."""
+        """The values that earlier chains made of a leaf, as the moves of this chain read it."""
         return {move.inputs[place] for move, place in chain.readers[leaf]}
 
     def _made(self, chain: _Chain, leaves: Sequence[Value], number: int) -> list[Eqn] | None:
-        """Equations that scale and shift one leaf as the elements that it gives are."""
+        """Equations that scale and shift one leaf in the way in which its elements are."""
         value, leaf, maker = chain.value, leaves[number], chain.leaves[number].producer
 
         def whole(x: Any, *statics: Any) -> Any:
@@ -269,8 +270,8 @@ class _Mover:
             place = jax.linear_transpose(moved, x)
             arrays = iter(statics)
             (here,) = place(jnp.ones(value.shape, value.dtype))
-            # What cancels is not written; a sign that is left comes first. With `turned` the value
-            # is -x.
+            # Signs that cancel are not written; a remaining sign comes first. With `turned` the
+            # value is -x.
             turned = sum(_turns(chain, eqn) for eqn in chain.eqns) % 2 == 1
             if turned:
                 x = x * (1 - 2 * here)

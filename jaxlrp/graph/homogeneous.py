@@ -9,14 +9,14 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, COMPARISONS, COPIES, rounds
 
-_FAR = (30.0, 1e4)  # where activations are the identity, or 1, to rounding
+_FAR = (30.0, 1e4)  # here activations are the identity, or 1, up to rounding
 _EITHER = ADDITIONS | {"max", "min"}
 
 
 def is_homogeneous(bench: Workbench, eqns: Sequence[Eqn], source: Value, output: Value) -> bool:
     """Whether f(c x) = c f(x) for every c > 0, by the equations of f.
 
-    Each value has a degree: 1 if it grows with c, 0 if it stays; a zero has any (None).
+    Each value has a degree: 1 if it grows with c, 0 if it stays the same; a zero has any (None).
     """
     degrees: dict[Value, int | None] = {source: 1}
 
@@ -65,7 +65,7 @@ def _varies(bench: Workbench, value: Value) -> bool:
 
 
 def is_complete(bench: Workbench, eqns: Sequence[Eqn], source: Value, output: Value) -> bool:
-    """Whether an activation has its usual sign and scale: 2 * relu(h) has not."""
+    """Whether an activation has its usual sign and scale, unlike 2 * relu(h)."""
     for far in _FAR:
         bounds = bench.intervals.image(eqns, source, (far, far), output)
         if any(all(math.isclose(b, y, rel_tol=1e-6) for b in bounds) for y in (far, 1.0)):

@@ -17,9 +17,9 @@ from jaxlrp.graph.particulars import Move
 def cut(graph: Graph, inner_values: Sequence[InnerValue]) -> tuple[Graph, list[Group]]:
     """The graph with every inner value read through an equation of its own, and that as a layer.
 
-    That equation copies the value, so that a layer stands where relevance stops: it can be named,
+    That equation copies the value, so that there is a layer where relevance stops. It can be named,
     probed, masked and listed like any other. An operand that the addition would broadcast is
-    broadcast first: an embedding of positions gets relevance for every example.
+    broadcast first, so that an embedding of positions gets relevance for every example.
     """
     after: dict[Eqn | None, list[Eqn]] = {}
     before: dict[Eqn, list[Eqn]] = {}

@@ -1,8 +1,8 @@
 """Bounds that hold for every element of a value, whatever the inputs are.
 
 They prove non-negativity (one product fewer in most rules), find gates in [0, 1], show that
-f(0) = 0, and that an activation is 0 for every x <= 0. NaN, and what comes of a division by zero,
-are left out of account. The arithmetic is in `ranges.py`.
+f(0) = 0, and that an activation is 0 for every x <= 0. NaN, and the results of a division by zero,
+are not considered. The arithmetic is in `ranges.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["EVERYTHING", "POSITIVE", "UNIT", "Interval", "Intervals"]
 
 
 class _Fact(NamedTuple):
-    """Bounds, and the one number that every element is, to rounding, if there is one."""
+    """Bounds, and the number to which every element is equal up to rounding, if there is one."""
 
     bounds: Interval
     number: float | None
@@ -31,11 +31,11 @@ def _whole(value: Value) -> _Fact:
     return _Fact(EVERYTHING if dtype is None else ranges.whole(dtype), None)
 
 
-_TURNS = 3  # then a bound of a carry that still moves is given up
+_TURNS = 3  # after so many, a bound of a carry that still moves is given up
 
 
 class _Bounds(Flow[_Fact]):
-    """With `exact`, of a function of real numbers: nothing is rounded."""
+    """Bounds of values; with `exact` of a function of real numbers, without rounding."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Intervals:
         solve(graph.eqns, self._flow, self._known)
 
     def prove(self, bounds: Mapping[Value, Interval]) -> None:
-        """Add bounds that are known from elsewhere, and what follows from them."""
+        """Add bounds that are known from elsewhere, and the bounds that follow from them."""
         self._proven.update(bounds)
         changed: set[Value] = set()
         for eqn in self._graph.eqns:
@@ -149,7 +149,7 @@ class Intervals:
         return self[value][0] >= 0.0
 
     def constant(self, value: Value) -> float | None:
-        """The one number that fills a value (to rounding, if it was computed), if there is one."""
+        """The number that fills a value (up to rounding, if it was computed), if there is one."""
         (low, high), number = self._fact(value)
         return low if low == high else number
 
@@ -158,7 +158,8 @@ class Intervals:
     ) -> Interval:
         """Bounds of `output` as a function of `source`, when that lies in `bounds`.
 
-        The rest is as in the graph. This asks for the function that is meant: nothing is rounded.
+        Other values are as in the graph. The bounds are those of the mathematical function, without
+        rounding.
         """
         flow = _Bounds(beyond=self._known, exact=True)
         number = bounds[0] if bounds[0] == bounds[1] else None

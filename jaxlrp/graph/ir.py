@@ -20,9 +20,9 @@ class Value:
         self.producer = producer
         self.index = index
         self.path: tuple[str, ...] = ()  # pytree path, for parameters
-        self.of_module = False  # a leaf of the function itself, when that is a module
-        self.outer: Value | None = None  # input of a body: the operand that it is, or begins as
-        self.sliced = False  # and it is one slice of it along the first axis
+        self.of_module = False  # a leaf of the function itself, if that is a module
+        self.outer: Value | None = None  # input of a body: the operand that is passed to it
+        self.sliced = False  # whether it is one slice of that operand along the first axis
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,10 +56,10 @@ class Literal(Value):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InlinedCall:
-    """A call whose equations stand in the graph in its place, if that has a meaning.
+    """A call whose equations replace it in the graph, if the call has a meaning.
 
     With `settings`, `jax.checkpoint` wraps it: it is recomputed in the backward pass. With `of`,
-    what was called is called several times; calls of one jaxpr have the same object there.
+    the function is called several times; calls of one jaxpr have the same object there.
     """
 
     settings: dict[str, Any] | None
@@ -113,7 +113,8 @@ class Eqn:
 class Graph:
     """Equations in dataflow order, with inputs, constants and outputs.
 
-    Of the constants' arrays only positions and truth values are here, as recognition reads them.
+    Only the constants that are positions or truth values are kept as arrays, as recognition reads
+    them.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Graph:
         self.renumber(eqns)
 
     def renumber(self, eqns: list[Eqn]) -> None:
-        """Take other equations, in dataflow order, for the same inputs and outputs."""
+        """Replace the equations by others, in dataflow order, for the same inputs and outputs."""
         self.eqns = _needed(eqns, self.outputs)
         self.consumers: dict[Value, list[Eqn]] = {}
         for order, eqn in enumerate(self.eqns):

@@ -11,11 +11,11 @@ class Traits:
 
     Attributes:
       linear: a linear map with weights of its own.
-      sums: adds up what comes in; without weights.
+      sums: adds up its inputs, without weights.
       multiplies: several active factors.
-      keeps_shares: of a share of a whole, or of a gate, it makes one that still says how much
-        of the other factor counts: moved, scaled, mixed, renormalised, clipped.
-      hands_on: its output carries what its input carried, and computes nothing new from it.
+      keeps_shares: from a share of a whole, or a gate, it makes one that still says how much of the
+        other factor counts: moved, scaled, mixed, renormalised, clipped.
+      hands_on: its output carries the value of its input, and computes nothing new from it.
     """
 
     linear: bool = False
@@ -50,9 +50,9 @@ def kinds_that(trait: str) -> frozenset[str]:
 
 
 def keeps_shares(*kinds: str) -> bool:
-    """Whether layers of these kinds, one after the other, leave a share one.
+    """Whether layers of these kinds, one after the other, turn a share into a share.
 
-    What an activation clips after a mix, which may be negative, says no longer how much counts.
+    A mix may be negative; if an activation clips it, it no longer says how much counts.
     """
     if not all(kind in TRAITS and TRAITS[kind].keeps_shares for kind in kinds):
         return False

@@ -1,4 +1,4 @@
-"""Boundaries that no layer crosses: where equations on both sides can never be one layer."""
+"""Boundaries that no layer crosses: equations on both sides can never be in one layer."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from jaxlrp.graph.primitives import (
 
 
 def is_crossed(bench: Workbench, value: Value) -> bool:
-    """Whether some layer might hold both the equation that makes a value and all that read it."""
+    """Whether a layer might hold the equation that makes a value and equations that read it."""
     if value not in bench.activity.reached:
         return True  # a statistic, or a mask, that follows from the input
     maker, uses = value.producer, bench.reached_uses(value)
     if maker is None or value in bench.outputs or value in bench.activity.explained:
         return False
-    # Whether a scale folds into a core depends on what is before, a shift on what comes after.
+    # Whether a scale folds into a core depends on equations before it, a shift on those after it.
     if maker.name in ELEMENTWISE and _is_scaled(bench, value):
         return True
     if _is_shifted(bench, maker):
         return True
     if len(uses) == 1 and _are_one_tree(bench, maker, uses[0]):
         return True
-    # A core folds what stands before it, whatever else reads that.
+    # A core folds the equations before it, whatever else reads their results.
     if _is_link(bench, maker) and any(_is_core(bench, e) or _is_link(bench, e) for e in uses):
         return True
     if _is_alone(bench, maker) or any(_is_alone(bench, e) for e in uses):
@@ -72,9 +72,9 @@ def _is_shifted(bench: Workbench, eqn: Eqn | None) -> bool:
 
 
 def _begins_at_join(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether an equation ends a chain, one element for one, that begins at a core or a join.
+    """Whether an equation ends an elementwise chain that begins at a core or a join.
 
-    A statistic (of a norm, of a softmax) is of something that is read beside it, too.
+    A statistic (of a norm, of a softmax) belongs to a value that also has other readers.
     """
     while not (_is_core(bench, eqn) or _is_alone(bench, eqn)):
         active = bench.activity.active_inputs(eqn)
@@ -109,7 +109,7 @@ def _are_one_tree(bench: Workbench, maker: Eqn, reader: Eqn) -> bool:
 
 
 def _is_stacked_term(bench: Workbench, view: Eqn) -> bool:
-    """Whether a value with one more axis is joined to others, and these are added up."""
+    """Whether a value with one more axis is joined to others that are then added up."""
     joined = bench.sole_use(view.out) if is_view(view) else None
     if joined is None or joined.name != "concatenate":
         return False
@@ -123,16 +123,16 @@ _TREES = ((_TERMS | {"reduce_sum"}, _TERMS), (_FACTORS, _FACTORS))
 
 
 def _is_alone(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether an equation joins values that have no source in common that a layer could begin at.
+    """Whether an equation joins values without a common source at which a layer could begin.
 
-    So does the sum of a residual stream: beside its own tree no layer holds it.
+    The sum of a residual stream does: no layer except its own tree holds it.
     """
     active = bench.activity.active_inputs(eqn)
     return len(active) == 2 and not _have_common_source(bench, *active)
 
 
 def _have_common_source(bench: Workbench, a: Value, b: Value) -> bool:
-    """Whether ways back from two values, through what one layer may hold, meet."""
+    """Whether paths back from two values, through equations of one layer, may meet."""
     ways: dict[Value, int] = {a: 1, b: 2}
     heap: list[tuple[int, int, Value]] = []
     open_ways = {1: 0, 2: 0}
@@ -145,7 +145,7 @@ def _have_common_source(bench: Workbench, a: Value, b: Value) -> bool:
 
     push(a)
     push(b)
-    # Latest first: an equation that one way has passed is met by the other before that ends.
+    # Latest first: if one path has passed an equation, the other reaches it before it ends.
     while open_ways[1] and open_ways[2]:
         value = heapq.heappop(heap)[2]
         way = ways[value]

@@ -1,7 +1,8 @@
-"""Where the axes of operands lie in an output: what may vary, and what stands beside what.
+"""The axes of operands in an output: axes that may vary, and axes that are aligned.
 
-A layout function gives, for each operand, the output axes along which the output may vary because
-the operand varies along one of its axes; and the axes along which the output may vary of its own.
+For each operand, a layout function returns the output axes along which the output may vary because
+the operand varies along one of its axes. It also returns the axes along which the output may vary
+independently of operands.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def elementwise(eqn: Eqn) -> Layout | None:
 
 
 def moving_along(*names: str) -> Layouts:
-    """Element by element, but for the axes that the parameters name: something happens there."""
+    """Element by element, except along the axes that the parameters name."""
 
     def layout(eqn: Eqn) -> Layout | None:
         found = elementwise(eqn)
@@ -49,7 +50,7 @@ def moving_along(*names: str) -> Layouts:
 
 
 def windows(eqn: Eqn) -> Layout | None:
-    """Windows may hold padding: the result varies along the axes that they stretch over."""
+    """Windows may hold padding, so the result varies along the axes of the windows."""
     sizes = eqn.params["window_dimensions"]
     own = frozenset(i for i, n in enumerate(sizes) if n != 1)
     return Layout((_kept(eqn.out.ndim), *({} for _ in eqn.inputs[1:])), own)
@@ -62,7 +63,7 @@ def padded(eqn: Eqn) -> Layout:
 
 
 def selected(eqn: Eqn) -> Layout:
-    """One stretch along every axis, wherever it begins."""
+    """One contiguous part along every axis, wherever it begins."""
     return Layout((_kept(eqn.out.ndim), *({} for _ in eqn.inputs[1:])))
 
 
@@ -124,12 +125,12 @@ def convolved(eqn: Eqn) -> Layout | None:
         lhs[numbers.lhs_spec[1]] = (numbers.out_spec[1],)
     rhs: dict[int, Axes] = dict.fromkeys(range(eqn.inputs[1].ndim), ())
     rhs[numbers.rhs_spec[0]] = (numbers.out_spec[1],)
-    # Padding, and what varies along space, vary along space.
+    # Padding varies along spatial axes, and so do operands that vary there.
     return Layout((lhs, rhs), frozenset(numbers.out_spec[2:]))
 
 
 def gathered(eqn: Eqn) -> Layout:
-    """Along the axes of its own a slice varies as the operand does, else as the indices do."""
+    """A slice varies along its own axes as the operand does, and along others as the indices do."""
     numbers = eqn.params["dimension_numbers"]
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     kept = [a for a in range(eqn.inputs[0].ndim) if a not in gone]
@@ -150,7 +151,7 @@ def gathered(eqn: Eqn) -> Layout:
 
 
 def unit_reshape(old: Axes, new: Axes) -> dict[int, int] | None:
-    """Where each axis goes in a reshape that only adds or drops axes of size 1; else None."""
+    """The new place of each axis in a reshape that only adds or drops axes of size 1, or None."""
     wide_old = [i for i, n in enumerate(old) if n != 1]
     wide_new = [i for i, n in enumerate(new) if n != 1]
     if [old[i] for i in wide_old] != [new[i] for i in wide_new]:
@@ -159,7 +160,7 @@ def unit_reshape(old: Axes, new: Axes) -> dict[int, int] | None:
 
 
 def reshape_groups(old: Axes, new: Axes) -> list[tuple[list[int], list[int]]] | None:
-    """The smallest groups of axes that a reshape turns into each other, axes of size 1 left out."""
+    """The smallest groups of axes that a reshape maps to each other, without axes of size 1."""
     if 0 in old:
         return None
     left = [i for i, n in enumerate(old) if n != 1]

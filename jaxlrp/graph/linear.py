@@ -2,8 +2,8 @@
 
 The core is a contraction or convolution with one active operand, or a sum over a window or over
 whole axes. A chain of scales and shifts by static values, with a single consumer each, folds into
-the core after it, or else into the core before it: biases, BatchNorm, layer scale, divisors. So
-does a sum over devices after a core: each device has a part of the layer's inputs and weights.
+the core after it, or else into the core before it: biases, BatchNorm, layer scale, divisors. A sum
+over devices after a core folds too, as each device has a part of the layer's inputs and weights.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def _find(bench: Workbench, names: AbstractSet[str]) -> None:
 def fold(bench: Workbench) -> None:
     """Fold the scales and shifts that come before a core and that no core before them took.
 
-    Several cores may fold the same ones. Where something else reads these too, they are a layer of
-    their own for it.
+    Several cores may fold the same ones. For any other reader they are a layer of their own.
     """
     for group in bench.groups:
         if group.kind in ("dense", "conv") and group.linear is not None:
@@ -117,7 +116,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
             is_pool = bool(before or after) or eqn.name == "reduce_window_sum"
             kind = "avg_pool" if is_pool else "reduce"
     elif not any(bench.statics.parameters(v) for v in eqn.inputs if v is not source):
-        # No parameter goes into the weights: interpolation, a fixed transform.
+        # The weights do not depend on parameters: interpolation, a fixed transform.
         kind, after = "structural", []
     else:
         within = _written_within(bench, eqn, operand)
@@ -131,7 +130,7 @@ def _claim_core(bench: Workbench, eqn: Eqn, operand: int) -> Group:
 
 
 def _written_within(bench: Workbench, core: Eqn, operand: int) -> Written:
-    """The numbers that are written within a product: beside its weights, and beside its input."""
+    """The numbers that are written within a product, beside its weights and beside its input."""
     source, eqns = linear_region.before(bench, core, operand)
     if not linear_region.worth_folding(bench, eqns):
         source, eqns = core.inputs[operand], []
@@ -142,7 +141,7 @@ def _written_within(bench: Workbench, core: Eqn, operand: int) -> Written:
 
 
 def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
-    """Where axes are after some scales and moves; None if they were merged or cut up."""
+    """The places of axes after some scales and moves; None if they were merged or cut up."""
     for eqn in eqns:
         if eqn.name == "transpose":
             axes = frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
@@ -159,7 +158,7 @@ def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
 
 
 def _reshaped(axes: frozenset[int], eqn: Eqn) -> frozenset[int] | None:
-    """Where axes are after a reshape that may merge them; None if one of them is cut up."""
+    """The places of axes after a reshape that may merge them; None if one of them is cut up."""
     old, new = eqn.inputs[0].shape, eqn.out.shape
     places = unit_reshape(old, new)
     if places is not None:
@@ -172,7 +171,7 @@ def _reshaped(axes: frozenset[int], eqn: Eqn) -> frozenset[int] | None:
         while end < len(old) and merged * old[end] <= size:
             merged *= old[end]
             end += 1
-        if merged != size:  # cut up: of what varies nothing may come here or later
+        if merged != size:  # cut up: no varying axis may come here or later
             return None if any(i >= start for i in axes) else frozenset(found)
         if not axes.isdisjoint(range(start, end)):
             found.add(axis)
@@ -252,7 +251,7 @@ def input_features(core: Eqn, operand: int) -> frozenset[int]:
 def _folds(bench: Workbench, chain: list[Eqn], start: Value, features: frozenset[int]) -> bool:
     """Whether all scales of a chain vary along feature axes alone, with no view in between.
 
-    Behind a sum over devices none folds: there it may be another one on each device.
+    After a sum over devices no scale folds, as it may differ between devices.
     """
     summed = False
     for eqn in chain:
@@ -276,8 +275,8 @@ def absorb_affine_after(
 ) -> list[Eqn]:
     """The region of scales and shifts after a value; moves count if one of these follows.
 
-    With `sums`, after the core of a linear layer: moves may be of any sort, and these further
-    equations belong to the region.
+    With `sums`, the value is the core of a linear layer: moves may be of any sort, and these
+    further equations belong to the region.
     """
 
     def belongs(eqn: Eqn) -> bool:
@@ -315,7 +314,7 @@ def _fold_before(bench: Workbench, group: Group) -> None:
 
 
 def _padding_before(bench: Workbench, region: list[Eqn]) -> tuple[Value | None, list[Eqn]]:
-    """The end of a region that brings zeros and scales nothing, and the one value it begins at."""
+    """The end of a region that only brings zeros, without scales, and the value it begins at."""
     last = max((i for i, e in enumerate(region) if e.name in AFFINE), default=-1)
     moves = region[last + 1 :]
     made = {v for e in moves for v in e.outputs}

@@ -1,4 +1,4 @@
-"""The scales, shifts and moves that stand around one value: what a linear layer is made of."""
+"""The scales, shifts and moves around one value, of which a linear layer is made."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def after(
 ) -> list[Eqn]:
     """Equations after a value that belong to it, and the moves between them.
 
-    They may part (a split) and meet again (a concatenation), but one value comes out. What cancels
-    one of the numbers that are written within the value, or their product, belongs to it too. With
+    They may part (a split) and meet again (a concatenation), but one value comes out. A number that
+    cancels one of the numbers written within the value, or their product, belongs to it too. With
     `within_layer` the value itself is inside the layer, and not its input.
     """
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
     kept, pending = 0, False
     within = _left_over(written.numbers)
-    frontier: dict[Value, tuple[float, ...]] = {start: within}  # and the written numbers in each
+    frontier: dict[Value, tuple[float, ...]] = {start: within}  # with the written numbers in each
     while not any(v in bench.ends for v in frontier if v is not start or within_layer):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
@@ -67,7 +67,7 @@ def after(
 def _left_over(numbers: tuple[float, ...]) -> tuple[float, ...]:
     """The sign of some numbers, then those that no other one cancels, and their product.
 
-    Of 2, 1/2 and 4 the 4 is left.
+    From 2, 1/2 and 4 the 4 is left.
     """
     left: list[float] = []
     for number in numbers:
@@ -85,7 +85,7 @@ def _undo(a: float, b: float) -> bool:
 
 
 def _cancels(within: tuple[float, ...], by: float) -> bool:
-    """Whether a written scale undoes the sign of all that is before it, or one of the numbers."""
+    """Whether a written scale undoes the total sign before it, or one of the numbers."""
     sign, *numbers = within
     return (sign < 0.0 and by < 0.0) or (by > 0.0 and any(_undo(f, by) for f in numbers))
 
@@ -95,7 +95,7 @@ def before(
 ) -> tuple[Value, list[Eqn]]:
     """The source and the equations of the scales, shifts and moves before a core's operand.
 
-    With `shared` others may read what is inside.
+    With `shared` other equations may read values inside.
     """
     start = core.inputs[operand]
     inside: list[Eqn] = []  # latest first
@@ -124,7 +124,7 @@ def before(
         pending = pending or scales or brings_zeros(bench, eqn)
         if len(frontier) == 1:
             (only,) = frontier
-            # A rounding before which nothing is scaled is a layer of its own.
+            # A rounding without a scale before it is a layer of its own.
             exact = not any(map(rounds, inside[best[1] :]))
             if pending or (exact and only in bench.activity.explained):
                 best, pending = (only, len(inside)), False
@@ -140,7 +140,7 @@ def worth_folding(bench: Workbench, chain: list[Eqn]) -> bool:
 
 
 def without_tail(bench: Workbench, source: Value, chain: list[Eqn]) -> tuple[Value, list[Eqn]]:
-    """A region before a core without what it begins with that belongs to an activation."""
+    """A region before a core, without the equations at its start that belong to an activation."""
     n = _tail(bench, chain)
     if n == 0 or n == len(chain):
         return source, chain
@@ -148,9 +148,9 @@ def without_tail(bench: Workbench, source: Value, chain: list[Eqn]) -> tuple[Val
 
 
 def _tail(bench: Workbench, chain: list[Eqn]) -> int:
-    """How many equations, the first ones, are an activation's; all, if nothing else scales.
+    """The number of first equations that belong to an activation; all, if nothing else scales.
 
-    A scale behind an activation that is complete without it is none of its own.
+    A scale after an activation that is complete without it does not belong to it.
     """
     if not chain:
         return 0
@@ -183,7 +183,7 @@ def _tail(bench: Workbench, chain: list[Eqn]) -> int:
 
 
 def _before_moves(bench: Workbench, value: Value) -> Value:
-    """The one value that open moves make a value of: parts of it may be joined again."""
+    """The one value from which open moves make a value; its parts may be joined again."""
     frontier, seen, source = [value], {value}, value
     while frontier:
         frontier.sort(key=lambda v: -1 if v.producer is None else v.producer.order)
@@ -202,7 +202,7 @@ def _before_moves(bench: Workbench, value: Value) -> Value:
 
 
 def _ends_activation(bench: Workbench, value: Value) -> bool:
-    """Whether a value is an elementwise function, not linear, of one value."""
+    """Whether a value is a nonlinear elementwise function of one value."""
     maker = value.producer
     if maker is None or maker.name not in ELEMENTWISE or not bench.is_open(maker):
         return False

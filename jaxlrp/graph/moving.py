@@ -1,4 +1,4 @@
-"""Moves of arrays of numbers: NumPy's word for each equation that only moves elements."""
+"""Moves of arrays of numbers: the NumPy function for each equation that only moves elements."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn
 
-# Moves whose places follow from parameters, and from static positions or masks.
+# Moves whose positions follow from parameters, and from static positions or masks.
 NAMES = frozenset(
     """reshape squeeze expand_dims transpose broadcast_in_dim rev slice split pad concatenate
     select_n gather scatter dynamic_slice dynamic_update_slice copy""".split()
 )
-# Those whose places follow from parameters alone.
+# Moves whose positions follow from parameters alone.
 BY_PARAMETERS = frozenset(
     "reshape squeeze expand_dims transpose broadcast_in_dim rev slice split pad".split()
 )
@@ -25,13 +25,13 @@ JOINS = frozenset({"add", "add_any"})
 
 
 def choosing(eqn: Eqn) -> list[int]:
-    """Positions of the operands that say which elements are taken, or where they go."""
+    """Positions of the operands that select elements, or say where they go."""
     chooses = row(eqn.name).chooses
     return [i for i in range(len(eqn.inputs)) if i in chooses]
 
 
 def moved(eqn: Eqn, given: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """The outputs of a move for arrays in the place of its operands; None if it is not known."""
+    """The outputs of a move for arrays in place of its operands; None if they are unknown."""
     x, params, name = given[0], eqn.params, eqn.name
     if name in JOINS:
         a, b = given
@@ -88,7 +88,7 @@ def padded(x: np.ndarray, config: Sequence[tuple[int, int, int]], fill: Any = 0)
 
 
 def _window(x: np.ndarray, given: Sequence[np.ndarray], params: Any) -> list[np.ndarray]:
-    """A part at a place, taken or replaced; JAX shifts what would stand out."""
+    """A part at a position, taken or replaced; JAX shifts a part that would be out of bounds."""
     takes = "slice_sizes" in params
     sizes = params["slice_sizes"] if takes else given[1].shape
     starts = given[1:] if takes else given[2:]
@@ -105,7 +105,7 @@ def _window(x: np.ndarray, given: Sequence[np.ndarray], params: Any) -> list[np.
 
 
 def _at_places(eqn: Eqn, given: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """A gather, or a scatter that replaces; None if a place lies outside."""
+    """A gather, or a scatter that replaces; None if a position is out of bounds."""
     x, places, d = given[0], given[1], eqn.params["dimension_numbers"]
     sizes = eqn.params["slice_sizes"] if eqn.name == "gather" else None
     if sizes is not None:
@@ -147,7 +147,7 @@ def _at_places(eqn: Eqn, given: Sequence[np.ndarray]) -> list[np.ndarray] | None
         return [x[tuple(index)] if index else x]
     flat = np.ravel_multi_index(np.broadcast_arrays(*index), x.shape) if index else np.zeros(())
     if len(np.unique(flat)) < flat.size:
-        return None  # which of two comes last is not said
+        return None  # the order of two writes is not specified
     whole = x.copy()
     whole[tuple(index)] = given[2]
     return [whole]
@@ -174,7 +174,7 @@ _COMPUTED: dict[str, Callable[..., Any]] = {
 
 
 def computed(eqn: Eqn, operands: Sequence[Any]) -> np.ndarray | None:
-    """The output of an equation on positions and truth values; None if it is not known."""
+    """The output of an equation on positions and truth values; None if it is unknown."""
     if eqn.name == "iota":
         shape, dim = eqn.params["shape"], eqn.params["dimension"]
         spread = [n if i == dim else 1 for i, n in enumerate(shape)]

@@ -56,10 +56,10 @@ def _is_number(bench: Workbench, value: Value) -> bool:
 
 
 def _sources(bench: Workbench, scaled: Value) -> list[Value]:
-    """Values that the factor may be a statistic of, the likeliest first.
+    """Values of which the factor may be a statistic, the likeliest first.
 
-    Those of which the scaled value is made by moves, factors and centring. Centring belongs to the
-    norm, so what stands before it comes first.
+    These are the values from which the scaled value is made by moves, factors and centring.
+    Centring belongs to the norm, so the values before it come first.
     """
     centred: list[Value] = []
     others: dict[Value, None] = {}
@@ -127,7 +127,8 @@ def _claim(bench: Workbench, eqn: Eqn, position: int) -> bool:
             bench.closed_but_for(whole, statistic, [eqn.out])
             and _is_linear(bench, whole, eqn.out, source, held)
         ):
-            # Other layers read what stands between, or a gate stands there: only the division.
+            # If other layers read values between, or a gate is there, only the division is the
+            # norm.
             statistic = made_from(bench, factor, {source, scaled}) or []
             whole, source = [eqn], scaled
         _finish(bench, statistic, whole, source, held)
@@ -181,9 +182,9 @@ def _claim_centred_last(bench: Workbench, eqn: Eqn, factor: Value, source: Value
 def find_undone(bench: Workbench) -> None:
     """Products of a norm's divisor with functions of its output: `f(x / s) * s`.
 
-    What is held where it divides is held there too: otherwise it would take half of the relevance
-    that it only hands through. Where f is a linear layer, the factor is a scale of that layer,
-    `((x / s) @ W) * s + b`, and `find_held` claims it only if the layer does not.
+    A factor that is held where it divides is held there too. Otherwise it would take half of the
+    relevance that it only passes through. If f is a linear layer, the factor is a scale of that
+    layer, `((x / s) @ W) * s + b`, and `find_held` claims it only if the layer does not.
     """
     norms: dict[Value, list[Group]] = {}
     for group in bench.groups:
@@ -265,7 +266,7 @@ def _exclusive(bench: Workbench, factor: Value, reader: Eqn) -> list[Eqn]:
 
 
 def _base(bench: Workbench, value: Value) -> Value:
-    """The value of which a factor is a moved, scaled, shifted or reciprocal form, root or power."""
+    """The value of which a factor is a moved, scaled, shifted or inverted form, root or power."""
     while (eqn := value.producer) is not None:
         dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
         keeps = eqn.name in MOVES | COPIES | KEEPS_FORM | ADDITIONS | {"rsqrt", "pow"}

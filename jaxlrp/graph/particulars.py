@@ -18,13 +18,13 @@ class Linear:
     """How a linear group is built: elementwise scales and shifts around one core equation.
 
     Attributes:
-      core: the product or sum; None for a group of nothing but scales and shifts.
+      core: the product or sum; None for a group of only scales and shifts.
       operand: position of the active operand in the core, or else in the first equation.
       pre: equations before the core.
       post: equations after it.
-      folds: every scale is constant along all axes of the core's input (`pre`) or output (`post`)
-        but those that its kernel has too.
-      features: of a sum over weighted elements, the axes of its output along which the weights
+      folds: whether every scale is constant along all axes of the core's input (`pre`) or output
+        (`post`) except those that its kernel has too.
+      features: for a sum over weighted elements, the axes of its output along which the weights
         vary.
       transport: `"scale"` for multiplication by a number, else `"linear"`.
     """
@@ -84,7 +84,7 @@ class Activation:
     Attributes:
       zero_at_zero: f(0) = 0.
       hard_relu: f(x) = 0 for every x <= 0.
-      relu_slopes: for a number times a ReLU of x or -x its slopes for x < 0 and for x > 0, one of
+      relu_slopes: for a number times a ReLU of x or -x, its slopes for x < 0 and for x > 0, one of
         which is 0.
     """
 

@@ -1,8 +1,8 @@
 """Moves that cancel: values that are flipped twice, or cut up and put together again.
 
-The elements of a few values are numbered and the numbers moved, where the places are known from the
+The elements of a few values are numbered and the numbers moved, if the positions are known from the
 program (parameters, and positions and masks that are written in it). If the numbers of a result are
-those of a value that it was made of, it is that value, to the last bit.
+those of a value from which it was made, it is that value, to the last bit.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from jaxlrp.graph import moving
 from jaxlrp.graph.ir import Eqn, Literal, Value
 
 _ZERO, _STATIC = 0, -1  # in the place of a number: a written zero, another static element
-# Beyond so many elements, or values, nothing is compared: planning stays quick.
+# Beyond so many elements, or values, nothing is compared, so that planning stays quick.
 MOST_ELEMENTS = 4_000_000
 _MOST_VALUES = 40
 _BRING_ZEROS = frozenset("select_n pad concatenate scatter dynamic_update_slice".split())
 
 
 class Places:
-    """Where elements come from, in one program. `varying` are the values that are not static."""
+    """The origin of elements, in one program. `varying` are the values that are not static."""
 
     def __init__(self, consts: Iterable[tuple[Value, Any]], varying: Collection[Value]):
         self._consts = {v: array for v, array in consts if array is not None}
@@ -46,14 +46,14 @@ class Places:
         return next((v for v in alike if np.array_equal(found.of(v), own)), None)
 
     def _may_undo(self, eqn: Eqn) -> bool:
-        """Whether an equation may be the last of such moves: most are not looked at."""
+        """Whether an equation may be the last of such moves; most equations are skipped."""
         if eqn.name not in moving.JOINS:
             return eqn.name in moving.NAMES
         makers = [v.producer for v in eqn.inputs]
         return any(m is not None and m.name in _BRING_ZEROS for m in makers)
 
     def _steps(self, eqn: Eqn) -> list[Value]:
-        """The values that moves make on the way to an output, and those that they begin at."""
+        """The values that moves make on the way to an output, and those from which they begin."""
         found: dict[Value, None] = {eqn.out: None}
         stack = [eqn]
         while stack:
@@ -69,7 +69,7 @@ class Places:
         return list(found)
 
     def known(self, value: Value) -> np.ndarray | None:
-        """The truth values or positions that a static value holds, if the program says them."""
+        """The truth values or positions of a static value, if they are written in the program."""
         if value in self._varying or value.size > MOST_ELEMENTS:
             return None
         if not (value.dtype == bool or np.issubdtype(value.dtype, np.integer)):
@@ -95,7 +95,7 @@ class Places:
 
 
 class _Numbers:
-    """Numbers of the elements of some values."""
+    """The numbers of the elements of some values."""
 
     def __init__(self, places: Places, inside: set[Value]):
         self._places = places
@@ -120,7 +120,7 @@ class _Numbers:
         if eqn is None or value not in self._inside or eqn.name not in moving.NAMES | moving.JOINS:
             return None
         if not any(v in self._inside for v in eqn.inputs):
-            return None  # where looking stopped
+            return None  # the search stopped here
         chooses, given = moving.choosing(eqn), []
         for i, v in enumerate(eqn.inputs):
             array = self._places.known(v) if i in chooses else self.of(v)

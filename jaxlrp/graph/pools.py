@@ -1,4 +1,4 @@
-"""Which scales beside a sum make it a mean."""
+"""The scales beside a sum that make it a mean."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jaxlrp.graph.written_numbers import factor_of
 def divisors(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], list[Eqn]]:
     """The value that is summed, and the static scales before and after it that make it a mean.
 
-    They are as many as it takes to divide by the count; a further scale by a number stays outside,
-    as it does after any layer. If no number of them does, all belong to the sum.
+    They are as many as are needed to divide by the count. A further scale by a number stays
+    outside, as after any layer. If no number of them divides by it, all belong to the sum.
     """
     before, after = _before(bench, total), _after(bench, total.out)
     goal = 1.0 / _count(total)

@@ -17,17 +17,17 @@ from jaxlrp.graph import layout, ranges, refine, spreads
 from jaxlrp.graph.families import TABLE, Family, Row, row
 from jaxlrp.graph.ir import Eqn
 
-# Each output element is one input element, a constant, or nothing: relevance only moves.
+# Each output element is one input element, a constant, or nothing, so relevance only moves.
 MOVES = Family("move")
 # Views that change the shape of a value but neither select nor repeat its elements.
 VIEWS = Family("view")
-# One value passes through, nothing else happens.
+# One value passes through unchanged.
 COPIES = Family("copy")
 # Linear maps with fixed coefficients; relevance follows their transpose.
 FIXED_LINEAR = Family("linear")
-# Sums over devices; what a device has before is a part of a sum.
+# Sums over devices; before them a device holds a part of a sum.
 DEVICE_SUMS = Family("device sum")
-# These change where a value lies, or for which devices it is known to be the same.
+# These change the placement of a value, or the devices on which it is known to be the same.
 DEVICE_MOVES = Family("device move")
 UNARY = Family("unary")
 BINARY = Family("binary")
@@ -40,15 +40,15 @@ REDUCE_WINNERS = Family("reduce winner")
 WINDOW_WINNERS = Family("window winner")
 RUNNING_WINNERS = Family("running winner")
 SCATTER_WINNERS = Family("scatter winner")
-# Operand, indices, updates: what is put at the places that the indices say.
+# Operand, indices, updates: the updates are put at the positions given by the indices.
 SCATTERS = Family("scatter")
 SORTS = Family("sort")
 REDUCTIONS = Family("reduction")
 # A value drawn at random counts as a parameter.
 RANDOM = Family("random")
-# Of these, what draws numbers; the others make and split keys.
+# The primitives among these that draw numbers; the others make and split keys.
 RANDOM_NUMBERS = Family("random numbers")
-# Linear in each of two operands: with one of them static, the heart of a linear layer.
+# Linear in each of two operands: with one of them static, the core of a linear layer.
 LINEAR_CORES = Family("core")
 # Applied to integers that carry a value, these keep the bits, not the value.
 BITS = Family("bits")
@@ -122,7 +122,7 @@ _rows(
 )
 _rows("scatter", "move", "scatter", bounds=spreads.with_updates(2), chooses={1})
 _rows("stop_gradient", bounds=spreads.first, **_FLAT)
-# Relevance follows the first operand, the value is that of the second: `graph/reordered_value.py`.
+# Relevance follows the first operand; the value is the second one: `graph/reordered_value.py`.
 _rows("reordered", bounds=ranges.of(lambda ordered, own: own), chooses={1}, **_FLAT)
 
 # -- element by element --------------------------------------------------------------------------
@@ -294,7 +294,7 @@ _rows(
 
 
 def rounds(eqn: Eqn) -> bool:
-    """Whether an equation is a cast to a type that cannot hold the number."""
+    """Whether an equation is a cast to a type that cannot represent the number."""
     if eqn.name == "convert_element_type":
         return not refine.holds_exactly(eqn.inputs[0].dtype, eqn.out.dtype)
     return eqn.name == "reduce_precision"
@@ -315,7 +315,7 @@ def is_view(eqn: Eqn) -> bool:
 
 
 def sums_nothing(eqn: Eqn) -> bool:
-    """Whether an equation sums over axes of size 1. For norms and softmaxes it is a sum still."""
+    """Whether an equation sums over axes of size 1. For norms and softmaxes it is still a sum."""
     return eqn.name == "reduce_sum" and 0 < eqn.out.size == eqn.inputs[0].size
 
 
@@ -331,7 +331,7 @@ _changed: list[str] = []
 
 
 def changes() -> int:
-    """How often a row was changed: plans made before are out of date."""
+    """How often a row was changed, which makes earlier plans out of date."""
     return len(_changed)
 
 

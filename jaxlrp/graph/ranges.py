@@ -1,9 +1,9 @@
 """Arithmetic of bounds: those of a primitive's output, given those of its operands.
 
-A transfer function takes an equation and `look`, which gives the bounds of a value, and returns
-bounds of the exact result: one pair, or a list with one for each output. `settled` then says what
-holds in the type of the output, where numbers are rounded, overflow, or wrap around. NaN, and what
-comes of a division by zero, are left out of account.
+A transfer function takes an equation and `look`, which returns the bounds of a value, and returns
+bounds of the exact result: one pair, or a list with one for each output. `settled` then returns
+bounds in the type of the output, where numbers are rounded, overflow, or wrap around. NaN, and the
+results of a division by zero, are not considered.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _is_complex(dtype: Any) -> bool:
 
 @functools.cache
 def float_info(dtype: Any) -> tuple[float, float, float] | None:
-    """Distance of 1 to the next number, smallest normal, and largest number of a type."""
+    """Distance from 1 to the next number, smallest normal, and largest number of a type."""
     try:
         info = jnp.finfo(dtype)
     except (ValueError, TypeError):
@@ -106,8 +106,9 @@ def settled(bounds: Interval, dtype: Any, ulps: float) -> Interval:
 def _rounded_down(x: float, dtype: Any, share: float) -> float:
     """The smallest number that a result of at least `x` can be rounded to.
 
-    Rounding keeps order: what is at least a number of the type stays so. Functions that are
-    approximated (those with a larger `share`) are trusted to keep to 0 and 1.
+    Rounding keeps order: a result that is at least some number of the type stays at least that
+    number. Functions that are approximated (those with a larger `share`) are assumed not to cross 0
+    and 1.
     """
     if x in (-1.0, 0.0, 1.0) or math.isinf(x):
         return x
@@ -137,7 +138,7 @@ def meet(a: Interval, b: Interval) -> Interval | None:
 
 
 def of(function: Callable[..., Interval]) -> Transfer:
-    """A transfer function that asks for the bounds of the operands alone."""
+    """A transfer function that reads only the bounds of the operands."""
     return lambda eqn, look: function(*(look(v) for v in eqn.inputs))
 
 
@@ -325,7 +326,7 @@ def compared(name: str, a: Interval, b: Interval) -> Interval:
 
 def comparison(eqn: Eqn, look: Look) -> Interval:
     a, b = eqn.inputs
-    if a is b:  # x != x asks for NaN
+    if a is b:  # x != x tests for NaN
         return (1.0, 1.0) if eqn.name in ("eq", "ge", "le") else (0.0, 0.0)
     if _is_complex(a.dtype):
         return UNIT

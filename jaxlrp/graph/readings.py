@@ -1,4 +1,4 @@
-"""How often each element of a value is read, by way of moves that repeat nothing."""
+"""How often each element of a value is read, through moves that repeat no element."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import sums_nothing
 
-# Moves that repeat nothing, and of which the places are known from the parameters alone.
+# Moves that repeat no element, and whose positions are known from the parameters alone.
 PARTS = frozenset("slice split concatenate".split())
 _WHOLE = frozenset("reshape squeeze expand_dims transpose rev broadcast_in_dim".split())
-_MOST = 2**28  # elements of which each is counted
+_MOST = 2**28  # elements, each of which is counted
 
 
 def is_part(eqn: Eqn) -> bool:
-    """Whether an equation moves elements and repeats none."""
+    """Whether an equation moves elements without repeating any."""
     return eqn.name in PARTS or is_whole(eqn)
 
 
 def is_whole(eqn: Eqn) -> bool:
-    """Whether an equation moves all elements of a value and repeats none."""
+    """Whether an equation moves all elements of a value without repeating any."""
     keeps = eqn.name in _WHOLE and eqn.inputs[0].size == eqn.out.size
     return keeps or sums_nothing(eqn)
 
@@ -30,7 +30,7 @@ def is_whole(eqn: Eqn) -> bool:
 def is_alone(
     bench: Workbench, value: Value, moves: list[Eqn], leaf: Value, aside: bool = False
 ) -> bool:
-    """Whether each element of a leaf is at most one of a value, and is then read by nothing else.
+    """Whether each element of a leaf is at most one of a value's, and is not read elsewhere then.
 
     With `aside`, other equations may read the leaf itself.
     """
@@ -38,7 +38,7 @@ def is_alone(
         return False
     inside = set(moves)
     carries = leaf in bench.activity.active
-    made = {leaf: None}  # the leaf, and all that moves alone make of it
+    made = {leaf: None}  # the leaf, and all values that moves alone make from it
     stack, steps = [leaf], set()
     while stack:
         v = stack.pop()
@@ -53,7 +53,7 @@ def is_alone(
     for v in made if carries else ():
         if aside and v is leaf:
             continue
-        # What relevance does not reach reads the leaf as it was.
+        # Equations that relevance does not reach read the leaf as it was.
         uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
         others[v] = sum(e not in steps for e in uses)
         others[v] += bench.graph.is_output(v)
@@ -63,7 +63,7 @@ def is_alone(
 
 
 def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarray:
-    """How often each element of a leaf is read by way of some values that moves make of it.
+    """How often each element of a leaf is read through some values that moves make from it.
 
     The moves are given latest first.
     """
@@ -73,7 +73,7 @@ def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarr
         if all(g is None for g in given):
             continue
         for v, back in zip(eqn.inputs, _back(eqn, given), strict=True):
-            # Kept small: a count that wraps around to 0 would be a false proof.
+            # The count is capped, as one that wraps around to 0 would be a false proof.
             counts[v] = np.minimum(counts[v] + back, 9) if v in counts else back
     return counts.get(leaf, np.zeros(leaf.shape, np.uint8))
 

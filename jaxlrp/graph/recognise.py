@@ -50,7 +50,7 @@ class Recognised:
       groups: in dataflow order; the groups in a body come before the control flow around them.
       seeded: values from which relevance starts.
       outputs: these, and the values with which a body ends.
-      calls: calls of a function that is called again, and the first call that is like each.
+      calls: the repeated calls of functions, each with the first call that is like it.
     """
 
     facts: Facts
@@ -90,7 +90,7 @@ def recognise(
     around: dict[Workbench, Group | None] = {bench: None}
     _add_bodies(bench, around)
     repeats = {one: Repeats(one) for one in around}
-    # First without the calls that are like an earlier one, then whatever they leave open.
+    # First without the calls that are like an earlier one, then for the equations they leave open.
     for finder in _FINDERS:
         for one, calls in repeats.items():
             finder(one)
@@ -129,7 +129,7 @@ def _add_bodies(bench: Workbench, around: dict[Workbench, Group | None]) -> None
 
 
 def check_linked(bench: Workbench) -> None:
-    """Check that what a layer reads, or fn returns, is given out by a layer and not within one."""
+    """Check that every value that a layer reads, or fn returns, is not within a layer."""
     reads = [(v, group) for group in bench.groups for v in group.inputs]
     for value, reader in [*reads, *((v, None) for v in bench.outputs)]:
         maker = None if value.producer is None else bench.claimed.get(value.producer)

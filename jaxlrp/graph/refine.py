@@ -11,12 +11,12 @@ from jaxlrp.graph.ranges import EVERYTHING, Interval, Look, hull, meet
 
 _COMPARISONS = frozenset("eq ne gt ge lt le".split())
 _MIRRORED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
-# Where each axis of an origin lies in the value that is made of it.
+# The place of each axis of an origin in the value that is made from it.
 Place = tuple[Value, tuple[int, ...]]
 
 
 def select(eqn: Eqn, look: Look) -> Interval:
-    """Bounds of the cases that may be taken, each with what the predicate says about it."""
+    """Bounds of the cases that may be taken, each refined by the predicate."""
     pred, *cases = eqn.inputs
     low, high = look(pred)
     options = []
@@ -54,7 +54,7 @@ def _refined(
 
 
 def _origin(value: Value) -> Place:
-    """The value that a value is an exact copy of, and where the axes of that one lie in it."""
+    """The value of which a value is an exact copy, and the places of its axes in the copy."""
     places = tuple(range(value.ndim))
     while (eqn := value.producer) is not None:
         if eqn.name == "broadcast_in_dim":
@@ -68,7 +68,7 @@ def _origin(value: Value) -> Place:
 
 
 def _beneath(operand: Value, places: tuple[int, ...]) -> Place:
-    """The origin of a comparison's operand, by the axes of the select that asks for it."""
+    """The origin of a comparison's operand, in the axes of the select that reads it."""
     origin, inner = _origin(operand)
     if operand.ndim != len(places):  # a scalar beside an array
         return origin, () if not inner else (-1,) * len(inner)

@@ -1,4 +1,4 @@
-"""Primitives of users: a row of the table, described in words."""
+"""Primitives of users: a row of the table, from a description by keywords."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def register_primitive(
     keeps_sign: bool | None = None,
     bounds: tuple[float, float] | Callable[..., tuple[float, float]] | None = None,
 ) -> None:
-    """Say what a primitive of your own means, so that relevance can pass it.
+    """Register the meaning of a primitive of your own, so that relevance can pass it.
 
-    A primitive that is linear or moves elements needs what `jax.vjp` needs: a derivative and a
-    transpose. Functions that were planned before are planned anew.
+    A primitive that is linear or moves elements needs a derivative and a transpose, as for
+    `jax.vjp`. Functions that were planned before are planned anew.
 
     Args:
       primitive: a `jax.extend.core.Primitive`, or its name.
@@ -39,12 +39,12 @@ def register_primitive(
         rule applies.
       elementwise: each output element depends on one element of each operand. With one operand that
         depends on the input it is an activation: relevance passes it.
-      keeps_sign: operands that are nowhere negative give outputs that are nowhere negative.
-      bounds: the least and the largest value of its outputs; or a function that makes such a pair
-        from one for each operand.
+      keeps_sign: operands without negative entries give outputs without negative entries.
+      bounds: the least and the largest value of its outputs; or a function that returns such a
+        pair, given one for each operand.
 
     Raises:
-      InputError: no meaning was given, or one that contradicts itself.
+      InputError: no meaning was given, or the meaning contradicts itself.
 
     Examples:
       >>> import jaxlrp as lrp

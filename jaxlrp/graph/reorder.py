@@ -1,9 +1,9 @@
-"""Terms and factors in the order in which layers are looked for.
+"""Terms and factors in the order in which finders look for layers.
 
-A sum hides a layer where a bias stands away from the product that it belongs to; a product does
-where the factors that are one activation stand apart, and a mean may be written as a product with
-one number everywhere. There new equations compute the value in another order, beside the network's
-own (`graph/reordered_value.py`). Where the order is right, nothing is added.
+A sum hides a layer if a bias is apart from the product to which it belongs. A product hides one if
+the factors of one activation are apart. A mean may be written as a product with one number
+everywhere. In these cases new equations compute the value in another order, beside the network's
+own (`graph/reordered_value.py`). If the order is right, nothing is added.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def reordered(
 ) -> tuple[Graph, Facts | None]:
     """The graph with its sums and products, in bodies too, in the order that finders expect.
 
-    With its facts, if it had that order.
+    Its facts are returned too, if it had that order.
     """
     outputs, explained = list(outputs), list(explained)
     facts = hoist.facts_once_hoisted(graph, explained, outputs)

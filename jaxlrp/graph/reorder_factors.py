@@ -1,4 +1,4 @@
-"""The order of factors: those that are functions of one value meet first, and are an activation."""
+"""The order of factors: functions of one value are multiplied first, and are an activation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = ("mul", "div")
 
 
 def factors_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
-    """The value of a product in that order; None if it is in that order."""
+    """The value of a product in that order; None if it already has that order."""
     tree = tree_at(bench, root, trees.factors)
     done.update(tree.eqns)
     active = [(v, n) for v, n in tree.leaves if v in bench.activity.active]
@@ -49,7 +49,7 @@ def _product(made: Ordered, factors: list[Operand]) -> Operand:
 
 @dataclasses.dataclass
 class _Cluster:
-    """Factors that are elementwise functions of one value; `sources` are what it may be."""
+    """Factors that are elementwise functions of one value; `sources` are its candidates."""
 
     factors: list[Operand]
     sources: list[Value]
@@ -75,7 +75,7 @@ def _clusters(bench: Workbench, active: list[Operand]) -> list[_Cluster]:
 
 
 def _meet(bench: Workbench, tree: Tree, clusters: list[_Cluster]) -> bool:
-    """Whether some equation of the tree makes the product of each cluster, and of nothing else."""
+    """Whether equations of the tree make the products of exactly the factors of each cluster."""
     inside = set(tree.eqns)
     under: dict[Eqn, Counter[Value]] = {}
     for eqn in reversed(tree.eqns):

@@ -17,14 +17,14 @@ from jaxlrp.graph.trees import Operand, Tree
 from jaxlrp.graph.written_numbers import is_turned
 
 _NAMES = ("add", "sub")
-_MOST = 20  # scales, shifts and views after a product that are looked through
+_MOST = 20  # scales, shifts and views after a product that are searched
 
 
 def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
-    """The value of a sum in that order; None if it is in that order, or is not a sum.
+    """The value of a sum in that order; None if it already has that order, or is not a sum.
 
-    The first linear layer takes the biases, unless there is a scale after the sum: then they belong
-    to the shifts and scales there.
+    The first linear layer takes the biases, unless there is a scale after the sum. In that case
+    they belong to the shifts and scales there.
     """
     if not _belongs(bench, root, root):
         return None
@@ -62,7 +62,7 @@ def terms_in_order(bench: Workbench, root: Eqn, made: Ordered, done: set[Eqn]) -
     total = None
     for value, sign in sorted(active, key=lambda term: term[1] < 0):
         if value is takes:
-            # The sum that is in the program reads the joined parts too, without the biases.
+            # The sum in the program also reads the joined parts, without the biases.
             own = [*owned.pop(value, ()), *static]
             value = made.copied(value, lambda eqn: _is_around(bench, eqn))
             value = _with(made, value, [(v, s * sign) for v, s in own])
@@ -82,15 +82,15 @@ def _with(made: Ordered, value: Value, terms: list[Operand]) -> Value:
 
 
 def _stands_beside(tree: Tree, value: Value, terms: list[Operand]) -> bool:
-    """Whether an equation adds the one term to a value, and nothing else."""
+    """Whether an equation adds a term to a value, and nothing else."""
     return len(terms) == 1 and any({*e.inputs} == {value, terms[0][0]} for e in tree.eqns)
 
 
 def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
     """Whether an equation is part of the sum that ends at `root`.
 
-    A bias beside a linear layer is part of that layer, a number that is written beside a term part
-    of the term, a product with zero is nothing, and the maximum in a softmax is not a term.
+    A bias beside a linear layer is part of that layer, and a number that is written beside a term
+    is part of the term. A product with zero and the maximum in a softmax are not terms.
     """
     if eqn.name == "neg" or trees.is_copy(eqn):
         return eqn is not root and not _cancels(bench, eqn)
@@ -111,7 +111,7 @@ def _belongs(bench: Workbench, eqn: Eqn, root: Eqn) -> bool:
 
 
 def _turns(bench: Workbench, eqn: Eqn, value: Value) -> bool:
-    """Whether a shift changes the sign of what it shifts: `b - x`, `-x - b`."""
+    """Whether a shift changes the sign of its operand: `b - x`, `-x - b`."""
     maker = value.producer
     written = maker is not None and maker.name == "neg" and not _cancels(bench, maker)
     return written or (eqn.name == "sub" and eqn.inputs[1] is value)
@@ -123,7 +123,7 @@ def _cancels(bench: Workbench, eqn: Eqn) -> bool:
 
 
 def _turned(bench: Workbench, tree: Tree) -> list[tuple[Value, Operand]]:
-    """Biases beside a linear layer whose sign is changed there: they stay with the layer."""
+    """Biases beside a linear layer whose sign changes there, which stay with the layer."""
     found = []
     leaves = {v for v, _ in tree.leaves}
     signs = {tree.eqns[0]: 1}
@@ -146,8 +146,8 @@ def _turned(bench: Workbench, tree: Tree) -> list[tuple[Value, Operand]]:
 def _core(bench: Workbench, value: Value) -> Eqn | None:
     """The core of the linear layer that ends at a value and would take a bias after it.
 
-    Of several whose outputs are joined, the first one: each would take its part. Without a product
-    the learned scale of one value is it, as that of a BatchNorm.
+    If the outputs of several cores are joined, it is the first one, as each would take its part.
+    Without a product it is the learned scale of one value, such as that of a BatchNorm.
     """
     if bench.sole_use(value) is None:
         return None

@@ -1,7 +1,7 @@
 """A reordered value: as the network computes it, and the same in another order of operations.
 
-Forward it is the network's own value, to the last bit. Its derivative, and relevance, go to the
-other one alone, in which the order is the one that recognition looks for.
+Forward it is the network's own value, to the last bit. Its derivative, and relevance, go only to
+the other one, which has the order that recognition expects.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
 
 
 def is_reordered(graph: Graph, eqn: Eqn) -> bool:
-    """Whether the result of an equation is only used beside the same in another order."""
+    """Whether the result of an equation is used only beside the same value in another order."""
     readers = [(e, v) for v in eqn.outputs for e in graph.uses(v)]
     own = all(e.name == _Reordered.name and e.inputs[0] is not v for e, v in readers)
     return own and bool(readers) and not any(map(graph.is_output, eqn.outputs))
 
 
 class CannotOrder(Exception):
-    """A partial result would have a shape that no value here has."""
+    """A partial result would have a shape that no value of the tree has."""
 
 
 class Ordered:
@@ -77,7 +77,7 @@ class Ordered:
         return value
 
     def joined(self, acc: Value | None, value: Value, sign: int, names: tuple[str, str]) -> Value:
-        """Join one more term, or factor; `names` are the primitives for a sign of 1 and of -1."""
+        """Join another term, or factor; `names` are the primitives for a sign of 1 and of -1."""
         if acc is None:
             return value
         return self.apply(names[0] if sign > 0 else names[1], acc, value)

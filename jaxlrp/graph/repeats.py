@@ -1,8 +1,8 @@
 """Repeated calls: a function that is called several times is recognised once.
 
-Calls are inlined, so that layers are found across their borders. Where no layer can cross a border
-and the same is known of what comes in, the calls hold the same layers: those of the first are
-found, those of the others copied.
+Calls are inlined, so that layers are found across their borders. If no layer can cross a border and
+the same facts are known about the inputs, the calls hold the same layers. The layers of the first
+call are then found, and those of the others are copied.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Contents:
 
 
 class _Copy:
-    """A call that is like the first: where each equation and value of the first is in it."""
+    """A call that is like the first, with the images of the first call's equations and values."""
 
     def __init__(self, first: _Contents, other: _Contents, values: dict[Value, Value]):
         self.call = other.call
@@ -79,13 +79,13 @@ class Repeats:
         self._leave_out()
 
     def _leave_out(self) -> None:
-        """Let finders begin everywhere but in the calls that are like an earlier one."""
+        """Let finders begin everywhere except in the calls that are like an earlier one."""
         copies = (copy for found in self._copies.values() for copy in found)
         self._copied = {eqn for copy in copies for eqn in copy.eqns.values()}
         self._bench.eqns = [e for e in self._bench.graph.eqns if e not in self._copied]
 
     def check_bounds(self) -> None:
-        """Give up calls of whose values by now other bounds are proven than of the first's."""
+        """Give up calls whose values now have other proven bounds than those of the first call."""
         bounds = self._bench.intervals
         for call, copies in self._copies.items():
             kept = [c for c in copies if all(bounds[v] == bounds[w] for v, w in c.values.items())]
@@ -95,7 +95,7 @@ class Repeats:
         self._leave_out()
 
     def copy(self) -> None:
-        """Claim for the other calls what was found in the first since this was called last."""
+        """Claim for the other calls the groups that were found in the first since the last copy."""
         for group in self._bench.groups[self._done :]:
             call = self._first.get(group.eqns[0])
             if call is None or any(self._first.get(e) is not call for e in group.eqns):
@@ -135,9 +135,9 @@ def _repeated(graph: Graph) -> list[_Contents]:
 
 
 def _matched(bench: Workbench, first: _Contents, other: _Contents) -> dict[Value, Value] | None:
-    """Where the values of one call are in another, if recognition finds the same in both.
+    """The values of one call in another, if recognition finds the same in both.
 
-    Both run the same equations, and what recognition may ask about the values is the same.
+    Both run the same equations, and all facts that recognition reads about the values are the same.
     """
     if first.call.of is not other.call.of or len(first.eqns) != len(other.eqns):
         return None
@@ -199,7 +199,7 @@ def _static_facts(bench: Workbench, value: Value) -> tuple[bool, frozenset[int]]
 def _given_alike(
     bench: Workbench, first: _Contents, other: _Contents, values: Mapping[Value, Value]
 ) -> bool:
-    """Whether the same results of two calls are read outside, and get relevance from there."""
+    """Whether the same results of two calls are read outside and get relevance from there."""
 
     def arrives(contents: _Contents) -> dict[Value, bool]:
         read = {v: any(map(bench.activity.is_reached, e)) for v, e in contents.given.items()}

@@ -34,7 +34,7 @@ class Signs:
         maker = eqn.inputs[0].producer if eqn.name == "neg" else None
         if maker is None or maker.name != "neg" or isinstance(maker.inputs[0], Literal):
             return None
-        if self._readers[maker.out] > 1:  # a value of its own: what reads it is a function of it
+        if self._readers[maker.out] > 1:  # a value of its own: its readers are functions of it
             return None
         inner = maker.inputs[0]
         return None if is_turned(inner, self._varying) else inner
@@ -88,7 +88,7 @@ class Signs:
         return [*found[0], alike(eqn, factors, eqn.out)[0]]
 
     def _leave(self, value: Value) -> None:
-        """What made a value that has another form now may have lost its readers."""
+        """Note that the equation of a value that now has another form may have lost its readers."""
         while (eqn := value.producer) is not None and value in self._varying:
             self.left.append(eqn)
             if eqn.name == "neg":
@@ -117,7 +117,7 @@ class Signs:
         return [*signs, made("add", [a, b], sign, sign.out)[0]]
 
     def _into_parts(self, sign: Eqn, joined: Eqn) -> list[Eqn] | None:
-        """A sign after what was joined, or moved, goes to each part, if it cancels one in some."""
+        """A sign after joined, or moved, values goes to each part, if it cancels one in some."""
         if not self._cancels(joined.out) or not self._has_parts(joined):
             return None
         self.left.append(joined)
@@ -190,7 +190,7 @@ class Signs:
 
 
 def _is_capped(value: Value) -> bool:
-    """Whether a value is nowhere positive by its own maximum: `-min(-h, 0)` is a ReLU."""
+    """Whether a value is never positive by its own maximum: `-min(-h, 0)` is a ReLU."""
     eqn = value.producer
     if eqn is None or eqn.name != "min":
         return False

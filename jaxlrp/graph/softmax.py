@@ -1,8 +1,8 @@
 """Softmax, log-softmax and logsumexp, found by their computation.
 
 softmax: exp(u) over a broadcast sum of the same exp(u); log-softmax: u minus the log of that sum;
-logsumexp: the log of that sum (plus the shift). Views, copies and masks with static predicates
-may stand anywhere between; the shift may be any maximum of the source, and is interior.
+logsumexp: the log of that sum (plus the shift). Views, copies and masks with static predicates may
+be anywhere between; the shift may be any maximum of the source, and is part of the layer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def find(bench: Workbench) -> None:
 
 
 def find_masks(bench: Workbench) -> None:
-    """Remember the logits of a softmax only where a mask may make them -inf."""
+    """Remember the logits of a softmax only if a mask may make them -inf."""
     for group in bench.groups:
         logits = group.particulars_as(Softmax).logits
         if logits is not None and not _may_be_shut(bench, logits):
@@ -39,7 +39,7 @@ def find_masks(bench: Workbench) -> None:
 
 
 def prove_shares(bench: Workbench) -> None:
-    """Shares of a sum lie in [0, 1], whatever the exponents."""
+    """Prove that shares of a sum lie in [0, 1], whatever the exponents."""
     bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(bench, g)], UNIT)
 
 
@@ -52,7 +52,7 @@ def _are_shares(bench: Workbench, group: Group) -> bool:
     return all(0.0 <= bench.intervals[v][0] <= bench.intervals[v][1] <= 1.0 for v in weights)
 
 
-# Sums and maxima over segments: of all the elements that are put in one place.
+# Sums and maxima over segments: over all elements that are put at one position.
 _SEGMENT_SUMS = frozenset({"scatter-add", "scatter_add"})
 _SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
 
@@ -64,7 +64,7 @@ _OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 
 
 def _is_allowed(bench: Workbench) -> Callable[[Eqn], bool]:
-    """Whether an equation may stand in a softmax: no layer, but for one in another order."""
+    """Whether an equation may be in a softmax: it has no layer, or is there in another order."""
     return lambda eqn: eqn.name in _ALLOWED or is_reordered(bench.graph, eqn)
 
 
@@ -83,7 +83,7 @@ def _producer_through_moves(bench: Workbench, value: Value) -> Eqn | None:
 def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
     """The one value that an equation moves, copies, masks or leaves as it is.
 
-    The value that replaces it where a mask shuts is static.
+    The value that replaces it where a mask is shut is static.
     """
     if eqn.name == "reordered":
         return eqn.inputs[0]
@@ -149,7 +149,7 @@ def _source(bench: Workbench, exp: Eqn) -> Value:
 
 
 def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
-    """Whether a shift is made of maxima of the source (or of what the source is a view of)."""
+    """Whether a shift is made from maxima of the source (or of a value that it is a view of)."""
     origin = _origin(bench, source)
     stack, crossed = [shift], False
     while stack:
@@ -231,7 +231,7 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
 
 
 def _own_segment(bench: Workbench, value: Value) -> bool | None:
-    """Whether sums over segments are read where their terms came from; None without such sums."""
+    """Whether each term reads the sum over its own segment; None without sums over segments."""
     read: list[Value] = []
     while (eqn := value.producer) is not None:
         if eqn.name == "gather":
@@ -246,7 +246,7 @@ def _own_segment(bench: Workbench, value: Value) -> bool | None:
 
 
 def _unwrapped(indices: Value) -> Value:
-    """Indices before they were reshaped, cast, or counted from the end where negative."""
+    """Indices before they were reshaped, cast, or wrapped if negative."""
     while (eqn := indices.producer) is not None:
         if eqn.name == "select_n" and len(eqn.inputs) == 3:
             kept, counted = eqn.inputs[1], eqn.inputs[2].producer
@@ -261,7 +261,7 @@ def _unwrapped(indices: Value) -> Value:
 
 
 def _same(a: Eqn, b: Eqn) -> bool:
-    """Whether two equations compute one thing (exp(u) written twice)."""
+    """Whether two equations compute the same value (exp(u) written twice)."""
     if a is b:
         return True
     if a.prim is not b.prim or len(a.inputs) != len(b.inputs) or len(a.outputs) != 1:
@@ -288,7 +288,7 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
     if exp is None:
         return
     source = _source(bench, exp)
-    # The longest reading first: the exponential of a log-softmax, log-softmax, logsumexp with its
+    # The longest form first: the exponential of a log-softmax, log-softmax, logsumexp with its
     # shift added back, the bare log.
     output, candidates = eqn.out, [eqn.out]
     while (use := bench.sole_use(output)) is not None:

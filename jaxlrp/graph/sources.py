@@ -1,4 +1,4 @@
-"""Of which single values a value is an elementwise function."""
+"""The single values of which a value is an elementwise function."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ELEMENTWISE
 
-# So many equations of an activation are looked at, so that planning stays near-linear.
+# At most so many equations of an activation are searched, so that planning stays near-linear.
 _MOST = 40
 
 
 def sources(bench: Workbench, value: Value) -> list[Value]:
-    """The value itself, and every active one of its shape from which alone it is made.
+    """The value itself, and every single active value of its shape from which it is made.
 
-    The nearest is first. Equations that a linear layer may hold are not looked through.
+    The nearest is first. Equations that a linear layer may hold are not searched.
     """
     found, frontier = [value], {value}
     for _ in range(_MOST):

@@ -29,12 +29,12 @@ from jaxlrp.graph.ranges import (
 
 
 def kept(eqn: Eqn, look: Look) -> Interval:
-    """Elements of the operands, and nothing else."""
+    """The outputs hold elements of the operands, and nothing else."""
     return hull(look(v) for v in eqn.inputs)
 
 
 def one_by_one(eqn: Eqn, look: Look) -> list[Interval]:
-    """For each output, the elements of the operand in its place."""
+    """Each output holds elements of the operand at its position."""
     return [look(v) for v in eqn.inputs[: len(eqn.outputs)]]
 
 
@@ -47,7 +47,7 @@ def with_updates(position: int) -> Transfer:
 
 
 def gathered(eqn: Eqn, look: Look) -> Interval:
-    """Elements out of bounds are the fill value, by default NaN for floats."""
+    """Elements out of bounds are the fill value, which is NaN for floats by default."""
     operand, indices = eqn.inputs
     bounds, out = look(operand), eqn.out.dtype
     if "FILL" not in str(eqn.params["mode"]) or _is_within(eqn, look(indices)):
@@ -113,7 +113,7 @@ def of_sign(term: Interval) -> Interval:
 
 
 def keeps_sign(eqn: Eqn, look: Look) -> Interval:
-    """Non-negative floats in, non-negative floats out."""
+    """Non-negative floats give non-negative floats."""
     if float_info(eqn.out.dtype) is None:
         return whole(eqn.out.dtype)
     return POSITIVE if all(look(v)[0] >= 0 for v in eqn.inputs) else EVERYTHING
@@ -172,7 +172,7 @@ def unknown_count(eqn: Eqn) -> None:
 
 
 def window_winner(empty: float) -> Transfer:
-    """The winner of each window; of one that holds padding alone, what a maximum begins with."""
+    """The winner of each window; for a window of padding alone, the start value of a maximum."""
 
     def bounds(eqn: Eqn, look: Look) -> Interval:
         found = look(eqn.inputs[0])

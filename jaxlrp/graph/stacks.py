@@ -25,7 +25,7 @@ def is_stack_sum(bench: Workbench, total: Eqn) -> bool:
 
 
 def stacked_terms(bench: Workbench, total: Eqn) -> list[Value]:
-    """The values that were stacked and are added up, with a further axis; none of other sums."""
+    """The values that were stacked and are added up, with a further axis; none for other sums."""
     if not is_stack_sum(bench, total):
         return []
     stack = total.inputs[0].producer

@@ -1,7 +1,7 @@
 """Statistics: roots and powers of sums or maxima of a value, such as its deviation or its length.
 
-They are recognised by meaning: every way from the value to its statistic crosses a reduction, the
-statistic has fewer elements than what it scales, and no weights come between.
+They are recognised by meaning: every path from the value to its statistic crosses a reduction, the
+statistic has fewer elements than the value that it scales, and no weights come between.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from jaxlrp.graph.primitives import ADDITIONS, COPIES, ELEMENTWISE, MOVES, REDUC
 from jaxlrp.graph.reordered_value import is_reordered
 
 _ALLOWED = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient", "dot_general", "reordered"}
-# Equations after which a divisor is still one; a statistic has them after its reductions, too.
+# After these a divisor is still a divisor; a statistic may have them after its reductions, too.
 KEEPS_FORM = frozenset("mul div neg min max stop_gradient sqrt cbrt square abs integer_pow".split())
 # Further equations between a statistic's sum and the division: roots, powers, guards.
 _BESIDE = frozenset("rsqrt pow select_n clamp".split())
-# So many values are looked at before sums and products have their order.
+# At most so many values are searched before sums and products have their order.
 _MOST = 100
 _THROUGH = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
 
@@ -38,7 +38,7 @@ def _is_reduction(bench: Workbench, eqn: Eqn) -> bool:
 def made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn] | None:
     """The equations from some values to one that depends on nothing else.
 
-    Another layer may hold some of them too: a statistic is read, and relevance does not cross it.
+    Another layer may hold some of them too, as a statistic is read but not crossed by relevance.
     """
     found: set[Eqn] = set()
     first = min(-1 if v.producer is None else v.producer.order for v in sources)
@@ -48,7 +48,7 @@ def made_from(bench: Workbench, value: Value, sources: set[Value]) -> list[Eqn] 
         if v in sources or v not in bench.activity.depends:
             continue
         eqn = v.producer
-        # What was computed before the sources was made from something else.
+        # A value from before the sources was made from something else.
         if eqn is None or eqn.order <= first or not is_allowed(eqn):
             return None
         if bench.kind_of(eqn) not in (None, "norm"):
@@ -74,12 +74,12 @@ def statistic_of(bench: Workbench, value: Value, source: Value, scaled: Value) -
         return None  # weights between: a statistic of another layer's output
     if _weighs_before_a_sum(bench, value, source):
         return None
-    # Without crossing a reduction the source must not be seen at all.
+    # Without crossing a reduction the source must not be reached at all.
     return None if source in _before_reductions(bench, value) else eqns
 
 
 def _before_reductions(bench: Workbench, value: Value) -> dict[Value, None]:
-    """Dependent values between the reductions that a value is made of and the value."""
+    """Dependent values between a value and the reductions from which it is made."""
     stack, seen = [value], {}
     while stack:
         v = stack.pop()
@@ -125,7 +125,7 @@ def _thinnest(bench: Workbench, value: Value) -> Value:
 
 
 def _weighs_before_a_sum(bench: Workbench, value: Value, source: Value) -> bool:
-    """Whether learned factors are multiplied in before a reduction: a layer, however written."""
+    """Whether learned factors come before a reduction, which is a layer, however written."""
     stack, seen = [(value, False)], set()
     while stack:
         v, reduced = stack.pop()
@@ -144,9 +144,9 @@ def _weighs_before_a_sum(bench: Workbench, value: Value, source: Value) -> bool:
 
 
 def is_reduced_from(bench: Workbench, value: Value, of: Collection[Value]) -> bool:
-    """Whether a value is made of sums or maxima of one of some others, in whatever way.
+    """Whether a value is made from sums or maxima of one of some others, in any way.
 
-    It is asked before recognition: such a value may become a statistic of a norm or softmax, which
+    This is used before recognition: such a value may become a statistic of a norm or softmax, which
     `statistic_of` decides.
     """
     stack, seen = [(value, False)], set()

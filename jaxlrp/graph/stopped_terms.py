@@ -1,8 +1,8 @@
-"""Which term of a sum a stopped one belongs to: that whose value it replaces or restores.
+"""The term of a sum to which a stopped one belongs: that whose value it replaces or restores.
 
-`x + stop_gradient(round(x) - x) + y` is `round(x) + y`: the stopped term cancels x, and takes its
-place. `log(sum(exp(z - m))) + m + y`, m a stopped maximum, is `logsumexp(z) + y`: m was subtracted
-within the term that it is added to. Other stopped terms belong to the sum as a whole.
+`x + stop_gradient(round(x) - x) + y` is `round(x) + y`: the stopped term cancels x, and replaces
+it. With a stopped maximum m, `log(sum(exp(z - m))) + m + y` is `logsumexp(z) + y`: m was subtracted
+within the term to which it is added. Other stopped terms belong to the sum as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, MOVES
 from jaxlrp.graph.trees import Operand
 
-_MOST = 100  # equations before a term that are looked at
+_MOST = 100  # equations before a term that are searched
 _SAME = COPIES | MOVES
 
 
@@ -35,7 +35,7 @@ def owned(
     for value, sign in active if stopped else ():
         mine = set()
         for shifted, by in dict.fromkeys(_shifts(bench, value)):
-            # One of them is given back; others stand beside it.
+            # One of them restores the shift; the others stand beside it.
             left = (i for i in restores.get((shifted, -by * sign), ()) if i not in taken)
             mine.update(itertools.islice(left, 1))
         cancels = replaces.get((value, -sign), [])
@@ -67,7 +67,7 @@ def _parts(value: Value, sign: int) -> list[Operand]:
 
 
 def _stopped(bench: Workbench, value: Value) -> Value:
-    """The stopped value that a term is, before moves and copies."""
+    """The stopped value of a term, before moves and copies."""
     while (eqn := value.producer) is not None and eqn.name in _SAME:
         if eqn.inputs[0] in bench.activity.active:
             break

@@ -39,9 +39,9 @@ def control_flow(bench: Workbench) -> list[Group]:
 
 
 def claim_integers(bench: Workbench) -> None:
-    """Claim equations on integers that carry a value, unless linear: no fold may hold them.
+    """Claim nonlinear equations on integers that carry a value: no fold may hold them.
 
-    Divisions round; operations on bits keep no value, and have no rule.
+    Divisions round. Operations on bits do not keep the value, and have no rule.
     """
     for eqn in bench.eqns:
         if eqn.name not in _UNLIKE_FLOATS or not bench.is_open(eqn):
@@ -58,7 +58,7 @@ def claim_integers(bench: Workbench) -> None:
 
 
 def note_integers(bench: Workbench) -> None:
-    """Note where a layer reads a value that depends on the input through integers that choose."""
+    """Note layers that read a value which depends on the input through integers that choose."""
     for group in bench.groups:
         makers = (bench.activity.integers(v) for v in group.outside)
         eqn = next((m for m in makers if m is not None), None)

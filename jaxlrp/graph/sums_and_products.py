@@ -1,8 +1,8 @@
 """Flat sums and products: each maximal tree of additions, or of multiplications, is one group.
 
-So `(a + b) + c` and `a + (b + c)` are one sum of three terms, `(a * c) / b` and `a / (b / c)` one
-product of three factors. Static factors are the product's scale; static terms come after
-the sum, as a layer of their own.
+`(a + b) + c` and `a + (b + c)` are one sum of three terms, and `(a * c) / b` and `a / (b / c)` are
+one product of three factors. Static factors are the product's scale; static terms come after the
+sum, as a layer of their own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def find_products(bench: Workbench) -> None:
 
 
 def _normalises(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether an equation scales what a learned shift follows: both are one layer of their own."""
+    """Whether a learned shift follows the scale of an equation: both are one layer of their own."""
     while eqn.name in ("mul", "div") and is_learned(bench, eqn):
         reader = bench.sole_use(eqn.out)
         if reader is None or not bench.is_open(reader):
@@ -64,13 +64,13 @@ def find_sums(bench: Workbench) -> None:
         if len(active) < 2:
             continue
         if eqn.name == "neg" and active[0][1] * _sign(bench, active[0][0]) < 0:
-            done.difference_update(tree.eqns[1:])  # -(a + b): the sign is left to who reads it
+            done.difference_update(tree.eqns[1:])  # -(a + b): the sign is left to its reader
         else:
             _claim(bench, "add", tree, list(dict.fromkeys(v for v, _ in active)))
 
 
 def _sign(bench: Workbench, term: Value) -> int:
-    """-1 if an activation has taken in the sign of a term."""
+    """-1 if an activation includes the sign of a term."""
     group = None if term.producer is None else bench.claimed.get(term.producer)
     turned = group is not None and group.kind == "activation" and group.eqns[-1].name == "neg"
     return -1 if turned else 1
@@ -121,7 +121,7 @@ Belongs = Callable[[Eqn, Eqn], bool]
 def tree_at(
     bench: Workbench, root: Eqn, operands: Operands, belongs: Belongs = lambda eqn, reader: True
 ) -> Tree:
-    """The tree that ends at an equation, of equations without a layer and without other readers."""
+    """The tree at an equation, made of equations without a layer and without other readers."""
 
     def inner(value: Value, reader: Eqn) -> Eqn | None:
         eqn = value.producer

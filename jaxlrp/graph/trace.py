@@ -1,4 +1,4 @@
-"""From a function to its graph, as it was written and in canonical form."""
+"""From a function to its graph, as written and in canonical form."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def traced(
 ) -> tuple[Graph, list[Any], Any, Actions | None]:
     """Trace `fn(*flat_args)`; returns the graph as written, its constants' arrays and the output.
 
-    Beside them what `fn` does besides returning values, if anything: it is no part of the graph.
-    `paths` names each argument by its pytree path, for layers that no scope names. The graph
-    itself holds none of the user's arrays, so that plans of it may be kept.
+    The actions of `fn` are returned too, if there are any; they are not part of the graph. `paths`
+    names each argument by its pytree path, for layers that no scope names. The graph itself holds
+    none of the user's arrays, so that plans of it may be kept.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*avals)
     closed, actions = split(closed)
@@ -46,9 +46,9 @@ def traced(
 
 
 def simplified(graph: Graph, varying: Sequence[int] | None = None, n_module: int = 0) -> Graph:
-    """A graph in canonical form; the equations of the one that is given are used up.
+    """A graph in canonical form; the equations of the given graph are used up.
 
-    `varying` are the positions of the inputs that are explained; without them any may be. The
+    `varying` are the positions of the explained inputs; without it any input may be explained. The
     first `n_module` inputs are leaves of the function itself.
     """
     graph = canonical(graph, [graph.inputs[i] for i in varying or range(len(graph.inputs))])
@@ -58,7 +58,7 @@ def simplified(graph: Graph, varying: Sequence[int] | None = None, n_module: int
 
 
 def _positions(array: Any) -> np.ndarray | None:
-    """A copy of an array that may say places: integers or truth values that are known, not many."""
+    """A copy of an array that may hold positions: a few known integers or truth values."""
     if not compat.is_concrete(array) or jnp.issubdtype(array.dtype, jax.dtypes.extended):
         return None
     places = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer)

@@ -1,7 +1,7 @@
 """Sums and products as flat lists: the tree of equations that makes a value, and its leaves.
 
-A sum is a list of terms with signs, a product a list of factors with powers, in whatever order the
-program adds and multiplies, and through however many equations.
+A sum is a list of terms with signs, and a product is a list of factors with powers, whatever the
+order and the number of equations in which the program adds and multiplies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tree:
 
 
 def grow(root: Eqn, operands: Operands, inner: Callable[[Value, Eqn], Eqn | None]) -> Tree:
-    """The tree that ends at `root`: `inner` gives the equation of an operand, if it belongs."""
+    """The tree that ends at `root`; `inner` returns the equation of an operand, if it belongs."""
     eqns, leaves = {root: None}, []
     stack = [(value, sign, root) for value, sign in reversed(operands(root) or [])]
     while stack:

@@ -1,4 +1,4 @@
-"""A contraction or convolution with one written number everywhere is a sum, times that number."""
+"""A contraction or convolution with one written number everywhere is a sum times that number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxlrp.graph.reordered_value import Ordered
 
 
 def as_sum(bench: Workbench, core: Eqn, made: Ordered, done: set[Eqn]) -> Value | None:
-    """The value of such a product as a sum; None for products of any other sort."""
+    """The value of such a product as a sum; None for any other product."""
     operand = core_operand(bench, core)
     if operand is None or core.inputs[operand].dtype != core.out.dtype:
         return None

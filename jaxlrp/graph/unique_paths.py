@@ -1,8 +1,8 @@
 """Whether each input element of a linear region reaches each of its outputs along one path at most.
 
-Moves that repeat nothing keep it so. Otherwise the elements are numbered, the numbers moved, and
-looked for twice among those that the core adds up. Windows that a gather or a dynamic slice takes
-are followed if their places are written in the program.
+This holds for moves that repeat no element. Otherwise the elements are numbered and the numbers
+moved, and no number may occur twice among those that the core adds up. Windows that a gather or a
+dynamic slice takes are followed if their positions are written in the program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxlrp.graph import moving
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.places import Places
 
-# Beyond so many elements nothing is claimed: planning stays quick.
+# Beyond so many elements nothing is claimed, so that planning stays quick.
 _MOST = 4_000_000
 _Numbers = dict[Value, "np.ndarray | None"]
 
@@ -24,7 +24,7 @@ _Numbers = dict[Value, "np.ndarray | None"]
 def has_unique_paths(
     places: Places, eqns: Sequence[Eqn], source: Value, core: Eqn, operand: int
 ) -> bool:
-    """Whether equations from `source` to a core's operand lead each element to an output once."""
+    """Whether each element of `source` reaches an output once, through a core's operand."""
     links = {source} | {v for e in eqns for v in e.outputs}
     if not any(_repeats(e, links) for e in eqns):
         return True
@@ -63,7 +63,7 @@ def _met_once(numbers: np.ndarray, core: Eqn, operand: int) -> bool:
 
 
 def _moved(places: Places, eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | None:
-    """Where an equation puts numbered elements, with 0 for static ones; None if it is unknown."""
+    """The numbers after an equation, with 0 for static elements; None if they are unknown."""
     given = [numbers.get(v) for v in eqn.inputs]
     active = [x for x in given if x is not None]
     if len(active) == 0:

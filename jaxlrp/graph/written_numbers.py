@@ -1,4 +1,4 @@
-"""The numbers that a program multiplies by, which a change of sign or a scale may cancel."""
+"""The numbers by which a program multiplies, which a change of sign or a scale may cancel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES, sums_nothing
 
-_MOST = 30  # equations that are looked through
+_MOST = 30  # equations that are searched
 _FALLING = frozenset("erfc rsqrt acos".split())
 _RISING = COPIES | frozenset(
     """exp exp2 expm1 log log1p tanh logistic erf sqrt cbrt atan asinh sinh floor ceil round
@@ -47,7 +47,7 @@ def factor_in(bench: Workbench, value: Value, most: int = _MOST) -> float:
         return 1.0 if number is None else number
     eqn = value.producer
     if eqn is None and value.outer is not None and not bench.facts.places.is_varying(value):
-        return factor_in(bench, value.outer, most - 1) if most else 1.0  # what a body is given
+        return factor_in(bench, value.outer, most - 1) if most else 1.0  # passed to a body
     if eqn is None or most == 0:
         return 1.0
     if eqn.name == "neg":
@@ -65,11 +65,11 @@ def factor_in(bench: Workbench, value: Value, most: int = _MOST) -> float:
 
 
 class Written(NamedTuple):
-    """What is written within a value that a change of sign or a scale may cancel.
+    """The numbers within a value that a change of sign or a scale may cancel.
 
     Attributes:
       numbers: the numbers beside its weights, beside its input, and in between.
-      falls: its input falls where the value rises of which it is a function.
+      falls: whether its input is a decreasing function of another value.
     """
 
     numbers: tuple[float, ...] = ()
@@ -80,9 +80,9 @@ NOTHING_WRITTEN = Written()
 
 
 def falls(bench: Workbench, value: Value) -> bool:
-    """Whether a value falls where the one rises of which it is a chain of monotone functions.
+    """Whether a value is a decreasing function of another, by a chain of monotone functions.
 
-    -relu(h) does; -min(-h, 0) does not: there the signs cancel.
+    -relu(h) is one; -min(-h, 0) is not, as its signs cancel.
     """
     turned = False
     for _ in range(_MOST):
@@ -103,9 +103,9 @@ def falls(bench: Workbench, value: Value) -> bool:
 
 
 def is_turned(value: Value, varying: Collection[Value]) -> bool:
-    """Whether a sign is written within the product that a value is, beside its weights or input.
+    """Whether a value is a product with a sign written within it, beside its weights or input.
 
-    A change of sign after it belongs to it then; and so if the input is a function that falls.
+    A change of sign after it then belongs to it. So it does if the input is a decreasing function.
     `varying` are the values that are not static.
     """
     turned = crossed = summed = bent = falls = False
@@ -135,7 +135,7 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
         if scales and eqn.name not in ADDITIONS:
             flips ^= any(is_negated(v) for v in eqn.inputs if v is not moving[0])
         shift = eqn.name in ADDITIONS and any(isinstance(v, Literal) for v in eqn.inputs)
-        reciprocal = under and eqn.name == "div"  # which falls, as 1 / (1 + exp(-x)) does not
+        reciprocal = under and eqn.name == "div"  # decreasing, unlike 1 / (1 + exp(-x))
         bent = bent or (crossed and (shift or bends or reciprocal))
         if bent:
             falls ^= flips
@@ -147,7 +147,7 @@ def is_turned(value: Value, varying: Collection[Value]) -> bool:
 
 
 def is_turned_sum(value: Value, varying: Collection[Value]) -> bool:
-    """Whether a value is a sum of which the first varying term is subtracted: `-a - c`."""
+    """Whether a value is a sum whose first varying term is subtracted: `-a - c`."""
     turned = joined = False
     for _ in range(_MOST):
         eqn = value.producer
@@ -171,7 +171,7 @@ def is_negated(value: Value) -> bool:
         if isinstance(value, Literal):
             return turned ^ bool(np.all(np.asarray(value.val) < 0))
         if eqn is None and value.outer is not None:
-            value = value.outer  # of a body: what is fed back into it is not static
+            value = value.outer  # of a body: a value that is fed back into it is not static
             continue
         if eqn is None:
             return turned

@@ -1,8 +1,8 @@
 """Relevance as pictures and as coloured text.
 
-Colour arrays and pages of HTML need numpy alone, figures matplotlib. Red speaks for the explained
-output, blue against it, white is zero. The scale is always symmetric, so white means "no relevance"
-everywhere, and equal magnitudes are equally dark on both sides.
+Colour arrays and pages of HTML need only numpy; figures need matplotlib. Red speaks for the
+explained output, blue against it, and white is zero. The scale is always symmetric, so white means
+"no relevance" everywhere, and equal magnitudes are equally dark on both sides.
 
 An array is described by its `layout`, one letter per axis: `H` and `W` are the picture, `C` is
 summed (the relevance of a pixel is the sum over its channels), and every other letter counts

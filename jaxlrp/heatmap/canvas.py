@@ -29,7 +29,7 @@ class Canvas:
         self.figure = _matplotlib_figure((width, height))
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Text centred on y, as it is: a dollar sign begins no equation."""
+        """Text centred on y, as it is: a dollar sign does not begin an equation."""
         style = {"va": "center", "parse_math": False, **style}
         self.figure.text(x / self.width, 1 - y / self.height, readable(text), **style)
 

@@ -115,7 +115,7 @@ def show(
     cell: float = 1.6,
     **options: Any,
 ) -> Figure:
-    """Relevance of one picture or of several, beside each other: the figure for a first look.
+    """The relevance of one picture or of several side by side, for a first look.
 
     Args:
         R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum]. The pictures of all
@@ -123,7 +123,7 @@ def show(
         images: the explained images, drawn above: one for each picture, (H, W) or (H, W, C) for a
             single one.
         layout: of R; by default `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
-        labels: one for each picture; by default numbers, where there are several.
+        labels: one for each picture; by default numbers, if there are several.
         title: a line above everything.
         cell: width of one map in inches.
         **options: other arguments of [`grid`][jaxlrp.heatmap.grid].
@@ -229,7 +229,7 @@ def _pictures(images: Any, columns: int, size: tuple[int, int]) -> np.ndarray:
     return (images - low) / (high - low if high > low else 1.0)
 
 
-# Inches that a letter takes for each point of its size: on average, and in a word of wide ones.
+# Inches per point of size that a letter takes: on average, and in a word of wide letters.
 _LETTER, _WIDE = 0.0078, 0.009
 
 
@@ -299,7 +299,7 @@ class _Page(Canvas):
     def row_bar(self, y, scale):
         if scale > 0:
             ends = (f"−{short_number(scale)}", f"+{short_number(scale)}")
-            inset = 0.08 * self.cell[1]  # so that numbers of two rows stay apart
+            inset = 0.08 * self.cell[1]  # keeps the numbers of two rows apart
             x = self.width - self.right + 0.08
             self.upright_bar(x, y + inset, self.cell[1] - 2 * inset, ends, self.palette)
 
@@ -311,7 +311,7 @@ class _Page(Canvas):
     def column_label(self, y, column, label):
         x = self._x(column) + self.cell[0] / 2
         label = readable(label).replace("\n", " ")
-        # A long label is smaller, and loses its middle where that is not enough.
+        # A long label is drawn smaller, and without its middle if that is not enough.
         size = min(10.0, max(7.0, self.cell[0] / (_WIDE * max(len(label), 1))))
         fits = max(3, int(self.cell[0] / (_WIDE * size)))
         if len(label) > fits:

@@ -1,4 +1,4 @@
-"""Text from elsewhere as it is shown: nothing in it acts, hides, or breaks a file."""
+"""Foreign text as it is shown: no character of it acts, is hidden, or breaks a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EMPTY = "∅"
 
 
 def visible(token: str | bytes) -> str:
-    """How a token is shown: a line ends after its mark, and nothing acts or hides.
+    """A token as it is shown: a line ends after its mark, and no character acts or is hidden.
 
     >>> visible(b"a\\tb\\n"), visible("\\u202e"), visible(b"\\xff"), visible("")
     ('a→   b↵\\n', '\\\\u202e', '\\\\xff', '∅')
@@ -27,12 +27,12 @@ def _visible_letter(letter: str, known: bool) -> str:
         return "→   "
     if known and letter.isprintable():
         return letter
-    # Control letters, marks of direction, halves of a pair, and whatever else has no picture.
+    # Control characters, marks of direction, surrogates, and whatever else cannot be displayed.
     return letter.encode("unicode_escape").decode("ascii")
 
 
 def readable(label: Any) -> str:
-    """A title, heading or label, of anything that has a `str`: lines and spaces are kept as such.
+    """A title, heading or label, made from any object with a `str`; lines and spaces are kept.
 
     >>> readable(7), readable("a\\tb\\nc"), readable("\\u202eabc"), readable("\\ud800")
     ('7', 'a b\\nc', '\\\\u202eabc', '\\\\ud800')

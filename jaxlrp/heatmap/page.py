@@ -1,4 +1,4 @@
-"""Coloured text as an HTML page that needs nothing from elsewhere."""
+"""Coloured text as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxlrp.heatmap.letters import readable
 from jaxlrp.heatmap.palette import STOPS
 from jaxlrp.heatmap.tokens import PerText, Text, Tokens, read_texts
 
-# Every rule is below one class, so that the page may stand inside another one (a notebook).
+# Every rule is below one class, so that the page may be put inside another one (a notebook).
 _STYLE = """\
 .jaxlrp { max-width: 60em; margin: 0 auto; padding: 1em; background: #fff; color: #222;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -45,7 +45,7 @@ def text_html(
     percentile: float = 99.5,
     title: str | None = None,
 ) -> TextPage:
-    """A page of HTML with text coloured by relevance; the pointer over a token shows its number.
+    """A page of HTML with text coloured by relevance; hovering over a token shows its number.
 
     Args:
         tokens: the text. A `str` is one token per letter, `bytes` one per byte; else a sequence of
@@ -64,7 +64,7 @@ def text_html(
     Returns:
         A whole page as a `str`; write it to a file, or let a notebook show it. It loads nothing and
         runs no script, and markup in the text is shown as text. Line ends are shown as ↵, tabs as
-        →, other letters without a picture as escapes (`\\x00`), an empty token as ∅.
+        →, characters that cannot be displayed as escapes (`\\x00`), and an empty token as ∅.
 
     Raises:
         TypeError: tokens are not text, or relevance is not floating.

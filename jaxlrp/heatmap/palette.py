@@ -15,7 +15,7 @@ import numpy as np
 Per = Literal["image", "row", "shared"]
 
 # Nine stops from white to full strength on either side, computed in Oklab: lightness falls linearly
-# from 1 to 0.38 on both sides, the hue runs from 45 to 25 degrees (red) and 245 to 258 (blue).
+# from 1 to 0.38 on both sides, and the hue runs from 45 to 25 degrees (red) and 245 to 258 (blue).
 _FOR = (
     (255, 255, 255), (255, 221, 208), (255, 185, 161), (252, 147, 115), (238, 112, 81),
     (218, 79, 54), (191, 51, 36), (159, 29, 27), (124, 18, 24),
@@ -71,21 +71,21 @@ def channel_sum(R: Any, layout: str | None = None) -> np.ndarray:
 def scales(
     R: Any, layout: str | None = None, *, per: Per = "image", percentile: float = 99.5
 ) -> np.ndarray:
-    """The relevance that is drawn at full strength: a maximum of |R| that outliers do not set.
+    """The relevance that is drawn at full strength: a maximum of |R| that is robust to outliers.
 
     Args:
         R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
         layout: as there.
         per: `"image"` for one scale a picture, `"row"` for one along the first counting axis
             (all pictures of a row are then comparable), `"shared"` for one in all.
-        percentile: of |R|, in (0, 100]; 100 is the plain maximum. Where so few pixels carry
-            relevance that the percentile is 0, the maximum is taken. Below 100, a scale is at most
-            four times the value below it in rank, and four times that of the median picture
-            that it governs, so that neither one pixel nor one picture blanks the others.
+        percentile: of |R|, in (0, 100]; 100 is the plain maximum. If so few pixels carry relevance
+            that the percentile is 0, the maximum is taken. Below 100, a scale is at most four times
+            the value below it in rank, and at most four times the scale of the median picture to
+            which it applies, so that neither one pixel nor one picture fades the others.
 
     Returns:
-        An array with one scale per picture, of the shape of the counting axes: 0 only where every
-        value it governs is 0.
+        An array with one scale per picture, of the shape of the counting axes. A scale is 0 only if
+        every value to which it applies is 0.
     """
     return scales_of(channel_sum(R, layout), per, percentile)
 
@@ -136,8 +136,9 @@ colours = colors
 def ranked(R: Any, layout: str | None = None, *, per: Per = "image") -> np.ndarray:
     """Relevance by rank: sign(R) times the share of magnitudes that are not larger.
 
-    A quantile scale: half of what is not 0 is drawn at half strength or more, however far apart the
-    numbers are. It shows faint structure and hides how faint it is. Draw it with `scale=1`.
+    This is a quantile scale: half of the values that are not 0 are drawn at half strength or more,
+    however far apart the numbers are. It shows faint structure and hides how faint it is. Draw it
+    with `scale=1`.
 
     Args:
         R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
@@ -146,7 +147,7 @@ def ranked(R: Any, layout: str | None = None, *, per: Per = "image") -> np.ndarr
 
     Returns:
         A float array of shape `(..., H, W)` between -1 and 1. 0 stays 0 and has no rank; equal
-        magnitudes have the same.
+        magnitudes have the same rank.
 
     Examples:
         >>> import numpy as np
@@ -188,7 +189,7 @@ def _stops_of(name: str) -> np.ndarray:
 
 
 def _first_axis(per: Per, counting: int) -> int:
-    """The first axis of maps that is not told apart by `per`."""
+    """The first axis of maps along which `per` does not separate scales."""
     if per == "image":
         return counting
     if per == "row":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POINT = 1 / 72
-_LINE = 1.55  # distance of two lines of words, in units of the size of the letters
+_LINE = 1.55  # distance between two lines of words, in units of the size of the letters
 _LINE_MONO = 1.3
 _PAD = 0.2  # room on each side of a word, in the same unit
 _SCALE_LABEL = 0.7
@@ -57,15 +57,15 @@ def text_figure(
     Args:
         tokens: as in [`text_html`][jaxlrp.heatmap.text_html].
         R: as there, one number per token, or a mapping from headings.
-        separator: as there. Where it holds a space, lines are broken between tokens; without one
+        separator: as there. If it contains a space, lines are broken between tokens; if not,
             between letters, which then have one width.
         per: as there.
         scale: as there.
         percentile: as there.
         title: a line above everything.
-        width: of the page in inches; the height follows from the text.
-        size: of the letters in points.
-        font: a family or a list of them, for writing that matplotlib's DejaVu lacks.
+        width: the width of the page in inches; the height follows from the text.
+        size: the size of the letters in points.
+        font: a font family or a list of them, for scripts that matplotlib's DejaVu lacks.
 
     Returns:
         A `matplotlib.figure.Figure` that belongs to no window and no global state; write it with
@@ -146,7 +146,7 @@ def _line_height(text: Text, size: float) -> float:
 
 
 def _ruler(family: str | list[str], size: float, weight: str = "normal") -> Callable[[str], float]:
-    """How wide letters are, in inches."""
+    """A function that returns the width of letters, in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -161,7 +161,7 @@ def _ruler(family: str | list[str], size: float, weight: str = "normal") -> Call
 
 
 def _broken(text: str, room: float, ruler: Callable[[str], float]) -> list[str]:
-    """A line of text, broken between words where it is longer than the room."""
+    """A line of text, broken between words if it is longer than the room."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         begins = len(lines)
@@ -174,7 +174,7 @@ def _broken(text: str, room: float, ruler: Callable[[str], float]) -> list[str]:
 
 
 def _lay_out(text: Text, room: float, ruler: Callable[[str], float], size: float) -> list[_Box]:
-    """Places tokens from left to right and begins a line where one has no room."""
+    """Places tokens from left to right and begins a new line if a token has no room."""
     advance = ruler("0" * 100) / 100
     pad = _padding(text, size)
     if room < advance + 2 * pad:
@@ -211,11 +211,11 @@ def _lay_out(text: Text, room: float, ruler: Callable[[str], float], size: float
 
 
 def _pieces(letters: str, room: float, wide: Callable[[str], float]) -> list[str]:
-    """A word as it is, or in pieces of a line each where it is longer than a line."""
+    """A word as it is, or in pieces of one line each if it is longer than a line."""
     pieces: list[str] = []
     start = 0
     while start < len(letters):
-        # Measuring takes as long as the letters are many: no more are tried than two lines hold.
+        # The time of measuring grows with the letters: at most as many as fit two lines are tried.
         fits, beyond = 1, 2
         while start + beyond <= len(letters) and wide(letters[start : start + beyond]) <= room:
             fits, beyond = beyond, 2 * beyond
@@ -247,7 +247,7 @@ def _draw(
 
     x, y = origin
     height = _line_height(text, size)
-    inner = 1.0 if text.monospace else 0.86  # words stand apart; bytes make a field
+    inner = 1.0 if text.monospace else 0.86  # words are separate; bytes form a field
     corners = []
     coloured = [(box, box.token) for box in boxes if box.token is not None]
     for box, _ in coloured:

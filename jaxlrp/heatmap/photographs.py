@@ -16,7 +16,7 @@ from jaxlrp.heatmap.palette import (
     scales_of,
 )
 
-# Rec. 709: how bright red, green and blue seem.
+# Rec. 709: the perceived brightness of red, green and blue.
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
@@ -35,14 +35,14 @@ def overlay(
 ) -> np.ndarray:
     """Relevance in colour over the photograph in pale grey.
 
-    The photograph loses its colours, so that red and blue mean relevance only. The more relevance
-    a pixel has, the less of the photograph shows: without relevance it shows in full, at full
-    strength not at all.
+    The photograph loses its colours, so that red and blue mean only relevance. The more relevance a
+    pixel has, the less of the photograph shows: fully without relevance, and not at all at full
+    strength.
 
     Args:
         R: relevance, as in [`channel_sum`][jaxlrp.heatmap.channel_sum].
         images: the photographs, bright where the number is large: integers from 0 to 255, or
-            floats, which are taken as 0 to 1 if none is beyond, else as 0 to 255. Their counting
+            floats, which are taken as 0 to 1 if none is larger, else as 0 to 255. Their counting
             axes broadcast to those of R.
         layout: of R.
         image_layout: one letter for each axis of `images`, with `C` of size 1 or 3. By default
@@ -50,7 +50,7 @@ def overlay(
         scale: as in [`colors`][jaxlrp.heatmap.colors].
         per: as there.
         percentile: as there.
-        fade: by how much the photograph is faded towards white, from 0 (not) to 1 (all).
+        fade: by how much the photograph is faded towards white, from 0 (not at all) to 1 (fully).
         color_map: another palette, as in [`colors`][jaxlrp.heatmap.colors].
         colour_map: another name of `color_map`.
 
@@ -58,7 +58,7 @@ def overlay(
         A `uint8` array of shape `(..., H, W, 3)`.
 
     Raises:
-        ValueError: shapes do not fit, images hold NaN or numbers outside 0 to 255.
+        ValueError: shapes do not fit, or images hold NaN or numbers outside 0 to 255.
 
     Examples:
         >>> import numpy as np
@@ -95,7 +95,7 @@ def contour(
     width: int = 2,
     percentile: float = 99.5,
 ) -> np.ndarray:
-    """The photograph in grey, with a line around where positive relevance is.
+    """The photograph in grey, with a line around the positive relevance.
 
     The line in the palette's red encloses the pixels with the largest positive relevance, smoothed,
     that together hold `share` of it. Relevance against the class is left out.
@@ -105,10 +105,10 @@ def contour(
         images: as there.
         layout: as there.
         image_layout: as there.
-        share: of the positive relevance that is enclosed, between 0 and 1.
+        share: the share of the positive relevance that is enclosed, between 0 and 1.
         smooth: side of the square over which relevance is averaged first, in pixels; odd.
-        width: of the line, in pixels.
-        percentile: of |R|, beyond which relevance counts no more, as in `scales`.
+        width: the width of the line, in pixels.
+        percentile: the percentile of |R| at which relevance is capped, as in `scales`.
 
     Returns:
         A `uint8` array of shape `(..., H, W, 3)`; without a line where there is no positive
@@ -126,7 +126,7 @@ def contour(
     maps = channel_sum(R, layout)
     grey = greys(images, image_layout, maps.shape)
     picture = np.rint(255 * np.repeat(grey[..., None], 3, axis=-1)).astype(np.uint8)
-    most = scales_of(maps, "image", percentile)[..., None, None]  # so that no outlier has it all
+    most = scales_of(maps, "image", percentile)[..., None, None]  # so that no outlier holds it all
     flat = np.clip(maps, 0, most).reshape(-1, *maps.shape[-2:])
     line = np.stack([_border(_enclosed(_mean(R, smooth), share), width) for R in flat])
     picture[line.reshape(maps.shape)] = STOPS[-4]
@@ -134,7 +134,7 @@ def contour(
 
 
 def _mean(R: np.ndarray, side: int) -> np.ndarray:
-    """The mean over a square around each pixel; beyond the border there is nothing."""
+    """The mean over a square around each pixel; values beyond the border are 0."""
     for axis in (0, 1):
         padding = [(0, 0), (0, 0)]
         padding[axis] = (side // 2, side // 2)
@@ -144,7 +144,7 @@ def _mean(R: np.ndarray, side: int) -> np.ndarray:
 
 
 def _enclosed(R: np.ndarray, share: float) -> np.ndarray:
-    """The largest values that together hold a share of all."""
+    """The largest values that together hold a share of the sum."""
     total = R.sum()
     if total <= 0:
         return np.zeros(R.shape, bool)
@@ -154,7 +154,7 @@ def _enclosed(R: np.ndarray, share: float) -> np.ndarray:
 
 
 def _border(inside: np.ndarray, width: int) -> np.ndarray:
-    """Pixels inside that are at most `width` steps from what is outside."""
+    """Pixels inside that are at most `width` steps from a pixel outside."""
     core = inside
     for _ in range(width):
         around = np.pad(core, 1)

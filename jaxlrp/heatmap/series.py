@@ -40,14 +40,14 @@ def lines(
     Args:
         R: relevance of shape (times,) or (times, channels).
         x: the series that is explained, of the same shape.
-        names: the name of each channel; by default numbers, where there are several.
-        times: where the steps are on the axis of time, rising; by default 0, 1, 2, ...
+        names: the name of each channel; by default numbers, if there are several.
+        times: the increasing positions of the steps on the axis of time; by default 0, 1, 2, ...
         scale: the relevance at full strength; by default as in
             [`scales`][jaxlrp.heatmap.scales].
         percentile: as in `scales`.
         title: a line above everything.
-        width: of the figure in inches.
-        height: of one channel in inches.
+        width: the width of the figure in inches.
+        height: the height of one channel in inches.
         color_map: another palette, as in [`colors`][jaxlrp.heatmap.colors].
 
     Returns:
@@ -147,7 +147,7 @@ def _edges(times: np.ndarray) -> np.ndarray:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """Least and greatest of the finite values, with some room; gaps in a line are left out."""
+    """The least and greatest finite value, with some room; gaps in a line are left out."""
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     room = 0.12 * (high - low) or 0.5

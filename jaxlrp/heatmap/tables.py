@@ -30,18 +30,19 @@ def bars(
 ) -> Figure:
     """A bar for the relevance of each column of a table, the largest first.
 
-    One example has a bar to the right in red for a column that speaks for the output, to the
-    left in blue for one against it. For several examples, the bars are the mean of |R|, in grey.
+    For one example, a column that speaks for the output has a red bar to the right, and a column
+    against it has a blue bar to the left. For several examples, the bars are the mean of |R|, in
+    grey.
 
     Args:
         R: relevance of shape (columns,), or (examples, columns).
         names: the name of each column.
         values: the values of one example, written beside the names, in the units in which a
             reader knows them.
-        top: how many bars there are at most; the last one is then the sum over all other columns,
-            so that the bars add up to the whole. None draws all.
+        top: the largest number of bars; the last one is then the sum over all other columns, so
+            that the bars add up to the whole. None draws all.
         title: a line above everything.
-        width: of the figure in inches.
+        width: the width of the figure in inches.
 
     Returns:
         A `matplotlib.figure.Figure`; write it with `figure.savefig(path)`.
@@ -102,7 +103,7 @@ def _draw(
     longest = min(max(len(label) for label in labels), 48)
     labels = [label if len(label) <= 48 else f"{label[:24]}…{label[-23:]}" for label in labels]
     left = Canvas.margin + _LETTER * longest + 0.12
-    # Numbers stand beyond the bars, on both sides where there are bars on both.
+    # Numbers are written beyond the bars, on both sides if there are bars on both.
     room = 0.75
     width = max(width, left + 2.0 + room)
     top = Canvas.margin + (0.42 if title else 0.0)

@@ -25,7 +25,7 @@ class Text:
     visible: tuple[str, ...]
     R: np.ndarray  # (tokens,)
     background: np.ndarray  # (tokens, 3), uint8
-    white_ink: np.ndarray  # (tokens,), bool: white letters are easier to read on it than black
+    white_ink: np.ndarray  # (tokens,), bool: whether white letters are easier to read than black
     scale: float
     separator: str
 
@@ -44,8 +44,8 @@ def merge_pieces(
 ) -> tuple[list[str], np.ndarray]:
     """Word pieces as words: the relevance of a word is the sum over its pieces.
 
-    Relevance is additive, so nothing is lost: sums before and after are the same, to rounding.
-    How a tokeniser marks its pieces is said, not guessed:
+    Relevance is additive, so nothing is lost: sums before and after are the same, up to rounding.
+    The caller states how the tokeniser marks its pieces:
 
     | tokeniser | pieces | argument |
     | --- | --- | --- |
@@ -61,8 +61,8 @@ def merge_pieces(
         alone: tokens that are never part of a word, such as `"</s>"`.
 
     Returns:
-        The words, without markers, and their relevance of shape (..., words). A first piece, or
-        one after a token of `alone`, begins a word whatever its marker.
+        The words, without markers, and their relevance of shape (..., words). The first piece, or a
+        piece after a token of `alone`, begins a word whatever its marker.
 
     Raises:
         TypeError: `tokens` are not strings, or `R` is not floating.

@@ -1,8 +1,8 @@
 """Companion methods, to compare with Layer-wise Relevance Propagation.
 
-Each is a transformation with the `argnums`, `has_aux`, `wrt` and `target` of
+Each method is a transformation with the `argnums`, `has_aux`, `wrt` and `target` of
 [`explain`][jaxlrp.explain], and returns a function that can be jitted, vmapped and differentiated.
-Those that draw random numbers take a `key=` at the call. Those that evaluate the function many
+Methods that draw random numbers take a `key=` at the call. Methods that evaluate the function many
 times do so inside one program, `batch` evaluations at a time.
 """
 

@@ -14,8 +14,8 @@ from jaxlrp.methods.task import check_count
 def total(each: Callable[[Any], Any], items: Any, batch: int, like: Any) -> Any:
     """The sum of `each(item)` over the first axis of `items`, at most `batch` at a time.
 
-    A scan over batches of equal size; the sum leaves out the items that fill up the last batch. The
-    derivative computes each batch again. `like` are arrays on which the result depends.
+    This is a scan over batches of equal size; the sum leaves out the items that fill up the last
+    batch. The derivative computes each batch again. `like` are arrays on which the result depends.
     """
     count = jax.tree.leaves(items)[0].shape[0]
     rounds = -(-count // check_count("batch", batch))

@@ -1,4 +1,4 @@
-"""FullGrad: the input's share of the score, and that of every layer's bias."""
+"""FullGrad: the input's share of the score, and the share of every layer's bias."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def full_grad(
     magnitude, scales it to [0, 1], resizes it to the picture and sums over channels. Cost: one
     gradient, and one more evaluation of the network.
 
-    Use it for networks whose biases carry much of the score. It is not signed: the map adds
+    Use it for networks whose biases carry much of the score. It is not signed, as the map adds
     magnitudes; `parts` returns the terms themselves.
 
     Source: [Srinivas and Fleuret 2019][srinivas2019].
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one picture is
-        explained, unless `parts` are asked for.
+        explained, unless `parts` is true.
       layout: one letter for each axis of the picture: `H`, `W` and `C`; others count examples. The
         map shows the layers whose output has these axes too.
       parts: return `(x g_x, {layer: b g_z})` in place of the map: the terms themselves.

@@ -1,4 +1,4 @@
-"""Class activation maps: activations of one layer, weighted by the gradient there."""
+"""Class activation maps: activations of one layer, weighted by their gradient."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def grad_cam(
         pooling: `layer=jaxlrp.last("activation")`.
       layout: one letter for each axis of A: `H` and `W` are the picture, `C` the channels; the
         others are kept, in front.
-      relu: keep only what speaks for the class.
+      relu: whether to keep only evidence for the class.
       size: height and width to which R is resized, bilinearly.
 
     Returns:
@@ -75,7 +75,7 @@ def grad_cam_plus_plus(
     relu: bool = True,
     size: tuple[int, int] | None = None,
 ) -> Callable[..., Any]:
-    r"""Grad-CAM with weights in which several objects of a class count alike, however large.
+    r"""Grad-CAM whose weights count several objects of a class equally, however large they are.
 
     $$R = \text{relu} \left( \sum_k w_k A_k \right), \qquad
       w_k = \sum_p a_{kp} \, \text{relu}(g_{kp}), \qquad
@@ -84,7 +84,7 @@ def grad_cam_plus_plus(
     where $g = \partial f / \partial A$, k counts channels, and p and q the pixels of the layer.
     Arguments and result are those of [`grad_cam`][jaxlrp.methods.grad_cam]. Cost: one gradient.
 
-    Use it as `grad_cam`, where a picture may show a class several times. It is not for detail.
+    Use it like `grad_cam`, if a picture may show a class several times. It is not for detail.
 
     Source: [Chattopadhay et al. 2018][chattopadhay2018], equation 19.
     """
@@ -158,13 +158,13 @@ def guided_grad_cam(
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       layer: as in [`grad_cam`][jaxlrp.methods.grad_cam].
-      layout: one letter for each axis of the layer and of the explained picture alike.
+      layout: one letter for each axis, for the layer and for the explained picture.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
     Raises:
-      InputError: as `grad_cam`, or the layout does not name the axes of what is explained.
+      InputError: as `grad_cam`, or the layout does not name the axes of the explained picture.
     """
     _check_layout(layout)
 

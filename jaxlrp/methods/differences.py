@@ -49,10 +49,10 @@ def deep_lift(
     $$R = m_x (x - x_0), \qquad \text{activation } y = g(x): \;
       m_x = \frac{g(x) - g(x_0)}{x - x_0} m_y, \qquad \sum_i R_i = f(x) - f(x_0)$$
 
-    Linear layers hand multipliers m on as the gradient does. A maximum gives its difference to one
-    winner; products, softmax and norms take their mean derivative between reference and input,
-    which is exact for products and nearly so for the others. Cost: about three gradients, more
-    where there are softmax layers or norms.
+    Linear layers pass multipliers m on as the gradient does. A maximum gives its difference to one
+    winner. Products, softmax and norms take their mean derivative between reference and input,
+    which is exact for products and nearly exact for the others. Cost: about three gradients, and
+    more if there are softmax layers or norms.
 
     Use it where gradients vanish although the output differs from that of a reference. It is not
     for networks with loops or branches, unless the layers inside are linear.
@@ -63,7 +63,8 @@ def deep_lift(
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       baseline: x0: a number, arrays that broadcast to the explained values, or a function of these.
       rule: `"rescale"`, or `"reveal_cancel"`: in layers with weights that only a ReLU reads,
-        positive and negative contributions have multipliers of their own; rescale elsewhere.
+        positive and negative contributions have multipliers of their own; other layers have
+        rescale.
       gap: return `(R, gap)` with gap = f(x) - f(x0) - sum R.
       examples: leading axes that count examples, for the gap.
 
@@ -110,10 +111,11 @@ def deep_shap(
     $$R = \frac{1}{n} \sum_{k=1}^{n} R^{(x'_k)}, \qquad
       \sum_i R_i = f(x) - \frac{1}{n} \sum_{k=1}^{n} f(x'_k)$$
 
-    where $R^{(x'_k)}$ is DeepLIFT with the reference $x'_k$. Cost: one DeepLIFT for each reference.
+    where $R^{(x'_k)}$ is DeepLIFT with the reference $x'_k$. Cost: one DeepLIFT for each
+    reference.
 
-    Use it as `deep_lift`, if typical inputs are known and no single reference is meant. It is not
-    the exact Shapley value, which [`kernel_shap`][jaxlrp.methods.kernel_shap] computes for few
+    Use it like `deep_lift`, if typical inputs are known and no single reference is intended. It is
+    not the exact Shapley value, which [`kernel_shap`][jaxlrp.methods.kernel_shap] computes for few
     segments.
 
     Source: [Lundberg and Lee 2017][lundberg2017].
@@ -190,7 +192,7 @@ def _is_shell(layer: Any) -> bool:
 
 
 class _Named:
-    """A selector of the one layer of a name."""
+    """A selector of the one layer with a given name."""
 
     def __init__(self, name: str):
         self._name = name

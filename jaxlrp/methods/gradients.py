@@ -53,8 +53,8 @@ def sensitivity(
     $$R_i = \left( \frac{\partial f}{\partial x_i} \right)^2, \qquad
       \sum_i R_i = \lVert \nabla f(x) \rVert^2$$
 
-    Use it to ask where the score is steepest. It is not about what made the score, nor about its
-    sign: it is never negative.
+    Use it to ask where the score is steepest. It is not about the causes of the score, nor about
+    its sign: it is never negative.
 
     Source: [Montavon et al. 2018][montavon2018], section 3.1.
 
@@ -86,7 +86,8 @@ def gradient_x_input(
     $$R_i = x_i \frac{\partial f}{\partial x_i}$$
 
     It sums to the score of a function that is linear, or homogeneous of degree 1 (networks of ReLUs
-    and maxima without biases). There it is LRP-0, and integrated gradients from zero as well.
+    and maxima without biases). For such functions it equals LRP-0 and integrated gradients from
+    zero.
 
     Use it as the baseline of methods that should do better. It is not for deep networks on
     pictures, where it is as noisy as the gradient.

@@ -17,7 +17,7 @@ def guided_backprop(
     wrt: Any = None,
     **rest: Any,
 ) -> Callable[..., Any]:
-    r"""The gradient, with ReLUs that pass on positive values only.
+    r"""The gradient, with ReLUs that pass on only positive values.
 
     $$\text{ReLU: } R_i = 1[x_i > 0] \max(R_j, 0)$$
 
@@ -40,7 +40,7 @@ def deconvnet(
     wrt: Any = None,
     **rest: Any,
 ) -> Callable[..., Any]:
-    r"""The gradient, with the positive part of what arrives in place of the derivative of ReLUs.
+    r"""The gradient, with the positive part of the arriving values for the derivative of ReLUs.
 
     $$\text{ReLU: } R_i = \max(R_j, 0)$$
 
@@ -63,7 +63,7 @@ def excitation_backprop(
     wrt: Any = None,
     **rest: Any,
 ) -> Callable[..., Any]:
-    r"""Winning probabilities: positive contributions share what arrives.
+    r"""Winning probabilities: positive contributions share the arriving relevance.
 
     $$R_i = \sum_j \frac{x_i w_{ij}^+}{\sum_i x_i w_{ij}^+} R_j \qquad (x \ge 0)$$
 

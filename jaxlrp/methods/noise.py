@@ -28,18 +28,18 @@ def smooth_grad(
     $$\bar R = \frac{1}{n} \sum_{k=1}^{n} R(x + \sigma \xi_k), \qquad \xi_k \sim N(0, 1)$$
 
     `smooth_grad(methods.gradient(fn))` is SmoothGrad, and `smooth_grad(jaxlrp.explain(fn, rules))`
-    the same of LRP. Cost: `samples` explanations.
+    is the same for LRP. Cost: `samples` explanations.
 
-    Use it around any explanation that is noisy, such as the gradient. It is not for inputs that may
-    only have certain values, such as tokens.
+    Use it around any noisy explanation, such as the gradient. It is not for inputs that may only
+    have certain values, such as tokens.
 
     Source: [Smilkov et al. 2017][smilkov2017].
 
     Args:
       relevance_fn: a function `(*args, target=..., ...)` that returns arrays: an explanation.
-      argnums: the argument(s) that get the noise; integer leaves get none. Noise on embeddings:
-        `x, run = as_function_of(fn, wrt="embed")(*args)`, then explain `run` at x.
-      samples: how many noisy inputs.
+      argnums: the argument(s) that get the noise; integer leaves get none. For noise on embeddings,
+        call `x, run = as_function_of(fn, wrt="embed")(*args)` and explain `run` at x.
+      samples: the number of noisy inputs.
       noise: standard deviation; with `relative` as a share of the input's range, max - min of
         each array (of each example with `examples`), else in the input's own units.
       examples: leading axes that count examples, for the range.
@@ -49,7 +49,8 @@ def smooth_grad(
       A function `R(*args, key, **kwargs)`, where R has the structure that `relevance_fn` returns.
 
     Raises:
-      InputError: no key, a parameter out of range, or nothing floating that could get noise.
+      InputError: there is no key, a parameter is out of range, or no floating array could get
+        noise.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -84,7 +85,7 @@ def var_grad(
       \xi_k \sim N(0, 1)$$
 
     where $\bar R$ is the mean over the same samples. They are drawn once and explained twice, so
-    that nothing is lost in a difference of large sums; cost: 2 `samples` explanations.
+    that no precision is lost in a difference of large sums. Cost: 2 `samples` explanations.
 
     Use it to see where an explanation cannot be relied upon. It is not evidence for or against the
     output.

@@ -1,4 +1,4 @@
-"""Parts of an input that are there or not: segments, and inputs in which some are replaced."""
+"""Parts of an input: segments, and inputs in which some segments are replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxlrp.methods.task import Task, filled, wide
 
 
 def one_array(task: Task, name: str) -> Any:
-    """The explained array, where a method needs exactly one."""
+    """The explained array, for a method that needs exactly one."""
     leaves = jax.tree.leaves(task.x)
     if len(leaves) != 1:
         raise InputError(
@@ -30,7 +30,7 @@ def rebuilt(task: Task, x: Any) -> Any:
 
 
 def checked_segments(segments: Any, count: int | None, x: Any) -> tuple[Any, int]:
-    """Segment numbers that broadcast to x, and how many segments there are."""
+    """Segment numbers that broadcast to x, and the number of segments."""
     concrete = not isinstance(segments, jax.core.Tracer)
     segments = np.asarray(segments) if concrete else segments
     if not jnp.issubdtype(segments.dtype, jnp.integer):

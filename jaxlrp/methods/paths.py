@@ -42,11 +42,11 @@ def integrated_gradients(
 
     $$R = (x - x_0) \int_0^1 \nabla f(x_0 + a (x - x_0)) \, da, \qquad \sum_i R_i = f(x) - f(x_0)$$
 
-    The sum holds up to the error of the quadrature, which `gap` returns. Cost: `steps` gradients.
+    The sum holds up to the error of the quadrature, which `gap` returns. Cost: `steps`
+    gradients.
 
-    Use it where some baseline means that nothing is there. It is not for inputs without such a
-    value: there take several `baselines`, or
-    [`expected_gradients`][jaxlrp.methods.expected_gradients].
+    Use it if some baseline means that nothing is there. It is not for inputs without such a value:
+    for these use several `baselines`, or [`expected_gradients`][jaxlrp.methods.expected_gradients].
 
     Source: [Sundararajan et al. 2017][sundararajan2017].
 
@@ -58,12 +58,12 @@ def integrated_gradients(
         R is then the integral of df/dx * d path/da.
       steps: nodes of the quadrature.
       rule: `"gauss_legendre"` (for smooth functions the most accurate), `"riemann_middle"`,
-        `"riemann_left"`, `"riemann_right"` or `"riemann_trapezoid"`. The last three evaluate an
-        end: at a baseline of zero the derivative of a ReLU is 0, and a share of R is lost.
+        `"riemann_left"`, `"riemann_right"` or `"riemann_trapezoid"`. The last three evaluate an end
+        of the path: at a baseline of zero the derivative of a ReLU is 0, and a share of R is lost.
       batch: gradients computed at a time, which bounds memory.
       gap: return `(R, gap)` with gap = f(x) - f(x0) - sum R, of the shape of the examples.
-      examples: leading axes that count examples, in x and in the output, for the gap: 0 returns
-        one number for all.
+      examples: leading axes that count examples, in x and in the output, for the gap; 0 returns one
+        number for all.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`; `(R, gap)` with `gap`, and
@@ -126,13 +126,13 @@ def expected_gradients(
     samples: int = 64,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    r"""Expected gradients: integrated gradients, averaged over many baselines at random.
+    r"""Expected gradients: integrated gradients, averaged over many random baselines.
 
     $$R = E_{x', a} \left[ (x - x') \, \nabla f(x' + a (x - x')) \right], \qquad
       E \left[ \sum_i R_i \right] = f(x) - E_{x'}[f(x')]$$
 
-    with x' one of the references and a between 0 and 1; a Monte Carlo estimate, whose error falls
-    with the root of `samples`. Cost: `samples` gradients.
+    with x' one of the references and a between 0 and 1. This is a Monte Carlo estimate, whose error
+    falls with the root of `samples`. Cost: `samples` gradients.
 
     Use it if no single baseline means that nothing is there, and typical inputs are known. It is
     not for exact sums.
@@ -142,15 +142,15 @@ def expected_gradients(
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       references: values like x, counted by a first axis; a batch is broadcast over.
-      samples: pairs of a reference and a position that are drawn. Every reference is used equally
-        often, up to one, and positions are stratified.
+      samples: the number of drawn pairs of a reference and a position. All references are used
+        equally often, up to a difference of one, and positions are stratified.
       batch: gradients computed at a time.
 
     Returns:
       A function `R(*args, key, target=None, **kwargs)` as that of `explain`.
 
     Raises:
-      InputError: no key, or references that do not fit.
+      InputError: there is no key, or the references do not fit.
 
     Examples:
       >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Rules that know a reference: the inputs of a layer for another input of the network.
+"""Rules that hold a reference: the inputs of a layer for another input of the network.
 
 They carry multipliers, as `Gradient` carries derivatives: a contribution is a multiplier times a
 difference from the reference.
@@ -85,7 +85,7 @@ class AlongLine(_WithReference):
 
 @dataclasses.dataclass(frozen=True)
 class HandOn(Rule):
-    """Multipliers pass unchanged: at a ReLU whose layer below shares them out."""
+    """Multipliers pass unchanged, at a ReLU whose preceding layer shares them out."""
 
     carries: ClassVar[Any] = "relevance"
     fits: ClassVar[frozenset[str] | None] = frozenset({"activation"})
@@ -99,9 +99,9 @@ class HandOn(Rule):
 class RevealCancel(_WithReference):
     """Positive and negative contributions to a ReLU apart, each averaged over the order of both.
 
-    The rule of a layer with weights that only a ReLU f reads, which itself hands multipliers on.
-    With z0 at the reference, p and q the positive and negative contributions to z - z0:
-    m+ = ((f(z0 + p) - f(z0)) + (f(z0 + q + p) - f(z0 + q))) / (2 p), and m- likewise.
+    This is the rule of a layer with weights that only a ReLU f reads, which itself passes
+    multipliers on. With z0 at the reference, and p and q the positive and negative contributions to
+    z - z0: m+ = ((f(z0 + p) - f(z0)) + (f(z0 + q + p) - f(z0 + q))) / (2 p), and m- likewise.
     """
 
     fits: ClassVar[frozenset[str] | None] = frozenset({"dense", "conv", "embed", "affine"})
@@ -124,7 +124,7 @@ class RevealCancel(_WithReference):
 
 
 def _is_near(d: Any, x: Any, x0: Any) -> Any:
-    # Nearer than this the quotient of differences has fewer correct digits than the derivative.
+    # At smaller distances the quotient of differences has fewer correct digits than the derivative.
     return jnp.abs(d) <= jnp.sqrt(jnp.finfo(d.dtype).eps) * (jnp.abs(x) + jnp.abs(x0)) / 8
 
 

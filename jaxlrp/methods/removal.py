@@ -30,16 +30,16 @@ def occlusion(
     examples: int | None = None,
     batch: int = 8,
 ) -> Callable[..., Any]:
-    r"""Occlusion: how the score falls if a part of the input is replaced.
+    r"""Occlusion: how far the score falls if a part of the input is replaced.
 
     $$R_i = \frac{1}{n_i} \sum_{w \ni i} \left( f(x) - f(x_{w \leftarrow x_0}) \right)$$
 
     where w runs over the $n_i$ windows that cover element i, and $x_{w \leftarrow x_0}$ has the
-    baseline's values there; with segments each is replaced once. Cost: one evaluation for each
-    window or segment, no gradient.
+    baseline's values there. With segments, each segment is replaced once. Cost: one evaluation
+    for each window or segment, and no gradient.
 
     Use it if the function can only be evaluated, or to check another method. It is not for evidence
-    that several parts carry alike: either one may then be replaced without effect.
+    that several parts carry equally: each may then be replaced without effect.
 
     Source: [Zeiler and Fergus 2014][zeiler2014].
 
@@ -47,21 +47,21 @@ def occlusion(
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       window: the window's size along each axis of the array after the examples, such as (8, 8, 3)
         for a picture HWC.
-      stride: by how much it moves along each axis, one number or one for each. The last window
-        along an axis may reach over the border, so that all is covered.
+      stride: by how much the window moves along each axis, one number or one for each axis. The
+        last window along an axis may reach over the border, so that the whole array is covered.
       segments: in place of a window; integers from 0 that broadcast to the array.
       n_segments: how many segments there are.
       baseline: the values that replace a part: a number, an array that broadcasts to the input, or
         a function of it.
       examples: leading axes that count examples, in x and in the output: each then has a score of
-        its own. Must be said where x and the output share a first axis.
+        its own. It must be given if x and the output share a first axis.
       batch: evaluations at a time.
 
     Returns:
       A function `R(*args, target=None, **kwargs)` as that of `explain`.
 
     Raises:
-      InputError: neither or both of window and segments, or such as do not fit.
+      InputError: neither or both of window and segments are given, or they do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -121,10 +121,11 @@ def rise(
     $$R_i = \frac{\sum_k f(x_0 + m_k (x - x_0)) \, m_{ki}}{\sum_k m_{ki}}$$
 
     The masks $m_k$ are coarse random grids, enlarged bilinearly and shifted. Cost: `samples`
-    evaluations, no gradient.
+    evaluations, and no gradient.
 
     Use it for pictures, if the function can only be evaluated. It is not a decomposition: R is the
-    expected score if a pixel is seen, large everywhere where the score is; look at differences.
+    expected score if a pixel is seen, and is large everywhere if the score is large; look at
+    differences.
 
     Source: [Petsiuk et al. 2018][petsiuk2018].
 
@@ -132,9 +133,9 @@ def rise(
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       layout: one letter for each axis of the array; `H` and `W` are the picture. By default
         `"HW"`, `"HWC"` or `"NHWC"`, by the number of axes.
-      cells: of the grid, along H and W.
-      keep: probability with which a cell is seen.
-      samples: how many masks.
+      cells: the numbers of cells of the grid, along H and W.
+      keep: the probability with which a cell is seen.
+      samples: the number of masks.
       baseline: the values of masked elements.
       examples: as in [`occlusion`][jaxlrp.methods.occlusion].
       batch: evaluations at a time.
@@ -144,7 +145,7 @@ def rise(
       channels.
 
     Raises:
-      InputError: no key, or a parameter that does not fit.
+      InputError: there is no key, or a parameter does not fit.
     """
     check_count("samples", samples)
     check_count("batch", batch)

@@ -1,4 +1,4 @@
-"""Attention rollout: how attention would carry information from token to token by itself."""
+"""Attention rollout: how attention alone would carry information from token to token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def attention_rollout(
     residual connection. Cost: one gradient, as it is written here.
 
     Use it as a baseline for the relevance of tokens. It is not about a class, or for and against:
-    it knows nothing of values, classes and signs.
+    it depends on neither values, classes nor signs.
 
     Source: [Abnar and Zuidema 2020][abnar2020].
 
@@ -40,7 +40,7 @@ def attention_rollout(
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; with integers as
         input give `wrt="embed"`.
       layers: a selector of the softmax layers, from the first to the last; by default all that have
-        square matrices. Those of a scanned layer count once for each iteration.
+        square matrices. A scanned layer counts once for each iteration.
       heads: the axis of the heads in the softmax's output, or None if there is none.
       residual: r, the share of the residual connection.
 

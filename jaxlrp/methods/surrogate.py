@@ -1,4 +1,4 @@
-"""A linear model of which segments are there: KernelSHAP and LIME."""
+"""A linear model of the presence of segments: KernelSHAP and LIME."""
 
 from __future__ import annotations
 
@@ -38,24 +38,23 @@ def kernel_shap(
       \pi(z) = \frac{n - 1}{\binom{n}{|z|} |z| (n - |z|)}$$
 
     under the constraint $\sum_s c_s = f(x) - f(x_0)$, which holds exactly. $x_z$ has the values of
-    x in the segments with $z_s = 1$ and the baseline's elsewhere; n counts segments. If all $2^n -
-    2$ coalitions are at most `samples` they are all taken, and the values are exact; else
-    coalitions are drawn by the kernel, each with its complement. Cost: `samples` evaluations, no
+    x in the segments with $z_s = 1$ and the baseline's elsewhere; n counts segments. If their
+    number, $2^n - 2$, is at most `samples`, all coalitions are taken, and the values are exact;
+    else they are drawn by the kernel, each with its complement. Cost: `samples` evaluations, and no
     gradient.
 
-    Use it with few segments, if the function can only be evaluated. It is not for pixels one by
-    one.
+    Use it with few segments, if the function can only be evaluated. It is not for single pixels.
 
     Source: [Lundberg and Lee 2017][lundberg2017], theorem 2.
 
     Args:
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt; one array is explained.
       segments: integers from 0 that broadcast to the array: which segment each element is in.
-      n_segments: how many there are; needed where `segments` are traced.
+      n_segments: the number of segments; needed if `segments` are traced.
       baseline: a number, an array that broadcasts to the input, or a function of it.
-      samples: at most how many coalitions, without the empty one and the whole.
+      samples: the largest number of coalitions, without the empty one and the whole.
       examples: leading axes that count examples, in x and in the output: each then has a model of
-        its own. Must be said where x and the output share a first axis.
+        its own. It must be given if x and the output share a first axis.
       batch: evaluations at a time.
 
     Returns:
@@ -86,7 +85,7 @@ def kernel_shap(
             return rebuilt(task, spread((full - empty)[None], where, x, n))
         z, weights = _coalitions(key, count, samples, full.dtype)
         values = _evaluate(task, z, where, x, x0, n, batch)
-        # The sum is built in: the last value is the difference minus all others.
+        # The constraint on the sum is built in: the last value is the difference minus all others.
         last = z[:, -1].reshape(-1, *(1,) * full.ndim)
         left = values - empty - last * (full - empty)
         head = fit(z[:, :-1] - z[:, -1:], left, weights)
@@ -119,7 +118,7 @@ def lime(
 
     with $d = 1 - \sqrt{|z| / n}$, the cosine distance from the whole input. Each segment is there
     with probability 1/2; $x_z$ has the values of x in the segments with $z_s = 1$ and the
-    baseline's elsewhere. Cost: `samples` evaluations, no gradient.
+    baseline's elsewhere. Cost: `samples` evaluations, and no gradient.
 
     Use it with few segments, if the function can only be evaluated. It is not a decomposition: the
     model has an intercept, and the coefficients need not sum to anything.
@@ -127,10 +126,10 @@ def lime(
     Source: [Ribeiro et al. 2016][ribeiro2016].
 
     Args:
-      segments: this and all arguments that are not listed here: as in
+      segments: this and all arguments that are not listed here are as in
         [`kernel_shap`][jaxlrp.methods.kernel_shap].
-      width: of the kernel.
-      ridge: penalty on the squared coefficients (not on the intercept).
+      width: the width of the kernel.
+      ridge: the penalty on the squared coefficients (not on the intercept).
 
     Returns:
       A function `R(*args, key, target=None, **kwargs)`. R has x's shape: the coefficient of a
@@ -177,12 +176,12 @@ def local_model(z: Any, values: Any, width: float, ridge: float) -> Any:
     def centred(a: Any) -> Any:
         return a - jnp.einsum("k,k...->...", weights, a)
 
-    # Around the weighted means the intercept is 0, and takes no penalty.
+    # Around the weighted means the intercept is 0, and has no penalty.
     return fit(centred(z), centred(values), weights, ridge)
 
 
 def _evaluate(task: Task, z: Any, where: Any, x: Any, x0: Any, examples: int, batch: int) -> Any:
-    """Scores with the segments that each row of z has: (rows, *examples)."""
+    """The score of each row of z, with the segments that are 1 there: (rows, *examples)."""
 
     def each(row: Any) -> Any:
         there = jnp.broadcast_to(row[where] > 0, x.shape)
@@ -200,7 +199,8 @@ def _coalitions(key: Any, count: int, samples: int, dtype: Any) -> tuple[Any, An
         kernel = [(count - 1) / (comb(count, s) * s * (count - s)) for s in map(int, sizes)]
         weights = np.array(kernel)
         return jnp.asarray(z, dtype), jnp.asarray(weights / weights.sum(), dtype)
-    # All coalitions of a size weigh (n - 1) / (s (n - s)); those drawn then count alike.
+    # All coalitions of size s together have the weight (n - 1) / (s (n - s)); drawn ones count
+    # equally.
     size_key, member_key = jax.random.split(key)
     sizes = np.arange(1, count)
     chance = 1 / (sizes * (count - sizes))

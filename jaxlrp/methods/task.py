@@ -1,4 +1,4 @@
-"""Shared by the methods: their surface, the explained values, the score of a target."""
+"""Code that the methods share: their surface, the explained values, the score of a target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Applied:
-    """The function that a method is applied to, and the arguments of `explain` for it."""
+    """The function to which a method is applied, and the arguments of `explain` for it."""
 
     fn: Callable[..., Any]
     argnums: Any
@@ -31,9 +31,9 @@ class Task:
 
     Attributes:
       x: the explained values, a pytree.
-      target: as the call was given it.
+      target: as it was given to the call.
       output: the shapes of the output.
-      weights: one for each output, from the target: the score is the sum of weights * output.
+      weights: one for each output, from the target; the score is the sum of weights * output.
     """
 
     def __init__(self, to: Applied, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]):
@@ -78,7 +78,7 @@ class Task:
         return jax.tree.map(wide, jax.grad(self.score)(x))
 
     def check_examples(self, examples: Any) -> int:
-        """The number of axes that count examples, once it is known to be possible."""
+        """The number of axes that count examples, if it is possible."""
         if not isinstance(examples, int) or isinstance(examples, bool) or examples < 0:
             raise InputError(
                 f"examples={examples!r}: expected the number of leading axes that count examples "
@@ -95,7 +95,7 @@ class Task:
         return examples
 
     def one_or_many(self, examples: int | None) -> int:
-        """`examples` as given; if it is not given, 0, or an error where that would be ambiguous."""
+        """`examples` as given; if it is not given, 0, or an error if that would be ambiguous."""
         if examples is not None:
             return self.check_examples(examples)
         heads = [y.shape[0] for y in jax.tree.leaves((self.x, self.output)) if y.ndim > 0]
@@ -104,7 +104,7 @@ class Task:
             raise InputError(
                 f"The explained values and the output both have a first axis of size {heads[0]}: "
                 "say examples=1 if it counts examples (then each has a score of its own), or "
-                "examples=0 if all is one example."
+                "examples=0 if all of it is one example."
             )
         return 0
 
@@ -112,9 +112,9 @@ class Task:
 def method(
     fn: Callable[..., Any], argnums: Any, has_aux: bool, wrt: Any, *, draws: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes of `body(task)` a transformed `fn`, with `target` and aux as `explain` has them.
+    """Turn `body(task)` into a transformed `fn`, with `target` and aux as in `explain`.
 
-    With `draws` it takes a `key` at the call and hands it to the body.
+    With `draws` it takes a `key` at the call and passes it to the body.
     """
     to = Applied(fn, argnums, has_aux, wrt)
 
@@ -141,7 +141,7 @@ def checked_key(key: Any, name: str) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """A parameter that counts something."""
+    """Check a parameter that is a count."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name}={value!r}: expected an integer of at least {least}.")
     return value
@@ -164,7 +164,7 @@ def minus(a: Any, b: Any) -> Any:
 
 
 def sums(tree: Any, examples: int = 0) -> Array:
-    """The sum of all leaves over all axes but the first `examples`."""
+    """The sum of all leaves over all axes except the first `examples`."""
     parts = [jnp.sum(x, axis=tuple(range(examples, x.ndim))) for x in jax.tree.leaves(tree)]
     return sum(parts[1:], parts[0])
 

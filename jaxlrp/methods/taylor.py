@@ -64,14 +64,14 @@ def simple_taylor(
       fn: as in [`explain`][jaxlrp.explain], like argnums, has_aux and wrt.
       root: x0, if it is known: a number, arrays that broadcast to the explained values, or a
         function of these. Otherwise it is searched.
-      search: `"ray"`: the root nearest to x on the line from x to `towards`, by `steps` even
-        places and as many halvings; where the score does not change its sign, the place with the
-        least magnitude. `"steps"`: `steps` of Newton's method along the gradient,
-        x0 - f / |df/dx|^2 df/dx, which seeks a near root in any direction.
-      towards: the other end of the ray: as `root`.
-      steps: as above.
-      expansion: return `(R, Expansion(root, value, remainder))`. Look at it: a large remainder says
-        that R explains little.
+      search: `"ray"`: the root nearest to x on the line from x to `towards`, by `steps` evenly
+        spaced points and as many halvings; if the score does not change its sign, the point at
+        which its magnitude is least. `"steps"`: `steps` of Newton's method along the gradient, x0 -
+        f / |df/dx|^2 df/dx, which looks for a near root in any direction.
+      towards: the other end of the ray, in the form of `root`.
+      steps: the number of points, or of steps; see `search`.
+      expansion: return `(R, Expansion(root, value, remainder))`. Look at the remainder: if it is
+        large, R explains little.
       examples: leading axes that count examples, in x and in the output: each then has a root of
         its own.
 
@@ -118,7 +118,7 @@ def _between(x: Any, end: Any, t: Any) -> Any:
 
 
 def _on_ray(task: Task, end: Any, steps: int, examples: int) -> Any:
-    """The root nearest to x on the way to `end`, or the place nearest to one."""
+    """The root nearest to x on the way to `end`, or the point that is closest to a root."""
 
     def at(t: Any) -> Any:
         return task.scores(_between(task.x, end, t), examples)

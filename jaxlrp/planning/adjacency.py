@@ -1,4 +1,4 @@
-"""Which layers of a plan read which, also through loops and branches."""
+"""The layers that read each layer of a plan, also through loops and branches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxlrp.planning.selectors import LayerGraph
 def layer_graph(
     every: Sequence[Layer], found: Recognised, explained: Sequence[Value]
 ) -> LayerGraph:
-    """Which layers read which, for selectors that follow the dataflow."""
+    """The readers of each layer, for selectors that follow the dataflow."""
     layers = [layer for layer in every if not group_of(layer).main.bodies]
     index = {layer: i for i, layer in enumerate(every)}
     reads: dict[Value, list[int]] = {}

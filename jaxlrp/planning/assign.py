@@ -1,4 +1,4 @@
-"""Which rule each layer has, and why."""
+"""The rule of each layer, and the reason for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jaxlrp.rules.base import LinearRule
 def assign_rules(plan: Plan, rules: RuleMap) -> None:
     """Give every layer the rule of the last entry that matches it, or the default of its kind."""
     ruled: set[int] = set()
-    named: set[int] = set()  # given a rule otherwise than with all layers of their kind
+    named: set[int] = set()  # layers with a rule that not all layers of their kind were given
     graph = plan.adjacency
     for selector, rule in rules.items():
         found = resolve(selector, graph)
@@ -33,7 +33,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
         for index in found:
             layer = plan.layers[index]
             if group_of(layer).inner is not None or group_of(layer).main.bodies:
-                continue  # relevance stops there, or goes on inside: no rule is asked
+                continue  # relevance stops there, or goes on inside: no rule is used
             layer.rule, layer.why = rule, f"rule map: {selector!r}"
             ruled.add(index)
             (named.discard if isinstance(selector, Kind) else named.add)(index)
@@ -62,7 +62,7 @@ def assign_rules(plan: Plan, rules: RuleMap) -> None:
 
 
 def maker_before(graph: LayerGraph, index: int) -> Layer | None:
-    """A layer between the explained input and another layer that does more than move elements."""
+    """A layer between the explained input and a given layer that does more than move elements."""
     stack, seen = [index], {index}
     while stack:
         for other in (i for found in graph.makers[stack.pop()] for i in found):
@@ -78,7 +78,7 @@ def maker_before(graph: LayerGraph, index: int) -> Layer | None:
 
 
 def _between_lrp(graph: LayerGraph) -> frozenset[int]:
-    """Layers that relevance reaches from an LRP rule, and from which it goes on to another one."""
+    """Layers that relevance reaches after one LRP rule and before another one."""
     makers = [[i for found in positions for i in found] for positions in graph.makers]
     shares = [i for i, y in enumerate(graph.layers) if _shares_out(y.rule)]
 
@@ -99,7 +99,7 @@ def _shares_out(rule: Rule) -> bool:
 
 
 def _fitting(rule: Rule, found: frozenset[int], selector: Any, plan: Plan) -> frozenset[int]:
-    """The found layers that a rule fits; layers that only move elements are left out."""
+    """The matched layers that a rule fits; layers that only move elements are left out."""
     layers = {i: plan.layers[i] for i in found if plan.layers[i].kind != "structural"}
     fits = frozenset(i for i, y in layers.items() if rule.fits is None or y.kind in rule.fits)
     if not fits:

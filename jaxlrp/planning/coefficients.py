@@ -1,7 +1,7 @@
-"""Products in which one factor is computed from what the other one carries.
+"""Products in which one factor is computed from the value that the other one carries.
 
-In a selective state space h = a h + b u, y = c h, the coefficients a, b and c are functions of u:
-they say how u is passed on. Such a product has a signal, the factor that carries u, and a
+In a selective state space h = a h + b u, y = c h, the coefficients a, b and c are functions of u
+that say how u is passed on. Such a product has a signal, the factor that carries u, and a
 coefficient.
 """
 
@@ -24,8 +24,8 @@ _SHOWN = frozenset({"divides", "bounds", "share"})
 class SignalIs(LayerSelector):
     """Products whose signal is the factor at `position`.
 
-    Every other one is bounded by [0, 1], is a share, or is computed by a linear layer from what
-    the signal carries.
+    Every other factor is bounded by [0, 1], is a share, or is computed by a linear layer from the
+    value that the signal carries.
     """
 
     position: int
@@ -69,7 +69,7 @@ def _signal(
     factors: Sequence[int],
     signals: dict[int, int],
 ) -> int | None:
-    """The factor from whose value all others are computed, while it is from none of theirs."""
+    """The factor from which all others are computed, while it is computed from none of them."""
     carried = {i: _carried(layers, makers[i], signals) for i in factors}
     computed = {
         (i, j): _computed(layers, makers[j], carried[i], signals)
@@ -113,7 +113,7 @@ def _computed(
             return True
         after = crossed or layers.layers[index].kind in _COMPUTES
         made = layers.makers[index]
-        if index in signals:  # of a product the coefficient is not what it carries
+        if index in signals:  # a product does not carry the value of its coefficient
             made = [made[signals[index]]]
         stack.extend((m, after) for group in made for m in group)
     return False

@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxlrp.planning.table import shape_text
 
-# Fills on which black letters are easy to read, apart also for the colour-blind: tints of the
-# palette of Okabe and Ito.
+# Fills on which black letters are easy to read, and which colour-blind readers can distinguish:
+# tints of the palette of Okabe and Ito.
 _FILLS = (
     "#b3d9f2", "#fbdba6", "#a6dfcd", "#f2c4de", "#f7f2a1", "#a9c9e0", "#f2bd99", "#dddddd",
 )  # fmt: skip
@@ -49,7 +49,7 @@ def mermaid(plan: Any, direction: str) -> str:
 
 
 def _reached(start: Sequence[int], feeds: Sequence[Sequence[int]], passed: set[int]) -> set[int]:
-    """The layers that are reached from `start` without leaving those that are not drawn."""
+    """The layers that are reached from `start` through layers that are not drawn."""
     reached: set[int] = set()
     stack = list(start)
     while stack:
@@ -66,7 +66,7 @@ def _past(start: Sequence[int], feeds: Sequence[Sequence[int]], passed: set[int]
 
 
 def _escaped(text: str) -> str:
-    """Text in which nothing is markup: Mermaid reads `#60;` as the letter with that number."""
+    """Text without markup: Mermaid reads `#60;` as the character with that number."""
     return "".join(
         letter if (letter.isalnum() or letter in " _./-,()[]=:") else f"#{ord(letter)};"
         for letter in text

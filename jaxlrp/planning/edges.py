@@ -44,7 +44,7 @@ class _Decider:
     def starts_from_weight(self, value: Value) -> bool:
         """Whether the seed of an output is its weight, by the rules of the layers that make it.
 
-        Equations that only move elements are looked through; of several makers all must say so.
+        Equations that only move elements are skipped; if there are several makers, all must say so.
         """
         stack, seen, found = [value], set(), False
         while stack:
@@ -103,10 +103,10 @@ class _Decider:
             self.edges[value] = what
 
     def control(self, layer: Layer) -> None:
-        """The bodies; the carry of a scan to a fixed point.
+        """Decide the bodies; the carry of a scan is iterated to a fixed point.
 
-        One sort travels through the carry: relevance if any iteration sends any, so that what a
-        density brings from outside is converted there.
+        The carry has one sort: relevance if any iteration sends relevance. A density from outside
+        is then converted at the border.
         """
         group = group_of(layer)
         layer.arriving = layer.carries = self.arriving(group)
@@ -129,7 +129,7 @@ class _Decider:
                     self.carry(outside, self.edges[inside])
 
     def only_relu(self, layer: Layer, readers: list[Layer]) -> Layer | None:
-        """The ReLU that alone reads a layer's output, if a density comes back through it."""
+        """The ReLU that is the only reader of a layer's output, if it sends a density back."""
         output = layer.output
         if len(readers) != 1 or output in self.plan.found.outputs or layer.arriving != "density":
             return None

@@ -1,4 +1,4 @@
-"""`wrt=`: which values inside the function are explained in place of an argument."""
+"""`wrt=`: the values inside the function that are explained in place of an argument."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def choose_inner(
 ) -> tuple[Graph, list[Group]]:
     """The graph cut at the values that `wrt` selects, and the layers at which it was cut.
 
-    Data enters at the embeddings, if there are any, else at the `given` inputs; and at those that
-    are `explained` themselves.
+    Data enters at the embeddings, if there are any, else at the `given` inputs. It also enters at
+    the inputs that are `explained` themselves.
     """
     embeddings = embed.find(graph)
     graph, inner_layers = cut(graph, embeddings)

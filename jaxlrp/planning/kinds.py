@@ -1,4 +1,4 @@
-"""The rule that a layer of each kind has where no entry of a rule map matches it."""
+"""The rule that a layer of each kind has if no entry of a rule map matches it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer as the plan has it: its equations, its rule, and why it has that rule."""
+"""A layer of the plan: its equations, its rule, and why it has that rule."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Layer:
 
     Attributes:
       kind: kind of the layer (`"dense"`, `"conv"`, ...).
-      name: where the layer is: the named scopes around it, else the path of its parameters, else
-        its kind and ordinal.
+      name: the place of the layer: the named scopes around it, else the path of its parameters,
+        else its kind and number.
       shape: shape of its output.
       dtype: dtype of its output.
-      primitive: name of the JAX primitive at its heart.
+      primitive: name of the main JAX primitive of the layer.
       rule: the relevance rule that it was given.
       why: the entry of the rule map that matched, or why the default applies.
       folded: number of equations that form the layer.

@@ -1,8 +1,8 @@
-"""Where a layer is: the scopes around it, else the path of its parameters, else its ordinal.
+"""Names of layers: the scopes around one, else the path of its parameters, else its number.
 
-If one scope has several sorts of layers, the linear one bears its name, and others are `scope/add`,
-`scope/tanh`. A layer without parameters or a scope is in the block that the named layers before and
-after it share. `name#1` is the second use of one thing.
+If one scope has layers of several sorts, the linear layer has its name, and the others are
+`scope/add`, `scope/tanh`. A layer without parameters or a scope is in the block that the named
+layers before and after it share. `name#1` is the second use of one thing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _WEIGHTED = kinds_that("linear") - kinds_that("hands_on")  # not a scale or shif
 
 
 def assign(found: Recognised) -> dict[Group, tuple[str, tuple[str, ...]]]:
-    """Name and further names (of what was folded in) of every group.
+    """Name and further names (those of folded layers) of every group.
 
-    Layers come first, structural equations after them, each in dataflow order, so that a reshape
-    never takes the name of the layer that stands in its scope.
+    Layers come first and structural equations after them, each in dataflow order, so that a reshape
+    never takes the name of the layer in its scope.
     """
     facts = found.facts
     groups = sorted(found.groups, key=lambda g: g.kind == "structural")
@@ -53,7 +53,7 @@ def assign(found: Recognised) -> dict[Group, tuple[str, tuple[str, ...]]]:
             base = f"{group.kind}_{ordinals[group.kind]}"
             ordinals[group.kind] += 1
         name = _numbered(base, taken[base])
-        while name in names:  # a scope of the user's may be called as another layer's second use
+        while name in names:  # a user's scope may have the name of another layer's second use
             taken[base] += 1
             name = _numbered(base, taken[base])
         taken[base] += 1
@@ -69,9 +69,9 @@ def _folded_names(
     named: Mapping[Group, str],
     has_parameters: Mapping[Group, bool],
 ) -> dict[Group, tuple[str, ...]]:
-    """The names of what was folded into each layer: of a scope without a layer of its own.
+    """The names of the scopes that were folded into each layer and have no layer of their own.
 
-    Where several layers hold equations of such a scope its name is that of the linear ones, else of
+    If several layers hold equations of such a scope, its name belongs to the linear ones, else to
     those with parameters: a layer that took in the last number of a scope only reads it.
     """
     own = {_USE.sub("", name) for name in named.values()}
@@ -94,7 +94,7 @@ _USE = re.compile(r"#\d+$")
 
 
 def _rank(group: Group, has_parameters: bool) -> int:
-    """Which of the layers in a scope comes first: the linear one, or one with parameters."""
+    """The rank of a layer in its scope: the linear one is first, then one with parameters."""
     if group.inner is not None or group.kind in _WEIGHTED:
         return 0
     return 1 if has_parameters else 2
@@ -126,10 +126,10 @@ def _thing(group: Group) -> str:
 def _owners(
     groups: Sequence[Group], bases: Mapping[Group, str], paths: Mapping[Group, str]
 ) -> dict[str, str]:
-    """Which of the things in a scope bears the scope's name.
+    """The thing in each scope that has the scope's name.
 
-    The linear layer does, or else the first that has parameters. A thing without parameters does
-    if it is alone there; others are called by what they are.
+    It is the linear layer, or else the first that has parameters. A thing without parameters has it
+    if it is alone in the scope; the others are named by what they are.
     """
     things: dict[str, dict[str, int]] = {}
     for group in groups:
@@ -148,7 +148,7 @@ def _owners(
 
 
 def _blocks_of(groups: Sequence[Group], named: Mapping[Group, str]) -> dict[Group, str]:
-    """The path that a layer without one shares with its nearest named layers, before and after."""
+    """The path for a layer without one: the shared path of the named layers before and after it."""
     if not named:
         return {}
     position = {g: i for i, g in enumerate(groups)}
@@ -182,7 +182,7 @@ def _alike(pair: tuple[str, str]) -> bool:
 
 
 def _outermost(value: Value) -> Value:
-    """The value that a body was given, outside of all bodies."""
+    """The value outside of all bodies that was passed to a body."""
     while value.producer is None and value.outer is not None:
         value = value.outer
     return value
@@ -191,7 +191,8 @@ def _outermost(value: Value) -> Value:
 def _of_module(facts: Facts, group: Group) -> bool:
     """Whether the function is a module and this layer's parameters are its leaves.
 
-    A module's tree says where a layer is; the scopes that its classes write often say only what.
+    A module's tree says where a layer is; the scopes that its classes write often say only its
+    type.
     """
     static = (v for v in group.main.inputs if v not in facts.activity.depends)
     return any(p.of_module for v in static for p in facts.statics.parameters(v))

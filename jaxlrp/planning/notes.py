@@ -34,7 +34,7 @@ def notes_of(plan: Plan, outputs: Sequence[Value]) -> tuple[Note, ...]:
 def other_examples(
     plan: Plan, arguments: Sequence[tuple[int, Value]], output: Value
 ) -> Iterator[Note]:
-    """A note where the rows of the output are those of an argument that is not explained."""
+    """A note if the rows of the output are those of an argument that is not explained."""
 
     def are_rows(value: Value) -> bool:
         return examples.are_rows_of(plan.graph, value, 0, output)
@@ -46,12 +46,12 @@ def other_examples(
         yield Note(
             "other examples",
             f"The examples are in argument {number}, and argument 0 is explained, as argnums is 0; "
-            f"if that holds parameters, write argnums={number}.",
+            f"if argument 0 holds parameters, write argnums={number}.",
         )
 
 
 def unnamed_layers(plan: Plan, modules: Sequence[str]) -> Iterator[Note]:
-    """A note where fn reads a module from outside, and layers have only a kind and a number."""
+    """A note if fn reads a module from outside, and layers have only a kind and a number."""
     layers = [y for y in plan.layers if y.kind in _WEIGHTED and _is_numbered(y)]
     if modules and layers:
         name = modules[0]
@@ -70,7 +70,7 @@ def _is_numbered(layer: Layer) -> bool:
 
 
 def warn(plan: Plan) -> bool:
-    """Warn if what is explained is hardly what was meant; whether it is so."""
+    """Warn if the wrong values are probably explained; returns whether it warned."""
     others = [note.text for note in plan.notes if note.kind == "other examples"]
     if others:
         warnings.warn(others[0], ArgnumsWarning, stacklevel=compat.depth_of_user())
@@ -82,9 +82,9 @@ def _warn_of_training(plan: Plan) -> bool:
     if found:
         said = " ".join(note.text for note in found)
         warnings.warn(
-            f"Is the network in training mode? {said} For relevance of the network that predicts, "
+            f"Is the network in training mode? {said} To explain the network in prediction mode, "
             "switch this off: model.eval(), deterministic=True, train=False or "
-            "use_running_average=True, as your framework has it.",
+            "use_running_average=True, depending on the framework.",
             TrainingModeWarning,
             stacklevel=compat.depth_of_user(),
         )
@@ -92,7 +92,7 @@ def _warn_of_training(plan: Plan) -> bool:
 
 
 class _Drawn(Flow[bool]):
-    """Whether a value is made of random numbers that the function draws."""
+    """Whether a value is made from random numbers that the function draws."""
 
     def start(self, value: Value) -> bool:
         return False

@@ -1,9 +1,9 @@
-"""Masked layers that relevance can go round: what `condition=` leaves open.
+"""Paths on which relevance bypasses the masked layers of `condition=`.
 
-A mask stands at a layer's output. Relevance gets past it where some path of the dataflow, from an
-output back to an explained value, meets no masked layer. Let what follows from a masked layer be
-marked: a path that starts there and meets no mask leaves the marked part exactly once, from a
-layer that reads both what was masked and something else. These places are the answer, and one walk
+A mask is placed at a layer's output. Relevance bypasses it if some path of the dataflow, from an
+output back to an explained value, meets no masked layer. Mark all layers that depend on a masked
+layer. A path that starts at a marked layer and meets no mask leaves the marked part exactly once,
+at a layer that reads both a masked value and something else. These layers are the answer. One walk
 over the layers in each direction finds them all, in loops and branches too.
 """
 
@@ -19,9 +19,9 @@ _SHOWN = 3  # names, or places, in a text
 
 
 def open_paths(plan: Plan, masked: Iterable[Layer]) -> Iterator[Note]:
-    """A note where relevance reaches an explained value past the masked layers.
+    """A note for each place where relevance reaches an explained value past the masked layers.
 
-    Its `layers` are those that leave no such path if they are masked too.
+    No such path is left if its `layers` are masked too.
     """
     number = {layer: n for n, layer in enumerate(plan.layers)}
     masks = frozenset(number[layer] for layer in masked)
@@ -36,7 +36,7 @@ class _Paths:
         self._layers = layers.layers
         self._bare = layers.bare
         count = len(layers.layers)
-        # What relevance crosses, back from each layer and forth to each.
+        # The edges that relevance crosses, back from each layer and forth to each.
         self._makers: list[list[int]] = [[] for _ in range(count)]
         self._readers: list[list[int]] = [[] for _ in range(count)]
         for reader, inputs in enumerate(layers.makers):
@@ -63,7 +63,7 @@ class _Paths:
         for reader in sorted(self._open & self._after):
             beside = self._beside(reader)
             if beside:
-                # Masking what comes before a masked layer too would mask that layer once more.
+                # Masking a value before a masked layer as well would mask that layer once more.
                 apart = None not in beside and self._before.isdisjoint(beside)
                 closing.update(
                     dict.fromkeys(i for i in (beside if apart else [reader]) if i is not None)
@@ -82,7 +82,7 @@ class _Paths:
             yield Note("open path", f"{text}{_listed(places, '; ')}.{remedy}", names)
 
     def _beside(self, reader: int) -> list[int | None]:
-        """What a layer reads that does not come from a masked layer; None is an explained value."""
+        """The inputs of a layer that do not come from a masked one; None is an explained value."""
         found: dict[int | None, None] = {}
         for maker in self._makers[reader]:
             if maker in self._open and maker not in self._after:
@@ -92,7 +92,7 @@ class _Paths:
         return list(found)
 
     def _through_moves(self, index: int) -> int | None:
-        """The layer whose elements are moved, which people know by its name."""
+        """The layer whose elements are moved; its name is the one that users know."""
         while self._layers[index].kind == "structural":
             makers = {i for i in self._makers[index] if i in self._open}
             if index in self._entries:
@@ -111,7 +111,7 @@ def _walk(
     further: Sequence[Iterable[int]],
     closed: Callable[[int], bool] = lambda _: False,
 ) -> set[int]:
-    """All that is reached from some layers, these too, without entering closed ones."""
+    """All layers that are reached from some, including these, without entering closed ones."""
     found: set[int] = set()
     stack = list(starts)
     while stack:

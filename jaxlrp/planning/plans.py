@@ -1,4 +1,4 @@
-"""A plan: its layers, and questions that it answers."""
+"""A plan: its layers, and the questions that it answers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Note:
 
     Attributes:
       kind: `"random"` (random numbers reach layers), `"batch statistics"` (norms over the axis of
-        examples), `"mixed examples"` (another statistic over that axis) `"static leaves"`
+        examples), `"mixed examples"` (another statistic over that axis), `"static leaves"`
         (integers in an explained argument), `"shifted input"` (a shift of the explained input takes
         part as a bias), `"other examples"` (the rows of the output are those of an argument that
         is not explained), `"unnamed layers"` (fn reads a module from outside) or `"open path"`
         (relevance reaches the explained input past the layers that `condition=` masks; where those
         in `layers` are masked too, it does not).
       text: the remark, as the table shows it.
-      layers: names of the layers that it is about.
+      layers: names of the layers to which it refers.
     """
 
     kind: str
@@ -44,12 +44,13 @@ class Note:
 
 
 class Plan:
-    """Which layers were found, which rule each was given, and why. `print(plan)` is a table.
+    """The layers that were found, the rule of each, and why. `print(plan)` prints a table.
 
     A notebook shows it as a table of HTML.
 
     Attributes:
-      layers: all layers in dataflow order, structural ones too, each a [`Layer`][jaxlrp.Layer].
+      layers: all layers in dataflow order, including structural ones, each a
+        [`Layer`][jaxlrp.Layer].
       notes: remarks on the function as a whole, each a [`Note`][jaxlrp.Note]; the table ends with
         them.
     """
@@ -65,8 +66,8 @@ class Plan:
         self.notes: tuple[Note, ...] = ()
         self.of_group = {group_of(layer): layer for layer in layers}
         self.edges: dict[Value, str] = {}
-        self.seeds: dict[Value, str] = {}  # of outputs: what a seed is there
-        # As what integers that carry a value take part in relevance.
+        self.seeds: dict[Value, str] = {}  # for each output: the quantity of its seed
+        # The dtype with which integers that carry a value take part in relevance.
         wide = any(str(v.dtype) in ("float64", "complex128") for v in self.activity.reached)
         self.number_dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
         self.low_precision = any(
@@ -102,25 +103,25 @@ class Plan:
 
     @functools.cached_property
     def adjacency(self) -> LayerGraph:
-        """Which layers read which."""
+        """The layers, with the readers of each."""
         return layer_graph(self.layers, self.found, self.explained)
 
     @functools.cached_property
     def examples(self) -> Examples:
-        """Where the examples of a batch lie, if the outputs do not mix them."""
+        """The axes of the examples of a batch, if the outputs do not mix them."""
         return Examples(self.graph, self.explained, self.seeds)
 
     def table(self, width: int | None = 100) -> str:
         """The plan as text: a row for each layer that does more than move elements.
 
         Args:
-          width: letters in a line. Long names, rules and reasons are cut in the middle, and the
-            number of equations and the source are left out. None leaves nothing out.
+          width: letters in a line. Long names, rules and reasons are shortened in the middle, and
+            the number of equations and the source are left out. None leaves nothing out.
         """
         return plan_table(self, width)
 
     def to_dicts(self) -> list[dict[str, str | int | list[int]]]:
-        """One dict for each layer, structural ones too, of strings, numbers and lists of numbers.
+        """One dict of strings, numbers and lists of numbers for each layer, also structural ones.
 
         The keys are `kind`, `name`, `shape`, `dtype`, `primitive`, `rule`, `why`, `folded` and
         `source`. `pandas.DataFrame` and `json.dumps` take the list as it is.
@@ -141,7 +142,7 @@ class Plan:
         ]
 
     def draw(self, direction: Literal["TB", "LR", "BT", "RL"] = "TB") -> str:
-        """The layers and which reads which, as text in the language of Mermaid.
+        """The layers and their readers, as text in the language of Mermaid.
 
         Layers with the same rule have the same colour. Loops and layers that only move elements are
         left out: an arrow passes through them. GitHub, JupyterLab (in a Markdown cell) and the
@@ -149,11 +150,11 @@ class Plan:
         [its documentation](https://mermaid.js.org/syntax/flowchart.html).
 
         Args:
-          direction: in which the arrows run: `"TB"` (down), `"LR"` (to the right), `"BT"` or
+          direction: the direction of the arrows: `"TB"` (down), `"LR"` (to the right), `"BT"` or
             `"RL"`.
 
         Raises:
-          ValueError: another direction.
+          ValueError: the direction is another one.
         """
         if direction not in ("TB", "LR", "BT", "RL"):
             raise ValueError(f'direction must be "TB", "LR", "BT" or "RL", not {direction!r}')
@@ -173,7 +174,7 @@ class Plan:
 
 
 def noted(plan: Plan, notes: tuple[Note, ...]) -> Plan:
-    """The same plan with notes of one call. The one that is given may be kept for other calls."""
+    """A copy of the plan with the notes of one call, as the plan may be kept for other calls."""
     other = object.__new__(Plan)
     vars(other).update(vars(plan))
     other.notes = plan.notes + notes

@@ -1,4 +1,4 @@
-"""Selectors by the part that a layer plays in the dataflow."""
+"""Selectors by the role of a layer in the dataflow."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SoftmaxOfProduct(LayerSelector):
         for index, layer in enumerate(layers.layers):
             if layer.kind != "softmax":
                 continue
-            # Of the kinds that were passed dense is remembered, the one that tells.
+            # Of the kinds that were passed only dense is remembered, as only it matters.
             stack = [(reader, "structural") for reader in layers.feeds[index]]
             seen = set(stack)
             while stack:
@@ -59,7 +59,7 @@ class SoftmaxOfProduct(LayerSelector):
 
 
 def _read_by(index: int, layers: LayerGraph) -> set[str]:
-    """The kinds that read a layer, moved or not; "output" where it is an output of the function."""
+    """The kinds that read a layer, moved or not; "output" if it is an output of the function."""
     kinds: set[str] = set()
     stack, seen = [index], {index}
     while stack:

@@ -1,4 +1,4 @@
-"""Rule maps: selector -> rule, in order; the last match wins."""
+"""Rule maps: ordered mappings from selectors to rules, in which the last match wins."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RuleMap(Mapping[Selector, Rule]):
         return len(self._entries)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the entries are equal; of two rule maps, in the same order too."""
+        """Whether the entries are equal, and for two rule maps in the same order too."""
         if isinstance(other, RuleMap):
             return list(self._entries.items()) == list(other._entries.items())
         return self._entries == other if isinstance(other, Mapping) else NotImplemented
@@ -88,7 +88,7 @@ class RuleMap(Mapping[Selector, Rule]):
 
 
 RuleLike: TypeAlias = RuleMap | AnyMapping | Rule
-"""Which rule each layer has: a [`RuleMap`][jaxlrp.RuleMap], a mapping from
+"""The rules of the layers: a [`RuleMap`][jaxlrp.RuleMap], a mapping from
 [`Selector`][jaxlrp.Selector] to [`Rule`][jaxlrp.Rule], or one rule for every linear layer."""
 
 

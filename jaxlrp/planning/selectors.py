@@ -1,4 +1,4 @@
-"""Selectors: which layers an entry of a rule map, or of `layers=`, means."""
+"""Selectors: the layers that an entry of a rule map, or of `layers=`, refers to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxlrp.planning.synonyms import meaning_of
 class LayerSelector:
     """Base class of the selectors that are built by functions: `first`, `last`, `all_of`, ...
 
-    A frozen dataclass, whose `select` reads nothing but its fields and the layers.
+    They are frozen dataclasses, whose `select` reads only its fields and the layers.
     """
 
     def select(self, layers: LayerGraph) -> frozenset[int]:
@@ -31,7 +31,7 @@ class LayerSelector:
 
 _One: TypeAlias = str | compat.Primitive | Callable[[Layer], object] | LayerSelector
 Selector: TypeAlias = _One | Sequence[_One]
-"""Which layers are meant.
+"""A description of layers.
 
 A kind (`"conv"`), a glob over names (`"**/Block_*/Conv_0"`), a JAX primitive or its name, a
 function that is true of a [`Layer`][jaxlrp.Layer], or the result of [`kind`][jaxlrp.kind],
@@ -42,14 +42,14 @@ function that is true of a [`Layer`][jaxlrp.Layer], or the result of [`kind`][ja
 
 @dataclasses.dataclass(frozen=True)
 class LayerGraph:
-    """Layers in dataflow order, and which layers read which."""
+    """Layers in dataflow order, with the readers of each."""
 
     layers: Sequence[Layer]
     feeds: Sequence[Sequence[int]]  # per layer: the layers that read its output
     makers: Sequence[Sequence[Sequence[int]]]  # per layer and input: the layers that made it
-    entries: frozenset[tuple[int, int]]  # layers, and which of their inputs is an explained value
+    entries: frozenset[tuple[int, int]]  # layers, each with an input that is an explained value
     sinks: frozenset[int]  # layers whose output is an output of the function
-    bare: bool = False  # an explained value is an output itself
+    bare: bool = False  # whether an explained value is itself an output
 
     @property
     def sources(self) -> frozenset[int]:
@@ -204,7 +204,7 @@ def inside(scope: str) -> Selector:
         `**` crosses any number of parts.
 
     Raises:
-      SelectorError: no layer lies there.
+      SelectorError: there is no such layer.
     """
     return _Inside(scope)
 
@@ -216,7 +216,7 @@ def _some(selectors: tuple[Selector, ...], name: str) -> tuple[Selector, ...]:
 
 
 def is_broad(selector: Selector) -> bool:
-    """Whether a selector names part of a network (a glob with wildcards, `inside`), not layers."""
+    """Whether a selector names a part of a network (a wildcard glob, `inside`), not layers."""
     if isinstance(selector, (list, tuple)):
         return any(map(is_broad, selector))
     return isinstance(selector, _Inside) or (
@@ -228,7 +228,7 @@ def selector_contents(selector: Selector | None) -> Hashable:
     """Equal for two selectors only if they match the same layers of every plan.
 
     Raises:
-      Unknown: a function of the user's own selects, which may look at anything.
+      Unknown: the selector is a function of the user's own, which may read anything.
     """
     if isinstance(selector, LayerSelector):
         fields = (getattr(selector, field.name) for field in dataclasses.fields(selector))
@@ -256,9 +256,9 @@ def resolve(selector: Selector, layers: LayerGraph) -> frozenset[int]:
     if isinstance(selector, type):
         name = selector.__name__
         raise SelectorError(
-            f"The class {name} was given as a selector, but a plan knows no classes, only what "
-            "they compute. Give a kind (such as 'conv' or 'dense'), or a glob over the names that "
-            f"the layers have, such as '**/{name}*'; print(jaxlrp.plan(fn, {{}})(*args)) shows all."
+            f"The class {name} was given as a selector, but a plan does not record classes. "
+            "Give a kind (such as 'conv' or 'dense'), or a glob over the names of the layers, "
+            f"such as '**/{name}*'; print(jaxlrp.plan(fn, {{}})(*args)) shows all."
         )
     if callable(selector):
         return _by_callable(selector, layers)
@@ -307,7 +307,7 @@ def _by_callable(selector: Callable[[Layer], object], layers: LayerGraph) -> fro
         said = str(error).partition("\n")[0]
         raise SelectorError(
             f"The callable selector {name} failed on a layer ({type(error).__name__}: {said}). "
-            "It is called with each Layer of the plan and says whether that is meant; a function "
+            "It is called with each Layer of the plan and returns whether to select it; a function "
             "of arrays is selected by its kind ('activation'), its primitive ('dot_general', "
             "jax.lax.dot_general_p) or a name."
         ) from error
@@ -336,7 +336,7 @@ def _nothing(shown: str, word: str, layers: LayerGraph) -> SelectorError:
 def _frontier(
     members: frozenset[int], feeds: Sequence[Sequence[int]], starts: Iterable[int]
 ) -> frozenset[int]:
-    """Members reached from the start without passing another; the graph may have cycles."""
+    """Members that are reached without passing another; the graph may have cycles."""
     stack, seen, found = list(starts), set(), set()
     while stack:
         index = stack.pop()
@@ -356,7 +356,7 @@ def matches(glob: str, name: str) -> bool:
 
 
 def _is_named(glob: str, name: str) -> bool:
-    """Whether a glob means a layer: all uses of it, or with `#` one of them, `name#0` the first."""
+    """Whether a glob matches a layer: any use of it, or with `#` one use; `name#0` is the first."""
     use = _USE.search(name)
     if "#" in glob:
         return matches(glob, name if use else f"{name}#0")

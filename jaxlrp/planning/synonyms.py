@@ -1,4 +1,4 @@
-"""Words that people use for layers, and what a plan calls these: for the messages of errors."""
+"""Words that people use for layers, and the names in a plan, for the messages of errors."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _rows(
     "batchnorm batchnormalization bn",
     "norm affine",
     "In evaluation a batch norm is a scale and a shift: it is part of the linear layer beside it, "
-    "which answers to its name too, and 'affine' if there is none. With the statistics of the "
+    "which its name also selects, and 'affine' if there is none. With the statistics of the "
     "batch it is 'norm'.",
 )
 _rows(
     "attention attn selfattention crossattention mha multiheadattention sdpa",
     "softmax matmul",
-    "An attention is several layers: its weights are a 'softmax', queries times keys and weights "
-    "times values are 'matmul', and projections 'dense'.",
+    "Attention consists of several layers: its weights are a 'softmax', queries times keys and "
+    "weights times values are 'matmul', and projections are 'dense'.",
 )
 _rows(
     "lstm gru rnn cell recurrent bilstm",
     "dense add product activation",
-    "A recurrent cell is several layers: its gates are 'dense', 'add' and 'activation', and what "
-    "they act on is a 'product'. All of a cell that has a name: inside('**/name').",
+    "A recurrent cell consists of several layers: its gates are 'dense', 'add' and 'activation', "
+    "and act in a 'product'. To select all layers of a named cell, write inside('**/name').",
 )
 _rows("mamba ssm s4 gate gating multiply mul multiplication", "product")
 _rows("bmm matmult batchmatmul dotproduct", "matmul dense")
@@ -61,7 +61,7 @@ _rows("avgpool averagepool avgpooling meanpool globalavgpool globalaveragepool g
 _rows("pool pooling", "max_pool avg_pool")
 _rows("residual skip shortcut addition plus", "add")
 _rows("sum mean average", "reduce avg_pool")
-_rows("scale shift bias rescale", "affine", "Beside a linear layer it is part of that.")
+_rows("scale shift bias rescale", "affine", "Beside a linear layer it is part of that layer.")
 _rows("flatten reshape transpose concat concatenate pad slice crop split", "structural")
 _rows("dropout", "structural", "In evaluation a dropout computes nothing, and is not a layer.")
 _rows("input stem firstlayer", "", "The first layers by dataflow are first('dense', 'conv').")

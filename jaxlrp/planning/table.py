@@ -18,11 +18,11 @@ def columns(
     width: int | None = None,
     shorten: Sequence[int] = (),
 ) -> str:
-    """Left-aligned columns under a header; the columns in `right` right-aligned.
+    """Left-aligned columns under a header; the columns in `right` are right-aligned.
 
-    A table wider than `width` has the cells of the columns in `shorten` cut in the middle: in
-    this order as long as they stay readable, then the widest first. It stays too wide where these
-    have no letters left to give.
+    In a table wider than `width` the cells of the columns in `shorten` are cut in the middle: in
+    this order as long as they stay readable, then the widest first. The table stays too wide if
+    these cells cannot be shortened further.
     """
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     if width is not None and shorten:
@@ -46,7 +46,7 @@ def columns(
 
 
 def _cut(cell: str, width: int) -> str:
-    """A cell without its middle where it is too long: a name's end tells layers apart."""
+    """A cell without its middle if it is too long: the end of a name distinguishes layers."""
     if len(cell) <= width:
         return cell
     tail = width // 2

@@ -21,7 +21,7 @@ from jaxlrp.rules.layer_view import Carries, Inputs, LayerView
 class _ReluRule(Rule):
     """A rule for ReLUs, of x or -x and with a number before or after: f(x) = t s max(d x, 0).
 
-    Any other activation has its derivative.
+    For any other activation it is the derivative.
     """
 
     carries: ClassVar[Carries] = "relevance"
@@ -37,13 +37,13 @@ class _ReluRule(Rule):
         return (above or below) * self.through(side * layer.x, turned, layer.relevance)
 
     def through(self, x: jax.Array, turned: jax.Array, relevance: jax.Array) -> jax.Array:
-        """Relevance before max(x, 0); `turned` has the sign that relevance has at that ReLU."""
+        """Relevance before max(x, 0); `turned` has the sign of relevance at that ReLU."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Deconvnet(_ReluRule):
-    r"""A ReLU on what arrives, whether the unit was active or not.
+    r"""A ReLU on the arriving relevance, whether the unit was active or not.
 
     $$R_i = \max(R_j, 0)$$
 
@@ -64,7 +64,7 @@ class Deconvnet(_ReluRule):
 
 @dataclasses.dataclass(frozen=True)
 class GuidedBackprop(_ReluRule):
-    r"""A ReLU's gradient, where what arrives is positive.
+    r"""The gradient of a ReLU, where the arriving relevance is positive.
 
     $$R_i = 1[x_i > 0] \max(R_j, 0)$$
 

@@ -1,4 +1,4 @@
-"""Division, products and choices for rules: right at zero, and where no relevance arrives."""
+"""Division, products and choices for rules, right at zero and where no relevance arrives."""
 
 # JAX's own annotations leave parts unknown.
 # pyright: reportUnknownMemberType=false
@@ -26,13 +26,13 @@ def stabilised_share(z: Any, epsilon: float) -> Any:
 
 
 def multiply(a: Any, b: Any) -> Any:
-    """a * b; of arrays that are alike without the work of `jnp`, which is traced at every call."""
+    """a * b; for arrays of one type without the work of `jnp`, which is traced at every call."""
     alike = jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
     return lax.mul(a, b) if alike and jnp.shape(a) else a * b
 
 
 def divide(a: Any, b: Any) -> Any:
-    """a / b of floating arrays, as `multiply`."""
+    """a / b of floating arrays, in the same way as `multiply`."""
     alike = jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
     return lax.div(a, b) if alike and jnp.shape(a) else a / b
 
@@ -46,7 +46,7 @@ def safe_divide(a: Any, b: Any) -> Any:
 def times(x: Any, density: Any) -> Any:
     """x * density for an array or a tuple of arrays; 0 where the density is 0, whatever x is.
 
-    An input of -inf (a mask) that carries nothing has no relevance, not NaN.
+    An input of -inf (a mask) with a density of 0 then has no relevance instead of NaN.
     """
 
     def one(a: Any, c: Any) -> Any:
@@ -56,7 +56,7 @@ def times(x: Any, density: Any) -> Any:
 
 
 def is_zero(number: Any) -> bool:
-    """Whether a parameter of a rule is written as 0; one that is traced is not."""
+    """Whether a parameter of a rule is written as 0; a traced one is not."""
     return isinstance(number, (int, float)) and number == 0
 
 
@@ -66,7 +66,7 @@ def as_tuple(x: Any) -> tuple[Any, ...]:
 
 
 def shaped_like(x: Any, array: Any) -> Any:
-    """An array in the shape of x; of several arrays, in the shape of each."""
+    """An array in the shape of x; if x has several arrays, one in the shape of each."""
 
     def shaped(one: Any) -> Any:
         return array.reshape(one.shape)
@@ -82,7 +82,7 @@ def choose(where: Any, a: Any, b: Any, like: Any) -> Any:
 
 
 def _filled(x: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of a shape; a number takes one equation."""
+    """An array of a shape; for a number this takes one equation."""
     if isinstance(x, (int, float)):
         return lax.full(shape, x, dtype)
     x = jnp.asarray(x, dtype)

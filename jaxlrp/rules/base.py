@@ -1,4 +1,4 @@
-"""Base classes of rules: mathematics only, without a jaxpr."""
+"""Base classes of rules. They contain only mathematics, and no jaxpr."""
 
 # JAX's own annotations leave parts unknown.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -27,7 +27,7 @@ _CARRIES = ("density", "relevance", "same")
 
 
 def check_carries(rule: Any, carries: Any) -> None:
-    """Raise unless a rule says which quantity it returns in one of the words for that."""
+    """Raise unless a rule names the quantity that it returns by one of the known words."""
     if carries not in _CARRIES:
         raise RuleError(
             f"{rule}: carries is {carries!r}; expected one of {', '.join(map(repr, _CARRIES))}."
@@ -51,15 +51,15 @@ class Rule:
 
     A rule is a frozen dataclass with one method, `propagate`. The class attribute `carries` says
     what the method returns: the density R / x (`"density"`), the relevance R (`"relevance"`), or
-    the same as arrived at the output (`"same"`). `fits` are the kinds of layer that the rule can be
-    given to; None means any.
+    the quantity that arrived at the output (`"same"`). `fits` are the kinds of layer to which the
+    rule can be given; None means any.
     """
 
     carries: ClassVar[Carries] = "density"
     fits: ClassVar[frozenset[str] | None] = None  # None: any kind
-    # At an output that a layer with this rule makes, the seed is the weight, not weight x value.
+    # If a layer with this rule makes an output, the seed there is the weight, not weight x value.
     from_weight: ClassVar[bool] = False
-    # Bounds are given for the layer's input: the plan says where that is not what is explained.
+    # Bounds refer to the layer's input: the plan says if that is not the explained value.
     bounds_input: ClassVar[bool] = False
     # `propagate` may be skipped for a rule that does only this. Never inherited by a subclass with
     # a `propagate` of its own; see also `plain`.
@@ -73,7 +73,7 @@ class Rule:
             if name not in cls.__dict__:
                 type.__setattr__(cls, name, Rule.__dict__[name])
         if "propagate" in cls.__dict__:
-            # A rule that propagates in a way of its own is asked, whatever its base may skip.
+            # A rule with its own way to propagate is called, whatever its base may skip.
             for name in ("plain", "passes", "follows", "takes_relu", "sends_to"):
                 if name not in cls.__dict__:
                     type.__setattr__(cls, name, Rule.__dict__[name])
@@ -87,23 +87,23 @@ class Rule:
 
     @property
     def plain(self) -> bool:
-        """Whether the rule, on a density, is nothing but the layer's transposed derivative."""
+        """Whether the rule, on a density, is just the layer's transposed derivative."""
         return False
 
     @property
     def takes_relu(self) -> bool:
-        """Whether the rule is right also with max(z, 0) as z, if nothing arrives where z < 0.
+        """Whether the rule is also right with max(z, 0) as z, if nothing arrives where z < 0.
 
-        Then a ReLU that alone reads the layer runs together with it, and z itself is not kept.
+        Then a ReLU that is the only reader of the layer runs together with it, and z is not kept.
         """
         return False
 
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:
-        """Density or relevance at the inputs, given what arrives at the output of `layer`."""
+        """Density or relevance at the inputs, given the quantity that arrives at the output."""
         return arriving if self.carries == "same" else self.carries
 
     def sends_to(self, position: int, layer: PlannedLayer) -> bool:
-        """Whether relevance may pass to the input at a position; False only if it is 0 always."""
+        """Whether relevance may pass to the input at a position; False only if it is always 0."""
         return True
 
     def __eq__(self, other: object) -> bool:
@@ -127,10 +127,10 @@ class LinearRule(Rule):
 
     Args:
       epsilon: stabiliser of the denominator, >= 0, in units of the layer's output.
-      bias: what becomes of the bias's share of the denominator. `"absorb"`: it stays there and its
-        relevance is lost (and listed by the ledger). `"ignore"`: the denominator is formed without
-        the bias; activations stay those of the true network. `"distribute"`: what bias and
-        stabiliser took is shared equally over the in-bounds inputs of that output.
+      bias: the treatment of the bias's share of the denominator. `"absorb"`: the bias stays there,
+        and its relevance is lost (and listed by the ledger). `"ignore"`: the denominator is formed
+        without the bias; activations stay those of the true network. `"distribute"`: the relevance
+        that bias and stabiliser took is shared equally over the in-bounds inputs of that output.
 
     Raises:
       RuleError: epsilon is negative or not finite, or the bias policy is unknown.
@@ -157,9 +157,9 @@ class LinearRule(Rule):
     def settle(self, layer: LayerView, back: Inputs, kept: Output | Callable[[], Output]) -> Inputs:
         """Finish a rule: `back` (density or relevance) as it is, or with its loss distributed.
 
-        `kept` is, per output, the relevance that reaches the inputs, or a function that computes
-        it where it is needed. Under `bias="distribute"` the rest goes to all in-bounds inputs in
-        equal parts.
+        `kept` is the relevance of each output that reaches the inputs, or a function that computes
+        it if it is needed. Under `bias="distribute"` the rest goes to all in-bounds inputs in equal
+        parts.
         """
         if self.bias != "distribute":
             return back
@@ -188,7 +188,7 @@ def check_number(rule: Any, name: str, value: Any, low: float = 0.0) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Same:
-    """A value without content to compare, by identity: a traced array, a user's own object."""
+    """A value that is compared by identity: a traced array, or an object of the user's own."""
 
     value: Any
 

@@ -18,13 +18,13 @@ from jaxlrp.rules.layer_view import Inputs, LayerView, PlannedLayer
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Rule):
-    r"""Each of the n factors of a product gets 1/n of the relevance, half for two.
+    r"""Each of the n factors of a product gets 1/n of the relevance, a half if there are two.
 
     $$R_a = a \frac{\partial z}{\partial a}^{\top} \frac{R}{n z}, \qquad z = a b c \cdots$$
 
     The product may be elementwise, over an axis or up to an element, or a matrix product of two,
     however it is nested. A divisor counts as the factor 1/b; a factor that occurs several times
-    counts once. The default rule of `matmul` and `product` layers.
+    counts once. This is the default rule of `matmul` and `product` layers.
 
     Shapes: a and $R_a$ are `Float[Array, "*a"]` (each factor has a shape of its own); z and R are
     `Float[Array, "*out"]`.
@@ -46,7 +46,7 @@ def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None)
     back = layer.vjp(layer.over(layer.z, share=share))
     if not isinstance(back, tuple):
         return back
-    # The density of a factor a^n is n times that of a; n < 0 turns the sign of a divisor's share.
+    # The density of a factor a^n is n times that of a; n < 0 turns the sign for a divisor.
     parts = as_tuple(back)
     powers = layer.powers or (1,) * len(parts)
     pairs = enumerate(zip(parts, powers, strict=True))
@@ -58,11 +58,12 @@ def _shared(layer: LayerView, share: Any, signals: Container[int] | None = None)
 
 @dataclasses.dataclass(frozen=True)
 class SignalTakesAll(Rule):
-    r"""The gates of a product get nothing, the signal everything.
+    r"""The gates of a product get no relevance, and the signal gets all of it.
 
     $$R_{\text{gate}} = 0, \qquad R_{\text{signal}} = R$$
 
-    Several signals share alike. Where no factor is a gate, `Uniform` applies, and the plan says so.
+    Several signals get equal shares. If no factor is a gate, `Uniform` applies, and the plan says
+    so.
 
     Shapes: as for [`Uniform`][jaxlrp.Uniform].
 
@@ -74,11 +75,11 @@ class SignalTakesAll(Rule):
 
     Args:
       signal: position of the signal among the factors. With None the graph decides: a factor that
-        divides is a gate, then one that lies in [0, 1], one that comes from a softmax, one that is
-        an activation's output.
+        divides is a gate, then one that lies in [0, 1], then one that comes from a softmax, then
+        one that is an activation's output.
 
     Raises:
-      RuleError: `signal` is not None, 0, 1, ..., or is beyond the factors of a product.
+      RuleError: `signal` is not None, 0, 1, ..., or exceeds the number of factors of a product.
     """
 
     signal: int | None = None

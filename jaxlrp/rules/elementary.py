@@ -16,12 +16,12 @@ from jaxlrp.rules.layer_view import Carries, Inputs, LayerView, PlannedLayer
 
 @dataclasses.dataclass(frozen=True)
 class Pass(Rule):
-    """Hands relevance through unchanged, whatever the layer computes.
+    """Passes relevance through unchanged, whatever the layer computes.
 
     $$R_i = R_j$$
 
-    The default rule of activations. It fits any layer whose input has as many elements as its
-    output.
+    This is the default rule of activations. It fits any layer whose input has as many elements as
+    its output.
 
     Shapes: $R_i$ is `Float[Array, "*in"]`, $R_j$ is `Float[Array, "*out"]`, of the same size.
 
@@ -38,7 +38,7 @@ class Pass(Rule):
     def what_it_carries(self, arriving: Carries, layer: PlannedLayer) -> Carries:
         if not self.passes:
             return super().what_it_carries(arriving, layer)
-        # f(x)/x carries a density through an activation with f(0) = 0 and loses nothing.
+        # f(x)/x carries a density through an activation with f(0) = 0 without loss.
         return arriving if layer.kind == "activation" and layer.zero_at_zero else "relevance"
 
     def propagate(self, layer: LayerView) -> Inputs:
@@ -105,13 +105,13 @@ class Stop(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Gradient(Rule):
-    r"""The plain vector-Jacobian product on what arrives.
+    r"""The plain vector-Jacobian product of the arriving relevance.
 
     $$R_i = \sum_j \frac{\partial z_j}{\partial x_i} R_j$$
 
-    The result is not multiplied by the input and not conserved. At an output that a layer with this
-    rule makes, the seed is the weight, 1 for the chosen class. The derivative of a ReLU at 0 is 0,
-    in every spelling.
+    The result is not multiplied by the input and not conserved. If a layer with this rule makes an
+    output, the seed there is the weight, 1 for the chosen class. The derivative of a ReLU at 0 is
+    0, in every spelling.
 
     Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
 
@@ -137,8 +137,8 @@ class Taylor(Rule):
 
     $$R_i = x_i \sum_j \frac{\partial z_j}{\partial x_i} \frac{R_j}{z_j}$$
 
-    The default rule of softmax, log-softmax and logsumexp. It does not conserve: the constant term
-    of the expansion takes a share, which the ledger lists under the rule.
+    This is the default rule of softmax, log-softmax and logsumexp. It does not conserve: the
+    constant term of the expansion takes a share, which the ledger lists under the rule.
 
     Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
 
@@ -162,14 +162,14 @@ class Detach(Rule):
 
     $$R_i = x_i \sum_j c_{ij} \frac{R_j}{y_j}, \qquad y_j = \sum_i c_{ij} x_i + b_j$$
 
-    with the divisor inside c held at its value. The default rule of `norm` layers: LayerNorm,
-    RMSNorm, GroupNorm and others.
+    with the divisor inside c held at its value. This is the default rule of `norm` layers:
+    LayerNorm, RMSNorm, GroupNorm and others.
 
     Shapes: x and $R_i$ are `Float[Array, "*in"]`; y and $R_j$ are `Float[Array, "*out"]`.
 
     Use it for every norm whose divisor depends on the input. It is not for batch normalisation with
-    fixed statistics, which belongs to the linear layer beside it. With `bias="ignore"` the scaled
-    values stand in the denominator, where they may be near 0.
+    fixed statistics, which belongs to the linear layer beside it. With `bias="ignore"` the
+    denominator consists of the scaled values, which may be near 0.
 
     Source: [Ali et al. 2022][ali2022].
 
@@ -177,7 +177,7 @@ class Detach(Rule):
       bias: `"absorb"`: the shift b keeps its share; `"ignore"`: it leaves the denominator.
 
     Raises:
-      RuleError: another bias policy.
+      RuleError: the bias policy is another one.
     """
 
     bias: Literal["absorb", "ignore"] = dataclasses.field(default="absorb", kw_only=True)
@@ -200,13 +200,13 @@ class Detach(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class WinnerTakesAll(Rule):
-    r"""All relevance of an output goes to the input that won it.
+    r"""All relevance of an output goes to the winning input.
 
     $$R_i = \sum_{j : \pi(j) = i} R_j, \qquad
       \pi(j) = \text{place of the largest input of output } j$$
 
-    If several inputs are equal, the first in row-major order wins. The default rule of `max_pool`
-    layers.
+    If several inputs are equal, the first in row-major order wins. This is the default rule of
+    `max_pool` layers.
 
     Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
 

@@ -1,4 +1,4 @@
-"""Rules for the first layer: the input's domain is known, or its value should not count."""
+"""Rules for the first layer, if the input's domain is known or its value should not count."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ZBox(LinearRule):
     $$R_i = \sum_j \frac{x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-}
       {\sum_i (x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-)} R_j$$
 
-    l and h bound the layer's input, as it is before any scale or shift that was folded into the
-    layer. The bias cancels. The rule takes five products.
+    l and h bound the layer's input before any scale or shift that was folded into the layer. The
+    bias cancels. The rule takes five products.
 
     Shapes: x and $R_i$ are `Float[Array, "*in"]`, l and h broadcast against x; z and $R_j$ are
     `Float[Array, "*out"]`.
@@ -43,7 +43,7 @@ class ZBox(LinearRule):
         [`LinearRule`][jaxlrp.LinearRule].
 
     Raises:
-      RuleError: `low` is not below `high`, one of them is not finite, or (while planning) does
+      RuleError: `low` is not below `high`, or one of them is not finite or (while planning) does
         not broadcast to the layer's input.
     """
 
@@ -102,7 +102,7 @@ class WSquare(LinearRule):
 
     $$R_i = \sum_j \frac{w_{ij}^2}{\sum_i w_{ij}^2} R_j$$
 
-    With `bias="absorb"` $b_j^2$ joins the denominator.
+    With `bias="absorb"` $b_j^2$ is added to the denominator.
 
     Shapes: $R_i$ is `Float[Array, "*in"]`, $R_j$ is `Float[Array, "*out"]`.
 
@@ -139,12 +139,12 @@ class Flat(LinearRule):
 
     $$R_i = \sum_j \frac{R_j}{n_j}, \qquad n_j = \text{number of inputs that reach output } j$$
 
-    Padding is not an input and gets nothing.
+    Padding is not an input and gets no relevance.
 
     Shapes: $R_i$ is `Float[Array, "*in"]`, $R_j$ is `Float[Array, "*out"]`.
 
     Use it in the first layer, for maps that do not depend on how pixels are normalised. It is not
-    for dense layers on a whole picture, where every pixel would get the same.
+    for dense layers on a whole picture, where every pixel would get the same share.
 
     Source: [Lapuschkin et al. 2019][lapuschkin2019].
 

@@ -9,16 +9,16 @@ from jax.typing import ArrayLike
 
 Carries = Literal["density", "relevance", "same"]
 
-# An array, or a tuple of arrays for a layer with several active inputs. A union would ask each rule
-# to tell the two apart, although most rules fit layers of one sort only.
+# An array, or a tuple of arrays for a layer with several active inputs. A union would force each
+# rule to distinguish the two, although most rules fit layers of one sort only.
 Inputs: TypeAlias = Any
-# A `jax.Array`. The arrays of a layer are made when they are asked for, by
-# `functools.cached_property`, which the type checker does not accept as an array in a protocol.
+# A `jax.Array`. The arrays of a layer are made on demand, by `functools.cached_property`, which the
+# type checker does not accept as an array in a protocol.
 Output: TypeAlias = Any
 
 
 class PlannedLayer(Protocol):
-    """The members of a layer that a rule may ask for while planning, before there are arrays."""
+    """The members of a layer that a rule may read while planning, before there are arrays."""
 
     @property
     def kind(self) -> str:

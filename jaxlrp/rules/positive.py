@@ -1,4 +1,4 @@
-"""Rules that treat positive and negative contributions apart: z+, alpha-beta, gamma."""
+"""Rules that treat positive and negative contributions separately: z+, alpha-beta, gamma."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def combine(x: Any, along: Any, across: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class AlphaBeta(LinearRule):
-    r"""LRP-αβ: positive and negative contributions are shared apart.
+    r"""LRP-αβ: relevance is shared over positive and negative contributions separately.
 
     $$R_i = \sum_j \left( \alpha \frac{z_{ij}^+}{z_j^+} - \beta \frac{z_{ij}^-}{z_j^-} \right) R_j,
       \qquad \alpha - \beta = 1$$
@@ -46,7 +46,7 @@ class AlphaBeta(LinearRule):
     Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
 
     Use it in convolutions, to see strong evidence for and against a class. It is not for layers
-    whose outputs have contributions of one sign alone: relevance is lost where a sum is empty, and
+    whose outputs have contributions of only one sign: relevance is lost where a sum is empty, and
     the ledger lists it under the rule.
 
     Source: [Bach et al. 2015][bach2015], equation 60.
@@ -178,9 +178,9 @@ class Gamma(LinearRule):
     def _contributions(layer: LayerView, linear: Any) -> tuple[Any, Any]:
         """Positive and negative contributions p and q, from one product and a difference.
 
-        The difference is rounded in units of a = |x||W|. The favoured one is added
-        1 + gamma times, with the bias of its sign, to an output of its sign: that denominator is
-        of the size of a or is not needed, so up to gamma = 100 the rounding does no harm.
+        The difference is rounded in units of a = |x||W|. The favoured one is added 1 + gamma times,
+        with the bias of its sign, to an output of its sign. That denominator is of the size of a or
+        is not needed, so up to gamma = 100 the rounding does no harm.
         """
         if layer.nonnegative:
             p = layer.map(positive=1)(layer.x)

@@ -29,7 +29,8 @@ class Tempered(Rule):
     Shapes: x and $R_i$ are `Float[Array, "*in"]`; z and $R_j$ are `Float[Array, "*out"]`.
 
     Use it in attention that is nearly one-hot: there z is flat and hides how much the largest score
-    matters, and p is not. It is not for a softmax at the output, whose probabilities are explained.
+    matters, while p is not. It is not for a softmax at the output, whose probabilities are
+    explained.
 
     Source: [Edin et al. 2025][edin2025].
 

@@ -1,4 +1,4 @@
-"""The account of a layer: what arrived, what left, and what took the difference, by example."""
+"""The account of a layer, by example: relevance that arrived and left, and its losses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def by_example(plan: Plan, value: Value, x: Any) -> Any:
     x = jnp.real(jnp.asarray(x))
     if along is None:
         whole = jnp.sum(x)[None]
-        # Where there are examples, nothing that an output needs is left without them.
+        # If there are examples, every value that an output needs has them.
         return whole if count == 1 else jnp.zeros(count, x.dtype).at[:1].set(whole)
     x, axis = jnp.broadcast_to(x, value.shape), along.axis
     if along.each > 1:
@@ -48,7 +48,7 @@ def of_layer(
     back: tuple[Any, ...],
     account: Any,
 ) -> Any:
-    """A row of `ACCOUNT` for each example, from what the layer's rule did."""
+    """A row of `ACCOUNT` for each example, from the results of the layer's rule."""
     group = group_of(layer)
     arriving = as_tuple(view.relevance)
     leaving = back if layer.carries == "relevance" else times(inputs, back)
@@ -56,7 +56,8 @@ def of_layer(
     bias, stabiliser = (total(plan, [layer.output] * len(x), x) for x in view.losses())
     found = {"relevance_out": out, "relevance_in": in_, "bias": bias, "stabiliser": stabiliser}
     if group.kind == "structural" and _only_moves(layer):
-        # What moves elements loses none: the rest is what lands on elements that are static.
+        # Moving elements loses no relevance: the rest is the relevance that reaches static
+        # elements.
         found["constants"] = out - in_ - bias - stabiliser
     found["gross_out"] = gross(plan, group.outputs, arriving)
     found["gross_in"] = gross(plan, group.inputs, leaving)
@@ -68,9 +69,9 @@ def _only_moves(layer: Layer) -> bool:
 
 
 def on_static(plan: Plan, value: Value, start: Any, account: Any, arriving: str) -> Any:
-    """The identity of a static array, of `value`'s shape; the account lists what reaches it.
+    """The identity of a static array, of `value`'s shape; the account lists its relevance.
 
-    It begins a carry, or is what a branch gives.
+    The array is the start of a carry, or the result of a branch.
     """
 
     @jax.custom_vjp
@@ -91,7 +92,7 @@ def on_static(plan: Plan, value: Value, start: Any, account: Any, arriving: str)
 
 def _entries(found: dict[str, Any], account: Any) -> Any:
     zero = jnp.zeros(account.shape[:1], account.dtype)
-    # Each by itself: what is the same on all devices is not summed over them.
+    # Separately: an array that is the same on all devices is not summed over them.
     columns = [found.get(name, zero) for name in ACCOUNT]
     typed = [compat.typed_like(c.astype(account.dtype), account) for c in columns]
     return compat.typed_like(jnp.stack(typed, axis=1), account)

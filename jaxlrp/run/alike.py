@@ -1,7 +1,7 @@
 """Layers that are alike: under `jit` one function runs them all.
 
 JAX traces, differentiates and transposes such a function once, as it does with `jnp.tanh` in a
-gradient, and puts its equations where each layer stands. The program is the same as without.
+gradient, and puts its equations in the place of each layer. The program does not change.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def alike(plan: Plan) -> Mapping[Layer, Hashable]:
 
 
 def is_of_library(rule: Rule) -> bool:
-    """Whether a rule is one of this library: it looks at nothing but what a layer shows."""
+    """Whether a rule is one of this library, which reads only the view of a layer."""
     return type(rule).__module__.partition(".")[0] == _LIBRARY
 
 
 def is_traced(rule: Rule) -> bool:
-    """Whether a rule has a parameter without a value yet: a function of its own cannot keep it."""
+    """Whether a rule has a parameter without a value yet, which a kept function cannot hold."""
     return not all(map(compat.is_concrete, jax.tree.leaves(vars(rule))))
 
 
 def places(group: Group) -> dict[Eqn | Value, int]:
-    """The places of a group's equations and values in it: the same in each that is alike."""
+    """The places of a group's equations and values in it, which agree in groups that are alike."""
     values = (v for e in group.eqns for v in e.outputs)
     return {x: n for n, x in enumerate((*group.eqns, *group.inputs, *values))}
 

@@ -25,7 +25,7 @@ class Ready:
     """Values of parameters that were computed before the call.
 
     Attributes:
-      numbers: for each array of the call which parameter it is; None for one that is none.
+      numbers: the number of the parameter that each array of the call is, or None.
       names: the names of the parameters.
       values: arrays by the digests of the expressions that they are.
     """
@@ -37,7 +37,7 @@ class Ready:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """A pytree of which some leaves are known: the zeros of static ones, strings in aux."""
+    """A pytree with some known leaves: the zeros of static ones, strings in aux."""
 
     tree: Any
     leaves: tuple[Any, ...]  # HOLE where a leaf is not known
@@ -52,8 +52,8 @@ class Planned:
     """A planned function without the arrays that it runs on.
 
     Attributes:
-      programs: what was made of the plan for a further call, by what it is; None if the plan is not
-        kept, so that there is no further call of the same plan.
+      programs: the programs that were made from the plan for further calls, by their keys; None if
+        the plan is not kept, so that there is no further call of the same plan.
     """
 
     plan: Plan
@@ -67,7 +67,8 @@ class BoundCall:
     """A planned function with the arrays that it runs on.
 
     Attributes:
-      ready: what was computed of some of the arrays before; None where nothing was prepared.
+      ready: the values that were computed from some of the arrays before; None if nothing was
+        prepared.
     """
 
     planned: Planned
@@ -101,7 +102,7 @@ class BoundCall:
         return env
 
     def weights(self, target: Target) -> list[Any]:
-        """The weights on the outputs that a target means."""
+        """The weights on the outputs for a target."""
         shapes = [v.aval for v in self.outputs]
 
         def is_batch() -> bool:
@@ -114,7 +115,7 @@ class BoundCall:
         return interpreter.before(self.plan, self._env())
 
     def act(self) -> None:
-        """Print, call back and check what fn does, once for each evaluation of the plan."""
+        """Run the prints, callbacks and checks of fn, once for each evaluation of the plan."""
         if self.actions is not None:
             self.actions(self.arrays)
 
@@ -136,7 +137,7 @@ class BoundCall:
     def run(
         self, primals: Sequence[Any], probes: Probes, share: bool = True
     ) -> tuple[list[Any], list[Any]]:
-        """The outputs and aux; `share` says whether calls that are alike may be one under `jit`."""
+        """The outputs and aux; `share` says whether calls that are alike may share a function."""
         env = self._env()
         env.update(zip(self.plan.explained, primals, strict=True))
         found = interpreter.run(self.plan, env, [*self.outputs, *self.aux], probes, share)

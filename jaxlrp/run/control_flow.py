@@ -1,8 +1,8 @@
 """Control flow: `scan`, `cond` and `shard_map` run again with bodies whose derivative is relevance.
 
-JAX's own scan stacks the residuals and runs backwards; what is decided here is only what crosses
-the border of a body: a density becomes a relevance where the other side carries relevance, and a
-probe of a layer inside is one more sequence to scan over.
+JAX's own scan stacks the residuals and runs backwards. This file only handles values that cross the
+border of a body: a density becomes a relevance if the other side carries relevance, and a probe of
+a layer inside is one more sequence to scan over.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run(state: RunState, layer: Layer, env: Env, run_graph: RunGraph) -> None:
 
 
 def _enter(state: RunState, outside: Value, inside: Value, array: Any) -> Any:
-    """An operand as the body reads it."""
+    """An operand in the form that the body reads."""
     plan = state.plan
     if inside not in plan.activity.reached:
         return state.hold(array, outside)
@@ -46,7 +46,7 @@ def _enter(state: RunState, outside: Value, inside: Value, array: Any) -> Any:
 
 
 def _leave(state: RunState, inside: Value, outside: Value, array: Any) -> Any:
-    """A result as the graph outside reads it."""
+    """A result in the form that the graph outside reads."""
     plan = state.plan
     if outside not in plan.activity.reached:
         return state.narrow(array, inside)
@@ -57,7 +57,7 @@ def _leave(state: RunState, inside: Value, outside: Value, array: Any) -> Any:
 
 
 def _counted(state: RunState, layer: Layer, source: Value, value: Value, array: Any) -> Any:
-    """The array that `source` gives to `value`; an account lists what lands on a static one."""
+    """The array that `source` passes to `value`; an account lists relevance of a static one."""
     account, activity = state.probes.accounts.get(layer), state.plan.activity
     if account is None or value not in activity.reached or source in activity.active:
         return array
@@ -178,7 +178,7 @@ def _typed(array: Any, value: Value) -> Any:
 
 
 def _carried(state: RunState, pair: tuple[Value, Value], array: Any) -> Any:
-    """A carry as it travels from one iteration to the next."""
+    """A carry in the form in which it travels from one iteration to the next."""
     array = _typed(array, pair[1])
     for value in pair:
         array = state.widen(array, value)
@@ -186,7 +186,7 @@ def _carried(state: RunState, pair: tuple[Value, Value], array: Any) -> Any:
 
 
 def _read(state: RunState, pair: tuple[Value, Value], array: Any) -> Any:
-    """A carry as the body reads it: relevance may leave an iteration that passes none on."""
+    """A carry as the body reads it; relevance may leave an iteration that passes none on."""
     after, before = pair
     return array if before in state.plan.activity.reached else state.narrow(array, after)
 

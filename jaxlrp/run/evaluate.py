@@ -16,7 +16,7 @@ Env = dict[Value, Any]
 
 
 class Counted(NamedTuple):
-    """An integer that carries a value: exact, and as a float with which relevance travels."""
+    """An integer that carries a value: the exact integer, and a float that carries relevance."""
 
     number: Any
     exact: Any
@@ -28,7 +28,7 @@ def number_of(x: Any) -> Any:
 
 
 def exact_of(x: Any) -> Any:
-    """A value as the traced program has it."""
+    """A value in the form that it has in the traced program."""
     return x.exact if isinstance(x, Counted) else x
 
 
@@ -41,8 +41,8 @@ def on_number(function: Callable[[Any], Any], x: Any) -> Any:
 def hold(x: Any) -> Any:
     """The identity of x, through which no relevance passes.
 
-    Unlike `stop_gradient` it is constant for one derivative only, the one that carries relevance:
-    a derivative of the relevance sees that it depends on the input.
+    Unlike `stop_gradient`, it is constant for only one derivative, the one that carries relevance.
+    A derivative of the relevance sees that it depends on the input.
     """
     return x
 
@@ -54,8 +54,9 @@ def held(eqn: Eqn, values: Sequence[Any], mark: Any) -> list[Any]:
     """Evaluate an equation that relevance does not cross.
 
     As with `hold`, a derivative of the result is the true one. The derivative that carries
-    relevance never looks at the equation, which may have none. `mark` is a number that this
-    derivative does look at: without one, the next derivative would be the one that is held.
+    relevance never uses that of the equation, which may not exist. `mark` is a number on which the
+    derivative that carries relevance depends: without it, the next derivative would be the one that
+    is held.
     """
 
     @jax.custom_vjp
@@ -70,7 +71,7 @@ def held(eqn: Eqn, values: Sequence[Any], mark: Any) -> list[Any]:
 
 
 def held_value(x: Any, mark: Any) -> Any:
-    """`hold`, also where the derivative that carries relevance sees nothing of x."""
+    """`hold`, also if the derivative that carries relevance does not depend on x."""
 
     @jax.custom_vjp
     def call(x: Any, mark: Any) -> Any:
@@ -105,7 +106,7 @@ def read(env: Env, value: Value) -> Any:
 
 
 def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
-    """Evaluate an equation; with `wide` in float32 where the traced program used fewer bits."""
+    """Evaluate an equation; with `wide` in float32 if the traced program used fewer bits."""
     params = eqn.params
     if wide:
         values = [_widen_operand(v, a) for v, a in zip(values, eqn.inputs, strict=True)]
@@ -129,13 +130,13 @@ def _widen_operand(v: Any, value: Value) -> Any:
 
 
 def _is_carried(v: Any, value: Value) -> bool:
-    """Whether an integer of the program is a float here."""
+    """Whether an integer of the program is represented by a float."""
     dtype = getattr(v, "dtype", None)
     return dtype is not None and _is_integer(value.dtype) and not _is_integer(dtype)
 
 
 def widened_params(params: dict[str, Any], number: Any = None) -> dict[str, Any]:
-    """Parameters for float32 at least; for `number` where integers of the program are floats."""
+    """Parameters for float32 at least; for `number` if integers of the program are floats."""
     changed = {}
     for key in ("new_dtype", "preferred_element_type", "dtype"):
         dtype = params.get(key)

@@ -31,8 +31,9 @@ as_relevance.defvjp(_as_relevance_forward, _as_relevance_backward)
 def tap(y: Any, probe: Any, arriving: str, known: dict[str, Any]) -> Any:
     """The identity of y; the quantities that its probe asks for become the probe's cotangent.
 
-    The probe is a dict of zeros: under `"relevance"` and `"density"` comes what arrives at y, under
-    `"value"` y itself, under any other word what `known` has for it.
+    The probe is a dict of zeros. The cotangent under `"relevance"` and `"density"` is the quantity
+    that arrives at y, under `"value"` it is y itself, and under any other word the entry of
+    `known`.
     """
 
     @jax.custom_vjp

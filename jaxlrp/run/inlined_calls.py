@@ -1,8 +1,8 @@
 """Steps that run together: under `jax.checkpoint`, or as one of many calls that are alike.
 
-Calls that are alike in everything that decides what happens in them become calls of one `jax.jit`
-function, as they were in the function that is explained: JAX then traces, differentiates and
-lowers the first and reuses it. Operation by operation, outside `jit`, nothing would be gained.
+Calls that are alike in everything that determines their evaluation become calls of one `jax.jit`
+function, as they were in the explained function: JAX then traces, differentiates and lowers the
+first and reuses it. Outside `jit`, where operations run one by one, nothing would be gained.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(
     run_step: RunStep,
     depth: int = 0,
 ) -> None:
-    """Run steps in order; neighbours that stand in one call at this depth go together."""
+    """Run steps in order; neighbours that are in one call at this depth run together."""
     last_read = {v: n for n, step in enumerate(steps) for v in step.reads}
     index = 0
     while index < len(steps):
@@ -91,7 +91,7 @@ def _run_together(
 
 
 def _layers_in(plan: Plan, steps: Sequence[Step]) -> list[Layer]:
-    """The layers that some steps run, in bodies too."""
+    """The layers that some steps run, including those in bodies."""
     found = {step.layer: None for step in steps if step.layer is not None}
     inside = {group_of(y) for y in found if group_of(y).main.bodies}
     if inside:
@@ -134,7 +134,7 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
     parts = group.particulars
     return (
         group.like or group,
-        len(group.eqns),  # scales before a core are folded for each call apart
+        len(group.eqns),  # scales before a core are folded for each call separately
         id(layer.rule),
         layer.arriving,
         layer.carries,

@@ -1,9 +1,9 @@
-"""Run a plan: the traced function again, as one whose derivative is the modified gradient.
+"""Run a plan: the traced function again, with the modified gradient as its derivative.
 
-Every layer whose rule is the plain derivative is evaluated as it is. Every other layer becomes
-a `jax.custom_vjp` whose backward pass asks its rule. `jax.vjp` of the whole then carries density
-or relevance from the outputs to the explained inputs; JAX adds up where edges meet, keeps what
-must be kept, recomputes where the user said `remat`, and differentiates again if asked to.
+Every layer whose rule is the plain derivative is evaluated as it is. Every other layer becomes a
+`jax.custom_vjp` whose backward pass calls its rule. `jax.vjp` of the whole then carries density or
+relevance from the outputs to the explained inputs. JAX adds up where edges meet, keeps residuals,
+recomputes under the user's `remat`, and differentiates again if needed.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def run(
 def seeded(plan: Plan, value: Value, array: Any) -> Any:
     """The identity of an output, which converts its seed to the quantity that its edge carries.
 
-    Where the output's edge carries relevance because something inside reads it too, its weight
-    becomes the relevance weight * value.
+    If the output's edge carries relevance because something inside reads it too, its weight becomes
+    the relevance weight * value.
     """
     by_value = plan.seeds.get(value) == "density" and plan.edges.get(value) == "relevance"
     return identities.as_relevance(array) if by_value else array
@@ -76,7 +76,7 @@ def run_step(state: RunState, step: Step, env: Env) -> None:
     if step.eqn is not None:
         active = state.plan.activity.active
         values = [state.narrow(evaluate.read(env, v), v) for v in step.eqn.inputs]
-        if active.isdisjoint(step.eqn.outputs):  # without a derivative, so without one here
+        if active.isdisjoint(step.eqn.outputs):  # it has no derivative, so none is needed here
             pairs = zip(step.eqn.inputs, values, strict=True)
             values = [jax.lax.stop_gradient(x) if v in active else x for v, x in pairs]
             outputs = evaluate.apply(step.eqn, values)
@@ -96,7 +96,8 @@ def run_layer(state: RunState, layer: Layer, env: Env) -> None:
         control_flow.run(state, layer, env, run_graph)
         return
     inputs = tuple(_convert(state, evaluate.read(env, v), v, layer) for v in group.inputs)
-    # Written numbers stay numbers: a function that several layers share would take them as arrays.
+    # Written numbers stay numbers: as arguments of a function that layers share they would be
+    # arrays.
     arrays = (v for v in group.outside if not isinstance(v, Literal))
     outside = {v: state.narrow(env[v], v) for v in arrays}
     account = state.probes.accounts.get(layer)
@@ -124,7 +125,7 @@ def _evaluated(
     plain: bool,
     relu: Layer | None,
 ) -> tuple[Any, ...]:
-    """The outputs of a layer, or of the ReLU after it, by one function for all that are alike."""
+    """The outputs of a layer, or of the ReLU after it; layers that are alike share a function."""
     keys = list(outside)
     key = alike(state.plan).get(layer) if state.calls.staging else None
 
@@ -177,7 +178,7 @@ def _probed(
 
 
 def _convert(state: RunState, array: Any, value: Value, layer: Layer) -> Any:
-    """Convert a density that a layer sends back to relevance, if its edge carries relevance."""
+    """Convert a density that a layer sends back into relevance, if its edge carries relevance."""
     if state.plan.edges.get(value) == "relevance" and layer.carries == "density":
         return evaluate.on_number(identities.as_relevance, array)
     return array

@@ -14,7 +14,7 @@ from jaxlrp.run import evaluate
 
 
 def thin(scale: Any, features: frozenset[int]) -> Any:
-    """Keep one element along the axes that a scale does not vary along."""
+    """Keep one element along the axes along which a scale does not vary."""
     index = tuple(slice(None) if i in features else slice(0, 1) for i in range(scale.ndim))
     return scale[index]
 
@@ -94,7 +94,7 @@ def window_count(core: Eqn, x: Any) -> Any:
 
 
 def contraction_count(core: Eqn, operand: int, x: Any) -> Any:
-    """A contraction with a kernel of ones: sum over contracted axes, spread over the new ones."""
+    """A contraction with a kernel of ones: a sum over contracted axes, repeated along new ones."""
     contract, batch = core.params["dimension_numbers"]
     mine = 1 - operand
     order = [*batch[operand]]
@@ -117,5 +117,5 @@ def contraction_count(core: Eqn, operand: int, x: Any) -> Any:
 
 
 def weight_position(core: Eqn, operand: int) -> int:
-    """Position of the kernel among the operands of a core; the others say where elements go."""
+    """Position of the kernel among the operands of a core; the other operands hold indices."""
     return next(i for i in carrying(core) if i != operand)

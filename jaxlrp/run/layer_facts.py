@@ -65,7 +65,7 @@ def mean_over_features(group: Group, z: Any) -> Any:
 
 
 def _feature_places(core: Eqn, features: frozenset[int], post: Sequence[Eqn]) -> np.ndarray | None:
-    """For each element of the output, which set of features it belongs to; None if unknown."""
+    """The set of features of each element of the output, by number; None if unknown."""
     kept = [1 if i in features else n for i, n in enumerate(core.out.shape)]
     places = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), core.out.shape)
     found = {core.out: places}
@@ -99,7 +99,7 @@ def _carried_axes(eqn: Eqn, axes: frozenset[int]) -> frozenset[int] | None:
 
 
 def constant(group: Group, x: Any, value: Any) -> Any:
-    """`value` as an input of the layer, of size 1 along the axes that the core maps one by one."""
+    """`value` as an input of the layer, of size 1 along axes that the core maps one by one."""
     shape = list(x.shape)
     linear = group.linear
     core = linear.core if linear is not None else None
@@ -125,13 +125,13 @@ def _free_axes(core: Eqn, operand: int) -> tuple[int, ...]:
 
 
 def has_bias(group: Group) -> bool:
-    """Whether a layer may add something: a shift, or a constant that it moves in."""
+    """Whether a layer may add a shift, or a constant that it moves in."""
     links = {v for e in group.eqns for v in e.outputs} | set(group.inputs)
     return any(_brings(eqn, [v for v in eqn.inputs if v not in links]) for eqn in group.eqns)
 
 
 def _brings(eqn: Eqn, static: list[Value]) -> bool:
-    """Whether an equation adds a constant to what it maps, or puts one beside it."""
+    """Whether an equation adds a constant to its active operand, or puts one beside it."""
     if eqn.name in ADDITIONS:
         return bool(static)
     if eqn.name == "gather" and eqn.params["fill_value"] not in (None, 0):
@@ -143,7 +143,7 @@ def _brings(eqn: Eqn, static: list[Value]) -> bool:
 
 
 def number_of(value: Value) -> Any:
-    """The written number that all elements of a value are equal to; else None."""
+    """The written number to which all elements of a value are equal, or None."""
     while not isinstance(value, Literal):
         eqn = value.producer
         if eqn is None or eqn.name not in COPIES | {"broadcast_in_dim", "reshape", "squeeze"}:
@@ -153,7 +153,7 @@ def number_of(value: Value) -> Any:
 
 
 def bias_of(group: Group, outside: Env) -> Any:
-    """The layer's output for a zero input, of size 1 where it does not vary; 0.0 if it has none.
+    """The layer's output for a zero input, of size 1 along constant axes; 0.0 without a bias.
 
     Zeros are symbolic: no product is computed unless a shift comes before the core.
     """
@@ -183,7 +183,7 @@ def bias_of(group: Group, outside: Env) -> Any:
 
 
 def _term(value: Value, env: Env, links: set[Value], outside: Env) -> Any:
-    """A term of a sum; None for the zero that an active one is."""
+    """A term of a sum; None for an active one, which is zero."""
     if value in links:
         return env.get(value)
     return evaluate.as_number(evaluate.read(outside, value))
@@ -196,7 +196,7 @@ def _outside_or_zero(value: Value, links: set[Value], outside: Env) -> Any:
 
 
 def _fill(array: Any, value: Value, eqn: Eqn) -> Any:
-    """Give a thin array its full shape, but for the batch axes that the core lets be 1."""
+    """Give a thin array its full shape, except along batch axes that may stay 1 in the core."""
     if eqn.name in ADDITIONS | _SCALES or eqn.name in COPIES:
         return array
     shape = list(value.shape)

@@ -52,13 +52,13 @@ def ruled(
 ) -> tuple[Any, ...]:
     """Evaluate a layer as a function whose backward pass is its rule.
 
-    With `relu` the output is that of the ReLU after the layer, and what arrives is the density
-    there. Where the ReLU is shut nothing arrives, elsewhere its output is z: the rule sees it as z.
-    With `shared`, without an account, JAX traces the backward pass once for all layers run by it.
+    With `relu` the output is that of the ReLU after the layer, and the density there arrives. Where
+    the ReLU is shut nothing arrives, and elsewhere its output is z, so the rule reads it as z. With
+    `shared`, without an account, JAX traces the backward pass once for all layers that it runs.
     """
     group = group_of(layer)
     logits = group.particulars_as(Softmax).logits
-    # JAX keeps what these functions close over: nothing with arrays, as the probes in `state`.
+    # JAX keeps the objects that these functions close over, so none may hold arrays, as probes do.
     keys, precision, plan = list(outside), state.precision, state.plan
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ def _backward(
     view = View(layer, inputs, outside, output, came, relu)
     try:
         back = layer.rule.propagate(view)
-    except Exception as error:  # whatever a rule raises goes on, with the layer's name
+    except Exception as error:  # an error of a rule is raised again, with the layer's name
         error.add_note(f"jaxlrp: while {layer.rule} was applied to {_named(layer)}.")
         raise
     back = back if isinstance(back, tuple) else (back,)

@@ -1,11 +1,11 @@
 """The linear part of a layer as a map whose weights can be replaced by functions of them.
 
-The weight of an input in an output is the product of the factors on the one way between them:
-scales before the core, an entry of the kernel, scales after the core. The layer's own equations
-run with these factors replaced and with static terms left out, so zeros that a pad or a
-concatenation adds do not count as inputs. Where every scale varies along the kernel's own axes, the
-scales fold into the kernel and any combination of W, W+, W- and |W| costs one product. Otherwise
-W+ and W- are told apart on the way (`Split`): each value is a pair, and a negative factor swaps it.
+The weight of an input in an output is the product of the factors on the one path between them:
+scales before the core, an entry of the kernel, scales after the core. The layer's own equations run
+with these factors replaced and with static terms left out, so zeros that a pad or a concatenation
+adds do not count as inputs. If every scale varies along the kernel's own axes, the scales fold into
+the kernel, and any combination of W, W+, W- and |W| costs one product. Otherwise W+ and W- are kept
+separate on the path (`Split`): each value is a pair, and a negative factor swaps it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from jaxlrp.run.weights import Ones, Weighted, combination, is_zero
 from jaxlrp.run.weights_by_sign import Split, as_output, listed, output_dtype, zeros_of
 
 _UNMAPPED = frozenset({"fft", "complex", "real", "imag", "conj", "triangular_solve"})
-# Nothing happens to the numbers; a barrier and a name have no transpose under every JAX.
+# The numbers do not change; not every version of JAX has a transpose of a barrier and a name.
 _IDENTITIES = frozenset({"optimization_barrier", "name", "reduce_precision"})
 
 
@@ -57,7 +57,7 @@ class _Map:
 
 
 class BoundLinear:
-    """A linear group bound to the arrays that it reads, as a `BoundCall` is a plan with its own."""
+    """A linear group bound to the arrays that it reads, as a `BoundCall` is a plan with arrays."""
 
     def __init__(self, group: Group, outside: Env, x: Any):
         self.group = group
@@ -96,7 +96,7 @@ class BoundLinear:
 
     @functools.cached_property
     def only_core(self) -> Eqn | None:
-        """The core, if all that the layer does besides is to add something static to its output."""
+        """The core, if the layer besides only adds a static term to its output."""
         core = None if self.linear is None else self.linear.core
         if core is None or core.name not in LINEAR_CORES or isinstance(self.like, tuple):
             return None
@@ -139,7 +139,7 @@ class BoundLinear:
         return _Map(lambda x: self.run(listed(x), way), self)
 
     def _has_one_kernel(self) -> bool:
-        """Whether W+ costs one product: every factor but the kernel's is folded or positive."""
+        """Whether W+ costs one product: every factor except the kernel is folded or positive."""
         linear = self.linear
         if linear is None or linear.core is None or linear.core.name not in LINEAR_CORES:
             return False
@@ -147,14 +147,14 @@ class BoundLinear:
 
     @property
     def keeps_signs(self) -> bool:
-        """Whether W+ of this layer needs one product, and not one for each sign of a scale."""
+        """Whether W+ of this layer needs one product rather than one for each sign of a scale."""
         return all(self.is_folded(e) or self.sign(e) is not None for e in self.group.eqns)
 
     def _is_positive(self, eqn: Eqn) -> bool:
         return self.sign(eqn) == 1
 
     def sign(self, eqn: Eqn) -> int | None:
-        """The sign of the factor of an equation; None where it may vary."""
+        """The sign of the factor of an equation; None if it may vary."""
         if eqn.name == "neg":
             return -1
         if eqn.name == "sub":
@@ -170,7 +170,7 @@ class BoundLinear:
     # -- scales folded into the kernel ------------------------------------------------------
 
     def kernel(self, core: Eqn, operand: int) -> Any:
-        """The kernel of a contraction or convolution, in its own layout; scales folded in."""
+        """The kernel of a contraction or convolution, in its own layout, with scales folded in."""
         weights = core.inputs[weight_position(core, operand)]
         kernel = evaluate.as_number(evaluate.read(self.outside, weights))
         linear = self.linear
@@ -185,7 +185,7 @@ class BoundLinear:
         return scaled.astype(kernel.dtype)
 
     def _slope(self, chain: Sequence[Eqn], features: frozenset[int]) -> Any:
-        """Product of the scales of a chain, of size 1 along all but the feature axes."""
+        """Product of the scales of a chain, of size 1 along all axes except those of features."""
         slope: Any = None
         sign = 1
         for eqn in chain:
@@ -212,7 +212,7 @@ class BoundLinear:
     # -- the layer's own equations ----------------------------------------------------------
 
     def run(self, xs: Sequence[T], way: Way[T]) -> T:
-        """Run the layer's equations on values of the sort that `way` knows."""
+        """Run the layer's equations on values of the sort that `way` handles."""
         env: dict[Value, T] = dict(zip(self.group.inputs, xs, strict=True))
         for eqn in self.group.eqns:
             env.update(zip(eqn.outputs, self._step(eqn, env, way), strict=True))
@@ -249,7 +249,7 @@ class BoundLinear:
         )
 
     def _factor(self, eqn: Eqn) -> Callable[[], Any]:
-        """The factor of a scale, read when it is asked for."""
+        """The factor of a scale, read on demand."""
         (value,) = self.outside_of(eqn)
 
         def read() -> Any:
@@ -269,7 +269,7 @@ class BoundLinear:
         return compat.bind(core.prim, params, operands)[0]
 
     def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
-        """An equation that moves or adds up elements, with zeros for what is static."""
+        """An equation that moves or adds up elements, with zeros for static operands."""
         operands = []
         for i, v in enumerate(eqn.inputs):
             if v in values:
@@ -282,7 +282,7 @@ class BoundLinear:
 
 
 def _filled_with_zeros(eqn: Eqn) -> Eqn:
-    """A gather that fills what lies outside with zeros: that is a static term."""
+    """A gather that fills elements out of bounds with zeros, as their value is a static term."""
     if eqn.name != "gather" or eqn.params["fill_value"] == 0:
         return eqn
     params = compat.Params(eqn.name, {**eqn.params, "fill_value": 0})

@@ -1,7 +1,7 @@
-"""The two sides of running a linear layer's equations: a program, and the values that it runs on.
+"""The two sides of running a linear layer's equations: a program, and a way to run it.
 
-A program knows its equations, kernel and factors; a way of running them knows what its values are
-(arrays, or pairs of arrays) and what a factor does to them.
+A program holds the equations, kernel and factors. A way of running them defines the values (arrays,
+or pairs of arrays) and the effect of a factor on them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class LinearProgram(Protocol):
 
     group: Group
     like: Any
-    one_kernel: bool  # every factor but the kernel's is folded into the kernel, or positive
+    one_kernel: bool  # every factor except the kernel is folded into it, or positive
 
     def run(self, xs: Sequence[T], way: Way[T]) -> T:
         """The equations of the layer on `xs`."""

@@ -1,7 +1,7 @@
 """Rows of a softmax that a mask of -inf shuts: they attend to nothing and get no relevance.
 
-The softmax of such a row is 0/0. Its weights are taken as 0, so that no NaN meets the rows beside
-it on the way back; an element at -inf, whose weight is 0, gets 0 whatever arrives.
+The softmax of such a row is 0/0. Its weights are taken as 0, so that no NaN reaches the rows beside
+it on the way back. An element at -inf, whose weight is 0, gets 0 whatever arrives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def without_weights(weights: Any, logits: Any) -> Any:
 
 @jax.custom_vjp
 def without_arrivals(logits: Any) -> Any:
-    """The logits; nothing passes back to those that are -inf."""
+    """The logits; no relevance passes back to those that are -inf."""
     return logits
 
 

@@ -18,7 +18,7 @@ Condition: TypeAlias = Mapping[Any, ArrayLike]
 
 
 def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
-    """The masks of `condition=`, for the layers that they name; those of one layer multiply."""
+    """The masks of `condition=` for the selected layers; several masks of one layer multiply."""
     if condition is not None and not isinstance(condition, Mapping):
         raise InputError(
             f"condition is of type {type(condition).__name__}; expected a mapping from selectors "
@@ -41,7 +41,7 @@ def masks_of(plan: Plan, condition: Condition | None) -> dict[Layer, Any]:
 
 
 def masked_plan(plan: Plan, condition: Condition | None) -> Plan:
-    """The plan with a note where the masks leave relevance a path past the masked layers."""
+    """The plan with a note if relevance has a path past the masked layers."""
     return noted(plan, tuple(open_paths(plan, masks_of(plan, condition))))
 
 

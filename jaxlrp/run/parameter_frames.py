@@ -1,8 +1,8 @@
-"""A traced program, divided into what its parameters alone decide and what is left to run.
+"""A traced program, divided into values that depend on parameters alone and steps to run.
 
 A frame is a jaxpr of which some inputs are parameters. Every value that depends on these alone is
-an expression, whether the program computes it at the top or in a call, a rematerialised call or
-a scan. The steps that are left read such expressions as operands.
+an expression, whether the program computes it at the top level or in a call, a rematerialised call
+or a scan. The remaining steps read such expressions as operands.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Inner(NamedTuple):
 
     Attributes:
       free: the positions of the operands that are passed as they are.
-      given: for each need of the frame, the expression that it is outside.
+      given: for each need of the frame, its expression outside.
       sliced: for each need, whether the loop slices it.
       loop: the parts of a scan.
     """
@@ -45,7 +45,7 @@ class Inner(NamedTuple):
 class Step(NamedTuple):
     """An equation to run: on operands of its own, or with another body.
 
-    An operand is an expression, or else a variable of the jaxpr. Nothing reads `ends` any more.
+    An operand is an expression, or else a variable of the jaxpr. No later step reads `ends`.
     """
 
     primitive: Any
@@ -60,12 +60,12 @@ class Frame:
     """A jaxpr with some inputs that are parameters, by their numbers; None for the others.
 
     Attributes:
-      steps: what is left to run.
-      needs: the expressions that the steps are given, from which they make what they read.
+      steps: the steps that are left to run.
+      needs: the expressions whose values the steps receive; their operands are made from these.
       for_products: the digests of needs that a product reads.
       outputs: for each output that is used, its expression or its variable.
-      returned: those of them that running gives back; the others are made outside.
-      left: names of equations that were not looked into, although a parameter goes in.
+      returned: the outputs that running returns; the others are made outside.
+      left: names of equations whose bodies were not searched, although they read a parameter.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Frame:
         self._end()
 
     def _end(self) -> None:
-        """Note for each step what no later one reads, so that its memory is given back."""
+        """Note for each step the values that no later one reads, so that their memory is freed."""
         seen = {x for x in self.returned if not isinstance(x, Expression)}
         for n, step in reversed(list(enumerate(self.steps))):
             read = [x for x in step.operands if not isinstance(x, Expression)]
@@ -110,7 +110,7 @@ class Frame:
             self.steps[n] = step._replace(ends=ends)
 
     def is_made_outside(self, n: int) -> bool:
-        """Whether an output is known of the parameters alone, where they come from."""
+        """Whether an output depends on the parameters alone, and is made where they come from."""
         x = self.outputs[n]
         if self._kind == "top" or not isinstance(x, Expression):
             return False
@@ -121,7 +121,7 @@ class Frame:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing is computed of the parameters: they are read as they are."""
+        """Whether the parameters are read as they are, and nothing is computed from them."""
         made = any(not isinstance(x, Parameter) for x in self.needs.values())
         return not made and len(self.returned) == len(self.outputs)
 
@@ -157,7 +157,7 @@ class Frame:
     def _run(
         self, eqn: Any, operands: list[Any], inner: Inner | None = None, writes: Any = None
     ) -> None:
-        """A step that is left, and what it reads of the parameters."""
+        """A step that is left, and the expressions that it reads."""
         params = eqn.params
         if eqn.primitive.name == "conv_general_dilated" and isinstance(operands[1], Expression):
             params, operands = _with_kernel_in_order(params, operands)
@@ -252,7 +252,7 @@ class Frames:
 def _with_kernel_in_order(params: Any, operands: list[Any]) -> tuple[Any, list[Any]]:
     """A convolution whose computed kernel has its axes in one order: places, inputs, outputs.
 
-    So a kernel that is kept for a transposed convolution is kept transposed.
+    A kernel that is kept for a transposed convolution is therefore kept transposed.
     """
     kernel, numbers = operands[1], params["dimension_numbers"]
     outputs, inputs, *places = numbers.rhs_spec
@@ -265,7 +265,7 @@ def _with_kernel_in_order(params: Any, operands: list[Any]) -> tuple[Any, list[A
 
 
 def _live(jaxpr: Any, used: Sequence[Any]) -> list[tuple[Any, list[bool]]]:
-    """The equations whose results are read, with the results that are; in order."""
+    """The equations whose results are read, in order, each with flags of the results read."""
     read = {v for v in used if not isinstance(v, compat.Literal)}
     found = []
     for eqn in reversed(jaxpr.eqns):

@@ -1,7 +1,7 @@
 """Values that depend on parameters alone, as expressions that can be compared.
 
-Expressions with one digest are the same equations on the same parameters. So a value that was
-computed for one program can stand for that expression in another, and for nothing else.
+Expressions with one digest are the same equations on the same parameters. A value that was computed
+for one program can therefore be used for that expression in another, and for no other.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from jaxlrp import compat
 from jaxlrp.graph.contents import Unknown, content
 from jaxlrp.graph.primitives import MOVES
 
-# Nothing is computed: such a view is made again where it is read.
+# These compute nothing: such a view is made again where it is read.
 _VIEWS = frozenset({"convert_element_type", "copy", "copy_p", "optimization_barrier", "name"})
 _REORDERING = frozenset({"rev", "transpose"})
 # Not shown in the text of an expression.
 _SHAPES = frozenset({"broadcast_in_dim", "convert_element_type", "reshape", "squeeze"})
-_DEPTH = 3  # what is further within is shown as "..."
+_DEPTH = 3  # expressions at a greater depth are shown as "..."
 Known = dict[str, Any]  # arrays by the digests of what they are
 
 
 class Expression:
-    """One value. A subclass says how it is made of its inputs.
+    """One value. A subclass defines how it is made from its inputs.
 
     Attributes:
-      of_parameters: whether it reads one at all; a constant that is made of nothing does not.
-      cut: the expressions to keep so that this one is cheap to make: itself, if it is no larger
-        than what it is made of, else those of its inputs. Views are never kept.
-      cut_for_product: the same where a product reads this one: then it is kept at any size, and in
-        the order of elements in which the product reads it.
+      of_parameters: whether it reads a parameter; a constant does not.
+      cut: the expressions to keep so that this one is cheap to make: itself, if it is not larger
+        than its inputs, else those of its inputs. Views are never kept.
+      cut_for_product: the same if a product reads this one: then it is kept at any size, and in the
+        order of elements in which the product reads it.
     """
 
     inputs: tuple[Expression, ...] = ()
@@ -56,7 +56,7 @@ class Expression:
         raise NotImplementedError
 
     def on(self, inputs: tuple[Expression, ...]) -> Expression:
-        """The same of other inputs."""
+        """The same expression with other inputs."""
         raise NotImplementedError
 
     def text(self, names: Sequence[str], depth: int = _DEPTH) -> str:
@@ -151,9 +151,9 @@ class Applied(Expression):
 
 
 class Mapped(Expression):
-    """What an expression is in each iteration of a loop, stacked.
+    """The values of an expression in all iterations of a loop, stacked.
 
-    Each input takes the place of one of the parameters of `body`: slice by slice, or as a whole.
+    Each input replaces one of the parameters of `body`: slice by slice, or as a whole.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ def transposed(x: Expression, order: Sequence[int]) -> Expression:
 def mapped(body: Expression, inputs: dict[int, Expression], sliced: set[int]) -> Expression:
     """`body` for every iteration of a loop; `inputs` by the numbers of its parameters.
 
-    The parameters are numbered anew, as another loop with the same body may have them elsewhere.
+    The parameters are numbered anew, as another loop with the same body may have other positions.
     """
     if isinstance(body, Parameter):
         return inputs[body.number]
@@ -230,14 +230,14 @@ def parameters(expression: Expression) -> list[Parameter]:
 
 
 def value(expression: Expression, known: Known) -> Any:
-    """The array that an expression is; `known` gains what was computed on the way."""
+    """The array of an expression; intermediate values are added to `known`."""
     for one in _all_of(expression, known):
         one.compute(known)
     return known[expression.digest]
 
 
 def substituted(expression: Expression, inputs: dict[int, Expression]) -> Expression:
-    """The expression with others in the place of its parameters, by their numbers."""
+    """The expression with its parameters replaced by others, by their numbers."""
     found: dict[str, Expression] = {}
     for one in _all_of(expression):
         if isinstance(one, Parameter):
@@ -248,7 +248,7 @@ def substituted(expression: Expression, inputs: dict[int, Expression]) -> Expres
 
 
 def _all_of(expression: Expression, known: Known | None = None) -> Iterator[Expression]:
-    """An expression and all that it is made of, inputs first; what is known is left out."""
+    """An expression and all expressions in it, inputs first; known ones are left out."""
     seen = set() if known is None else known
     done: set[str] = set()
     stack = [expression]
@@ -267,7 +267,7 @@ def _all_of(expression: Expression, known: Known | None = None) -> Iterator[Expr
 
 def _contents(params: Any) -> str:
     text = repr(content(params))
-    if " at 0x" in text:  # an object that is told apart by its address alone
+    if " at 0x" in text:  # an object that only its address identifies
         raise Unknown
     return text
 

@@ -1,8 +1,8 @@
-"""Probes: what is brought out of a run besides the relevance of the explained inputs.
+"""Probes: the quantities that a run reports besides the relevance of the explained inputs.
 
-They are extra inputs of value 0 whose cotangent brings a quantity out: what is asked at a layer
-(its relevance, its value, ...), or its entries in the ledger. They add up over whatever calls a
-layer.
+They are extra inputs of value 0 whose cotangents are these quantities: those that are requested at
+a layer (its relevance, its value, ...), or its entries in the ledger. They add up over all calls of
+a layer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jaxlrp.planning.plans import Plan
 
 # The words that `what=` accepts.
 WORDS = ("relevance", "value", "density", "inputs", "bias")
-# Those that are only known if a layer runs by itself, not together with the ReLU after it.
+# The words that are only known if a layer runs separately from the ReLU after it.
 OF_INPUTS = frozenset({"inputs", "bias"})
-# What a layer's account has for each example. `constants` is what lands on values that relevance
-# does not follow; `gross` is the sum of |R|.
+# The entries of a layer's account for each example. `constants` is the relevance that reaches
+# values which it does not follow further; `gross` is the sum of |R|.
 ACCOUNT = (
     "relevance_out",
     "relevance_in",

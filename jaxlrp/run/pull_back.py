@@ -25,10 +25,10 @@ def pull_back(
     masks: Mapping[Layer, Any] | None = None,
     share: bool = True,
 ) -> tuple[list[Any], list[Any], list[Any], dict[Layer, Any]]:
-    """Value, aux, relevance of the explained leaves, and what the layers' probes bring.
+    """Value, aux, relevance of the explained leaves, and the results of the layers' probes.
 
-    That is a dict by the `words`; without these, an account: a row of `ACCOUNT` for each example.
-    `share` is explained in `BoundCall.run`.
+    The results are a dict by the `words`; without words they are an account, a row of `ACCOUNT` for
+    each example. `share` is explained in `BoundCall.run`.
     """
     if words is None:
         wide = jnp.promote_types(jnp.result_type(*weights), jnp.float32)
@@ -61,8 +61,8 @@ def seed(weight: Any, value: Any) -> Any:
 
 
 def as_traced(array: Any, value: Value) -> Any:
-    """An output in the type that fn gives it."""
-    return jnp.asarray(array).astype(value.dtype)  # a number that fn returns is none yet
+    """An output in the type that it has in fn."""
+    return jnp.asarray(array).astype(value.dtype)  # fn may return a plain number
 
 
 def relevances(traced: BoundCall, found: Sequence[Any], primals: Sequence[Any]) -> list[Any]:

@@ -1,7 +1,8 @@
 """Relevance with values of the parameters that were computed before the call.
 
-The explanation is traced, and divided into what its parameters alone decide and what is left.
-What is left runs on values that are ready; one that is not is computed from the parameters.
+The explanation is traced, and divided into values that depend on its parameters alone and the
+remaining program. That program runs on values that are ready; a missing one is computed from the
+parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxlrp.run.parameter_values import Expression, Known, Parameter, value
 
 
 class Program:
-    """A function of arrays as what is left to run when the values of its parameters are known."""
+    """A function of arrays, reduced to the program that remains if parameters are known."""
 
     def __init__(self, function: Callable[..., Any], inputs: Any, numbers: Sequence[int | None]):
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
@@ -33,12 +34,12 @@ class Program:
 
     @property
     def needs(self) -> list[Expression]:
-        """What is worth computing before."""
+        """The expressions that are worth computing in advance."""
         return [x for x in self._frame.needs.values() if not isinstance(x, Parameter)]
 
     @property
     def left(self) -> list[str]:
-        """Names of equations within which nothing is computed before."""
+        """Names of equations within which nothing is computed in advance."""
         return self._frame.left
 
     def made(self, leaves: Sequence[Any]) -> list[Any]:
@@ -49,8 +50,8 @@ class Program:
     def __call__(self, leaves: Sequence[Any], ready: Known) -> Any:
         if ready and not any(x.digest in ready for x in self._frame.needs.values()):
             raise InputError(
-                "The prepared parameters hold nothing that this function computes of them; prepare "
-                "them for this function: prepare(fn, rules, ...)(params, x)."
+                "The prepared parameters hold no value that this function computes from them; "
+                "prepare them for this function: prepare(fn, rules, ...)(params, x)."
             )
         known = {**self._parameters(leaves), **ready}
         given = [value(x, known) for x in self._frame.needs.values()]

@@ -1,7 +1,7 @@
-"""Relevance of an eager call: traced once for a plan that is kept, then run equation by equation.
+"""Relevance of an eager call: traced once for a kept plan, then run equation by equation.
 
-`jax.vjp` of the interpreter costs as much as tracing does, at every call. Its equations are the
-same whenever the plan is, so they are kept with the plan, and a call runs them on its arrays.
+`jax.vjp` of the interpreter costs as much as tracing, at every call. Its equations are the same if
+the plan is the same, so they are kept with the plan, and a call runs them on its arrays.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def pulled_back(
     words: tuple[str, ...],
     masks: Mapping[Layer, Any],
 ) -> Found:
-    """`pull_back`, by equations that are kept with the plan where it is kept and nothing is traced.
+    """`pull_back`, by equations that are kept with the plan if it is kept and nothing is traced.
 
-    A rule of the user's own is called with the arrays of every call: it may look at their numbers.
+    A rule of the user's own is called with the arrays of every call, as it may read their numbers.
     """
     bound.act()
     inputs = (bound.arrays, bound.consts, weights, list(masks.values()))
@@ -62,7 +62,7 @@ def pulled_back(
 
 
 def program(bound: BoundCall, numbers: Sequence[int | None]) -> tuple[Program, list[Any]]:
-    """An explanation whose parameters are known, and its arrays; of each output at weight 1."""
+    """An explanation with known parameters and each output at weight 1, and its arrays."""
     weights = bound.weights(None)
     inputs = (bound.arrays, bound.consts, weights, [])
     call = _function(bound, [], ("relevance",), {}, share=True)
@@ -96,7 +96,7 @@ def _is_eager(bound: BoundCall, leaves: list[Any]) -> bool:
 
 
 class _Equations:
-    """A function as its equations, run one by one; calls are inlined, what is not read left out."""
+    """A function as its equations, run one by one, with calls inlined and unread ones left out."""
 
     def __init__(self, function: Any, inputs: Any):
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
@@ -105,7 +105,7 @@ class _Equations:
         self._last = self._last_reads()
 
     def _last_reads(self) -> list[list[Value]]:
-        """The values that nothing reads after each equation, so that their memory is given back."""
+        """The values that no equation reads after each one, so that their memory is freed."""
         seen = set(self._graph.outputs)
         found: list[list[Value]] = []
         for eqn in reversed(self._graph.eqns):

@@ -1,10 +1,10 @@
-"""Plans that are kept for the next call of the same content, with the programs made of them.
+"""Plans that are kept for the next call of the same content, with programs made from them.
 
 Every call traces the function anew, as an eager gradient does, so that a value which it reads from
-outside (new parameters after training) is never stale. What comes after the trace is done once:
-the plan, and what was compiled or traced of it. The key is the content of what was traced, of the
-rules and of JAX's settings. Neither the key nor the plan holds an array of the user's, but for
-those in rules and for positions written in the program.
+outside (new parameters after training) is never stale. The steps after the trace are done once: the
+plan, and the programs that are compiled or traced from it. The key is the content of the traced
+program, of the rules and of JAX's settings. Neither the key nor the plan holds an array of the
+user's, except those in rules and positions that are written in the program.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxlrp.planning.rulemap import RuleMap, rules_contents
 from jaxlrp.run.alike import is_of_library
 from jaxlrp.run.bound_call import BoundCall, Planned
 
-_KEPT = 32  # plans; the one that was used longest ago goes first
+_KEPT = 32  # plans; the least recently used is dropped first
 _KEPT_PROGRAMS = 8  # of each plan
 _plans: OrderedDict[Hashable, tuple[RuleMap, Planned]] = OrderedDict()
 _lock = threading.Lock()
@@ -33,12 +33,12 @@ _lock = threading.Lock()
 def planned(
     graph: Graph, rules: RuleMap, call: Callable[[], Hashable], make: Callable[[], Planned]
 ) -> Planned:
-    """The plan that `make` makes, or that of an earlier call which was the same.
+    """The plan that `make` makes, or the plan of an earlier call with the same content.
 
     Args:
       graph: the graph as it was traced.
       rules: the rules of the plan.
-      call: everything else that `make` reads; it may raise `Unknown`, as in the two above.
+      call: everything else that `make` reads. Any of the three may raise `Unknown`.
       make: makes the plan, once; it may change the graph.
     """
     try:
@@ -89,7 +89,7 @@ def has_rule_of_users(bound: BoundCall) -> bool:
 
 
 class _Compiled:
-    """A function under `jit` that sees the plan while it is traced, and forgets it then."""
+    """A function under `jit` that holds the plan only while it is traced."""
 
     def __init__(self, function: Callable[..., Any]):
         self._now = threading.local()
@@ -111,8 +111,8 @@ class _Compiled:
 def compiled(function: Callable[[BoundCall, Any], Any], bound: BoundCall, extra: Any) -> Any:
     """`function(bound, extra)`, compiled; once for all calls of one plan, if that is kept.
 
-    `function` is one of a module: what it computes is decided by the plan alone. A rule of the
-    user's own may read what has changed since, so programs with one are not kept.
+    `function` is a module-level function, whose result depends on the plan alone. A rule of the
+    user's own may read something that has changed since, so programs with one are not kept.
     """
     if has_rule_of_users(bound):
         return _Compiled(function)(bound, extra)

@@ -1,4 +1,4 @@
-"""The schedule: in which order layers and other equations of a graph run."""
+"""The schedule: the order in which layers and other equations of a graph run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Step:
 def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
     """Layers and other equations of a graph (or body), each after its operands.
 
-    A layer runs in the place of its last equation. An equation inside a layer runs by itself too if
-    something that carries no relevance reads its result.
+    A layer runs in the place of its last equation. An equation inside a layer also runs separately
+    if a reader of its result carries no relevance.
     """
     last = {group_of(layer).eqns[-1]: layer for layer in plan.layers}
     made = {v for layer in plan.layers for v in group_of(layer).outputs} | set(plan.explained)

@@ -19,11 +19,11 @@ from jaxlrp.run.probes import Probes
 
 
 class Calls:
-    """The functions that run calls, and layers, which are alike, by what they have in common.
+    """The functions that run calls, and layers, that are alike, by what they have in common.
 
     Attributes:
-      staging: whether a program is traced; run operation by operation, nothing is shared.
-      sharing: whether calls that are alike may be calls of one function in it.
+      staging: whether a program is traced; if operations run one by one, nothing is shared.
+      sharing: whether calls that are alike may be calls of one function in the program.
     """
 
     def __init__(self, share: bool) -> None:
@@ -36,7 +36,7 @@ class Calls:
     ) -> Callable[..., Any]:
         """The function of an earlier call that is alike, or else this one.
 
-        Under `inline` its equations are put where it is called.
+        Under `inline` its equations are put in the place of the call.
         """
         if key not in self._functions:
             self._functions[key] = jax.jit(function, inline=inline)
@@ -44,7 +44,7 @@ class Calls:
 
 
 class Precision:
-    """In which precision values travel. It holds no arrays, so functions that JAX keeps may."""
+    """The precision in which values travel. It holds no arrays, so kept functions may hold it."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -69,14 +69,14 @@ class Precision:
 
 
 class RunState:
-    """How layers are run: with which probes, and in which precision relevance travels.
+    """The way in which layers are run: their probes, and the precision of relevance.
 
     In a low-precision network active values travel as float32 arrays that hold the rounded
     numbers, so that relevance is float32 too. An integer that carries a value travels as a pair:
-    exact, and as a float with which relevance comes back.
+    the exact integer, and a float through which relevance comes back.
 
     Attributes:
-      mark: a number that depends on what is explained; see `evaluate.held`.
+      mark: a number that depends on the explained values; see `evaluate.held`.
       done: ReLUs that ran with the layer before them.
     """
 
@@ -101,7 +101,7 @@ class RunState:
         return self.precision.narrow(array, value)
 
     def hold(self, array: Any, value: Value) -> Any:
-        """The array in its own precision, as a constant for what relevance does not cross."""
+        """The array in its own precision, as a constant where relevance does not cross."""
         if value in self.plan.activity.active:
             array = evaluate.held_value(evaluate.exact_of(array), self.mark)
         return self.narrow(array, value)

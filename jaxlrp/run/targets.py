@@ -1,4 +1,4 @@
-"""Where relevance starts: targets as weights on the outputs."""
+"""Targets, from which relevance starts, as weights on the outputs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def output_weights(
 ) -> list[Any]:
     """One weight per output element: the seed is weight * output, so a density is the weight.
 
-    None: every output counts with its own value. Otherwise each output has a target of its own:
-    integers of shape `out.shape[:-1]`, or one integer, pick the class on the last axis; floats of
-    the output's shape are weights; None seeds nothing. `is_batch` says whether the only axis of the
-    only output is known to be one of examples.
+    Under None every output counts with its own value. Otherwise each output has a target of its
+    own: integers of shape `out.shape[:-1]`, or one integer, select the class on the last axis;
+    floats of the output's shape are weights; None seeds nothing. `is_batch` says whether the only
+    axis of the only output is known to count examples.
     """
     if target is None:
         return [jnp.ones(s.shape, _wide(s.dtype)) for s in out_shapes]
@@ -52,7 +52,7 @@ def _paths(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _is_array_like(target: Any) -> bool:
-    """Whether a target is not a container, or a nested list or tuple of nothing but numbers."""
+    """Whether a target is not a container, or is a nested list or tuple of numbers only."""
     if isinstance(target, (list, tuple)):
         return bool(target) and all(_is_array_like(t) for t in target)
     return isinstance(target, (int, float, complex, str)) or hasattr(target, "dtype")
@@ -213,5 +213,5 @@ def _ones_at(target: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]
     index = jnp.broadcast_to(target, shape[:-1])
     hot = jax.nn.one_hot(index, shape[-1], dtype=dtype)
     inside = (index >= 0) & (index < shape[-1])
-    # A traced class cannot raise: relevance NaN says that it was out of range.
+    # A traced class cannot raise an error; relevance NaN shows that it was out of range.
     return jnp.where(inside[..., None], hot, jnp.nan), jnp.all(inside)

@@ -1,4 +1,4 @@
-"""The sums that a ledger is made of: the accounts of all layers, and what entered and arrived."""
+"""The sums of a ledger: the accounts of all layers, and the seeded and arrived relevance."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.probes import ACCOUNT
 from jaxlrp.run.pull_back import pull_back
 
-# What a ledger has besides the accounts of the layers, summed over the examples. `size` is the sum
-# of |seeded|, `apart` that of |seeded - arrived|; `broken` counts the examples with NaN. `arrived`,
-# `bias`, `stabiliser` and `constants` are summed times the sign of what was seeded for the example.
+# The entries of a ledger besides the accounts of the layers, summed over the examples. `size` is
+# the sum of |seeded|, `apart` that of |seeded - arrived|; `broken` counts the examples with NaN.
+# `arrived`, `bias`, `stabiliser` and `constants` are summed times the sign of the example's seed.
 TOTALS = (
     "samples",
     "broken",
@@ -35,7 +35,7 @@ def of_call(call: BoundCall, weights: list[Any]) -> tuple[Any, Any]:
     """The accounts of all layers and the totals, of a planned function on arrays.
 
     Accounts have the shape (layers, 2, `ACCOUNT`): the sums over the examples, and the sums over
-    the examples times the sign of what was seeded for each. Totals have the shape (`TOTALS`,).
+    the examples times the sign of the seed of each. Totals have the shape (`TOTALS`,).
     """
     plan = call.plan
     values, _, relevance, brought = pull_back(call, weights, list(plan.layers))

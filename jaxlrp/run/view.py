@@ -1,4 +1,4 @@
-"""A layer as a rule sees it at run time: arrays, and maps that are made on demand."""
+"""The view of a layer that a rule has at run time: arrays, and maps that are made on demand."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class View:
         no_epsilon = isinstance(epsilon, (int, float)) and epsilon == 0
         whole = isinstance(share, (int, float)) and share == 1
         if self.arriving == "density" and denominator is self.z and no_epsilon:
-            # R / z is the density itself: nothing is divided, and z = 0 needs no care.
+            # R / z is the density itself, so there is no division, and z = 0 needs no care.
             s = self.density if whole else jax.tree.map(lambda c: share * c, self.density)
         elif self._shares(denominator, epsilon):
             s = multiply(self._arrived, stabilised_share(denominator, epsilon))
@@ -199,7 +199,7 @@ class View:
     def losses(self) -> tuple[list[Any], list[Any]]:
         """Relevance that biases and stabilisers took in the quotients formed so far.
 
-        Where the denominator is 0 there is nothing to stabilise: the rule drops what arrives.
+        Where the denominator is 0 nothing is stabilised, and the rule drops the arriving relevance.
         """
         biases = [s * b for s, b in self.bias_loss]
         stabilisers = [
@@ -281,7 +281,7 @@ class View:
 
     def route(self, arrived: Any) -> Any:
         if self._group.main.name in WINDOW_WINNERS:
-            return self.vjp(arrived)  # select-and-scatter: the first of equals
+            return self.vjp(arrived)  # select-and-scatter: the first of equal elements
         back = winners.route(self._group.main, self._inputs, self._outside, self.z, arrived)
         return back[0] if len(back) == 1 else back
 
@@ -350,7 +350,8 @@ class _Scaled:
 
     def T(self, s: Any) -> Any:
         core = self._view._linear.only_core
-        # The transpose of the core alone, where nothing else changes it: no forward pass is traced.
+        # The transpose of the core alone if nothing else changes it, so that no forward pass is
+        # traced.
         back = self._view.vjp(s) if core is None else self._view._linear.transposed(core, s)
         if isinstance(self._factor, (int, float)) and self._factor == 1:
             return back

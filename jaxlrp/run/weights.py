@@ -40,7 +40,7 @@ def _is_one(c: Any) -> bool:
 
 
 class Weighted:
-    """Runs with every factor replaced by a function of it; without `signs` none is negative."""
+    """Runs with a function of every factor in its place; without `signs` none is negative."""
 
     def __init__(self, program: LinearProgram, weights: Weights, signs: bool = True):
         self.program = program
@@ -57,7 +57,7 @@ class Weighted:
         return function(x)
 
     def scaled(self, x: Any, factor: Callable[[], Any], sign: int | None) -> Any:
-        # A combination of W, W+ and W- is asked of the kernel, where no scale is negative.
+        # A combination of W, W+ and W- is formed from the kernel if no scale is negative.
         if self.program.one_kernel and self.signs:
             return x * factor()
         return x * self.weights(factor())

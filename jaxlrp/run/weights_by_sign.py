@@ -15,7 +15,7 @@ from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value, is_low
 from jaxlrp.run.linear_protocols import LinearProgram
 
-# An array that is computed when it is asked for, once; None is zero.
+# An array that is computed once, on demand; None is zero.
 Cell = Callable[[], Any] | None
 
 
@@ -27,10 +27,10 @@ class Parts(NamedTuple):
 
 
 class Split:
-    """The linear part with W+ and W- apart: of u and v the sums W+u + W-v and W-u + W+v.
+    """The linear part with W+ and W- apart: for u and v the sums W+u + W-v and W-u + W+v.
 
     With u = x+ and v = x- these are the positive and the negative contributions. Each is a sum of
-    products; nothing is subtracted. A product that nothing asks for is not computed.
+    products; nothing is subtracted. A product that is not needed is not computed.
     """
 
     def __init__(self, program: LinearProgram):
@@ -57,9 +57,9 @@ class Split:
         return zeros_of(self._program.group) if cell is None else cell()
 
     def T(self, s: Any, other: Any = None, *, both: bool = True) -> Any:
-        """The transposed maps: what `s` at W+u + W-v and `other` at W-u + W+v send to u and v.
+        """The transposed maps: from `s` at W+u + W-v and `other` at W-u + W+v to u and v.
 
-        Either may be None. Without `both` to u alone.
+        Either may be None. Without `both`, only the result for u is returned.
         """
         like = self._program.like
         shapes = [like, like] if both else [like]
@@ -183,12 +183,12 @@ def zeros_of(group: Group) -> Any:
 
 
 def output_dtype(group: Group) -> Any:
-    """The dtype that a layer's maps return; that of relevance after a cast may be another."""
+    """The dtype that a layer's maps return; after a cast it may not be that of relevance."""
     dtype = group.outputs[0].dtype
     return jnp.float32 if is_low(dtype) else dtype
 
 
 def as_output(group: Group, y: Any) -> Any:
-    """An array in that dtype; where the layer gives integers, as floats that carry them."""
+    """An array in that dtype; if the layer returns integers, as floats that carry them."""
     exact = jnp.issubdtype(group.outputs[0].dtype, jnp.integer)
     return y if exact else y.astype(output_dtype(group))

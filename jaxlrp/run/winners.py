@@ -31,7 +31,7 @@ def route(
 def _of_scatter(
     eqn: Eqn, inputs: tuple[Any, ...], outside: Env, output: Any, arrived: Any
 ) -> tuple[Any, ...]:
-    """The array that was scattered into wins a tie, then the first of the updates."""
+    """In a tie the array into which was scattered wins, then the first of the updates."""
     active = [
         v for v in dict.fromkeys(eqn.inputs) if v not in outside and not isinstance(v, Literal)
     ]

@@ -1,4 +1,4 @@
-"""A whole data set explained batch by batch, into arrays or into a store on disk."""
+"""Explain a whole data set batch by batch, into arrays or into a store on disk."""
 
 from jaxlrp.streaming.loop import stream
 

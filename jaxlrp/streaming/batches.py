@@ -24,10 +24,10 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where batches come from.
+    """The source of batches.
 
     Attributes:
-      size: rows of every batch but the last.
+      size: rows of every batch except the last.
       count: number of examples; None if it is only known at the end.
       batches: all of them, in order.
     """
@@ -117,7 +117,7 @@ def _regrouped(items: Iterable[Any], size: int) -> Iterator[Any]:
 
 
 def _rows(tree: Any, what: str) -> int:
-    """The length of the first axis, which all arrays share."""
+    """The length of the first axis, in which all arrays agree."""
     shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(tree)]
     lengths = {shape[0] if shape else None for shape in shapes}
     if len(lengths) != 1 or None in lengths:

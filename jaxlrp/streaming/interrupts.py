@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps, not within one."""
+"""Handle Ctrl-C between two steps, not within one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 def uninterrupted() -> Iterator[None]:
     """Hold an interrupt back until the block is done.
 
-    Zarr writes in a thread of its own, and complains about what was begun and not waited for. In
-    another thread than the main one, where no interrupt arrives, nothing happens.
+    Zarr writes in a thread of its own, and complains about writes that were begun and not awaited.
+    In a thread other than the main one, where no interrupt arrives, this does nothing.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

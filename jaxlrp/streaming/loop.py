@@ -1,4 +1,4 @@
-"""Explain a data set batch by batch: each is computed while the one before is written."""
+"""Explain a data set batch by batch: each batch is computed while the previous one is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxlrp.streaming.batches import Batch, Source, read
 from jaxlrp.streaming.store import Store
 from jaxlrp.types import PyTree
 
-_SAME = 1e-2  # of the largest: other devices and batches round otherwise
+_SAME = 1e-2  # of the largest: other devices and batches round differently
 
 
 def stream(
@@ -33,13 +33,14 @@ def stream(
 ) -> PyTree:
     """Explain a whole data set, batch by batch, into arrays or into a store on disk.
 
-    Each batch is spread over the devices and computed while the results of the one before are
+    Each batch is spread over the devices and computed while the results of the previous batch are
     written, so that two batches are in memory. The last batch is filled up with copies of its last
-    row, whose results are left out: `explain_fn` is compiled once, and must treat examples apart.
+    row, whose results are left out. `explain_fn` is therefore compiled once, and must treat
+    examples separately.
 
-    A program that was killed goes on if it is started again with the same store: a batch is
-    marked as done after its results are there, with a checksum, and what was lost or damaged is
-    done again.
+    A program that was killed continues if it is started again with the same store: a batch is
+    marked as done after its results are written, with a checksum, and batches that were lost or
+    damaged are computed again.
 
     Args:
       explain_fn: a function of a batch, compiled by `jax.jit`; it returns a pytree of arrays whose
@@ -48,28 +49,27 @@ def stream(
         `functools.partial(jax.jit(f), params)`.
       data: an array, or a tuple or dict of arrays with the examples along their first axis (NumPy,
         memory-mapped, Zarr, HDF5: only slices are read); or an iterable of batches of such arrays,
-        as a loader of Grain, tf.data or PyTorch is.
-      batch_size: examples at a time. An iterable keeps the size of its first batch by default; else
-        its rows are regrouped.
-      store: folder of a Zarr group, new or begun by an earlier call. Without one, the results are
-        returned as arrays.
-      settings: numbers and strings that are kept with the store; a store that was begun with others
-        is an error.
-      check: whether a store that is gone on with is compared with `explain_fn` in one batch, so
-        that results of two networks are never mixed. False is for functions that draw random
-        numbers.
+        such as a loader of Grain, tf.data or PyTorch.
+      batch_size: examples at a time. By default an iterable keeps the size of its first batch;
+        otherwise its rows are regrouped.
+      store: the folder of a Zarr group, new or begun by an earlier call. Without a store, the
+        results are returned as arrays.
+      settings: numbers and strings that are kept with the store; it is an error if the store was
+        begun with other settings.
+      check: whether a continued store is compared with `explain_fn` in one batch, so that results
+        of two networks are never mixed. False is for functions that draw random numbers.
       progress: whether a bar of tqdm is shown.
-      devices: the devices to use; by default all of this process.
+      devices: the devices to use; by default all devices of this process.
 
     Returns:
-      Without `store` the results as NumPy arrays, in the structure that `explain_fn` returns; with
-      it a `zarr.Group`, to be read, with an array for each result. A dict's keys are the names; a
+      Without `store`, the results as NumPy arrays, in the structure that `explain_fn` returns. With
+      it, a `zarr.Group` for reading, with an array for each result. A dict's keys are the names; a
       single array is named `relevance`.
 
     Raises:
       InputError: data, results or the store do not fit; the message says what was given.
-      ImportError: zarr or tqdm is wanted and not installed; both are in the extra `stream`.
-      KeyboardInterrupt: it was interrupted; the message says how to go on.
+      ImportError: zarr or tqdm is needed and not installed; both are in the extra `stream`.
+      KeyboardInterrupt: it was interrupted; the message says how to continue.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -98,7 +98,7 @@ def stream(
 
 
 class _Run:
-    """One call: what is computed, what is done, and where results go."""
+    """One call: the function, the batches that are done, and the place of the results."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Run:
         self.to_check = min(store.done) if store is not None and store.done and check else None
 
     def results(self) -> Iterator[int]:
-        """Compute what is not done yet; yields the number of each batch when it is kept."""
+        """Compute the batches that are not done yet; yields the number of each when it is kept."""
         for batch, found in _one_behind(self._begun()):
             results = self._fetched(batch, found)
             if self.store is None:
@@ -149,7 +149,7 @@ class _Run:
         )
 
     def _begun(self) -> Iterator[tuple[Batch, Any]]:
-        """The batches that are not done, each with results that are being computed."""
+        """The batches that are not done, each with its results, which are being computed."""
         done: set[int] = set() if self.store is None else set(self.store.done)
         for batch in self.source.batches:
             self.rows += batch.rows
@@ -245,7 +245,7 @@ class _Bar:
 
 
 def _one_behind(items: Iterable[Any]) -> Iterator[Any]:
-    """The same items, each handed on when the next has been begun."""
+    """The same items, each yielded after the next has been begun."""
     waiting: list[Any] = []
     for item in items:
         waiting.append(item)

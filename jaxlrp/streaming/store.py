@@ -1,7 +1,7 @@
-"""A Zarr store of results that a killed program can go on with.
+"""A Zarr store of results that a killed program can continue.
 
 A chunk is a batch, so that a batch replaces whole files. When its results are in the store, a batch
-is marked as done by a checksum of them: a chunk that was lost or damaged since is found.
+is marked as done by a checksum of them, so a chunk that was lost or damaged since is found.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Store:
     """Results by name, in a folder.
 
     Attributes:
-      done: numbers of the batches whose results are there, as they were written.
+      done: the numbers of the batches whose results are in the store, as they were written.
     """
 
     def __init__(self, path: Path, size: int, count: int | None, settings: Mapping[str, Any]):
@@ -48,7 +48,7 @@ class Store:
         self.done = self._checked()
 
     def begin(self, results: Mapping[str, np.ndarray]) -> None:
-        """Make the store for results like these, or see that they fit the one that is there."""
+        """Make the store for results like these, or check that they fit the existing store."""
         wanted = {name: (tuple(a.shape[1:]), str(a.dtype)) for name, a in results.items()}
         if self.group is None:
             _check_results(results)
@@ -79,7 +79,7 @@ class Store:
         return {name: array[part] for name, array in self._arrays.items()}
 
     def finish(self, batches: int, examples: int) -> Any:
-        """Cut off the room that was not needed; returns the group, to be read."""
+        """Cut off the room that was not needed; returns the group for reading."""
         with uninterrupted():
             for array in self._arrays.values():
                 if array.shape[0] != examples:
@@ -136,7 +136,7 @@ class Store:
         self._take(zarr.open_group(self.path, mode="r+"))
 
     def _grow(self, number: int, rows: int) -> None:
-        """Room for a batch; it is made by doubling where the number of examples is not known."""
+        """Make room for a batch, by doubling if the number of examples is not known."""
         batches = self._done.shape[0]
         if number >= batches:
             batches = max(2 * batches, number + 1)
@@ -146,13 +146,13 @@ class Store:
                 array.resize((batches * self.size, *array.shape[1:]))
 
     def _checked(self) -> set[int]:
-        """The batches that are marked as done and whose results have the checksum of then."""
+        """The batches that are marked as done and whose results still have their checksum."""
         if self.group is None:
             return set()
         found: set[int] = set()
         for number in range(self._done.shape[0]):
             with uninterrupted(), contextlib.suppress(Exception):
-                # What cannot be read, whatever a codec says of it, is done again.
+                # A batch that cannot be read, whatever the codec's error, is computed again.
                 if (mark := int(self._done[number])) and self._matches(number, mark):
                     found.add(number)
         return found

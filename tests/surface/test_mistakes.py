@@ -80,7 +80,7 @@ def test_arguments_given_to_the_transformation(transform):
         (net, net, "it comes first"),
         (RULE, net, "fn=Epsilon.*is not callable"),
         (net(X), RULE, r"fn=float64\[2, 3\] was given.*give the function itself"),
-        (Dense, RULE, "fn is the class Dense; give what calls an instance"),
+        (Dense, RULE, "fn is the class Dense; give a function from arrays to arrays that calls"),
         (None, RULE, "fn=None was given, which is not callable"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_class_as_a_selector(selector, place):
     options = {"layers": [selector]} if place == "layers" else {}
     call = {"condition": {selector: 1.0}} if place == "condition" else {}
     with pytest.raises(
-        lrp.SelectorError, match=rf"class {name}.*knows no classes.*'\*\*/{name}\*'"
+        lrp.SelectorError, match=rf"class {name}.*does not record classes.*'\*\*/{name}\*'"
     ):
         lrp.explain(net, rules, **options)(X, **call)
 

@@ -165,7 +165,7 @@ def test_what_is_held_is_printed():
     assert "float64[8,8]" in text
     assert "512 B  max(w/1, 0)" in text
     assert "beside parameters of" in repr(prepared_for("perceptron", lrp.ZPlus()))
-    assert "Nothing is held" not in text
+    assert "No value that is computed" not in text
     assert "within `cond`" in str(prepared_for("branches", lrp.ZPlus()))
     text = str(prepared_for("perceptron", COMPOSITES.lrp_zero()))
     assert text == "Prepared for 5 layers: 0 arrays of 0 B beside parameters of 1.24 kB."
@@ -216,7 +216,7 @@ def test_another_function_is_refused():
         """The same layers of other weights."""
         return perceptron(jax.tree.map(lambda a: a * 2.0, p), x)
 
-    refused("hold nothing that this function computes|has .*, but", prepared, fn=turned)
+    refused("hold no value that this function computes|has .*, but", prepared, fn=turned)
 
 
 def test_misplaced_arguments_are_refused():
