@@ -28,7 +28,7 @@ from jaxlrp.graph.groups import Facts, Workbench
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
 from jaxlrp.graph.linear import core_operand, weighted
 from jaxlrp.graph.primitives import ADDITIONS, COPIES, LINEAR_CORES, MOVES
-from jaxlrp.graph.readings import PARTS, is_alone, is_part, is_whole
+from jaxlrp.graph.readings import PARTS, copies_one, is_alone, is_part, is_whole
 from jaxlrp.graph.stacks import stacked_terms
 from jaxlrp.graph.written_numbers import factor_of
 
@@ -263,7 +263,9 @@ class _Mover:
             def moved(x: Any) -> Any:
                 env = {v: jnp.zeros(v.shape, v.dtype) for v in leaves} | {leaf: x}
                 for eqn in chain.moves:
-                    outs = compat.bind(eqn.prim, eqn.params, [env[v] for v in eqn.inputs])
+                    given = [env[v] for v in eqn.inputs]
+                    copies = copies_one(eqn)
+                    outs = given if copies else compat.bind(eqn.prim, eqn.params, given)
                     env.update(zip(eqn.outputs, outs, strict=True))
                 return env[value]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.primitives import sums_nothing
+from jaxlrp.graph.primitives import COPIES, rounds, sums_nothing
 
 # Moves that repeat no element, and whose positions are known from the parameters alone.
 PARTS = frozenset("slice split concatenate".split())
@@ -24,7 +24,13 @@ def is_part(eqn: Eqn) -> bool:
 def is_whole(eqn: Eqn) -> bool:
     """Whether an equation moves all elements of a value without repeating any."""
     keeps = eqn.name in _WHOLE and eqn.inputs[0].size == eqn.out.size
-    return keeps or sums_nothing(eqn)
+    return keeps or sums_nothing(eqn) or copies_one(eqn)
+
+
+def copies_one(eqn: Eqn) -> bool:
+    """Whether an equation returns one value as it is: a barrier, a constraint, a name."""
+    alone = eqn.name in COPIES and len(eqn.inputs) == len(eqn.outputs) == 1
+    return alone and eqn.inputs[0].dtype == eqn.out.dtype and not rounds(eqn)
 
 
 def is_alone(

@@ -182,6 +182,13 @@ PAIRS = {
         lambda x: jnp.concatenate([x * S[:6] + C[:6], (x @ U) * S[6:10] + B[:4]], -1),
         lambda x: jnp.concatenate([x, x @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]],
     ),
+    "the same, with a barrier between": (
+        lambda x: jnp.concatenate([x * S[:6] + C[:6], (x @ U) * S[6:10] + B[:4]], -1),
+        lambda x: (
+            jax.lax.optimization_barrier(jnp.concatenate([x, x @ U], -1)) * S[:10]
+            + jnp.r_[C[:6], B[:4]]
+        ),
+    ),
     "the same, in a branch": (
         lambda x: jnp.concatenate([x * S[:6] + C[:6], (x @ U) * S[6:10] + B[:4]], -1),
         lambda x: jax.lax.cond(
