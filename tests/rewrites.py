@@ -317,8 +317,11 @@ class Edit:
 
     def is_padded(self) -> bool:
         """Whether a line pads what this one makes, and adds a bias there."""
-        readers = (n for n in self.program.nodes if self.node.name in n.args)
-        return any("jnp.pad(" in n.text for n in readers)
+        names, nodes = {self.node.name}, self.program.nodes
+        for node in nodes:
+            if node.op in {*VIEWS, "text"} and node.args and node.args[0] in names:
+                names.add(node.name)
+        return any("jnp.pad(" in n.text for n in nodes if not names.isdisjoint(n.args))
 
     def is_joined(self) -> bool:
         """Whether scales, shifts and moves alone stand between a line and what was joined or
@@ -397,7 +400,9 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
         linear = ends in ("dense", "conv") and "mul" not in unless
         if not linear and any(node is not None and node.op in unless for node in before):
             return False
-        if name == "line and relu" and _is_beside_its_source(e):
+        if name in ("line and relu", "spread") and _is_beside_its_source(e):
+            return False
+        if "tanh(0.5" in text and _is_doubled(e):
             return False
         if ("0.5 * {0}" in text or "{0} / 2)" in text) and _adds_its_source(e):
             return False
@@ -406,6 +411,19 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
         return e.op == op and e.node.text != text and e.keep(text=text)
 
     return fn
+
+
+def _is_doubled(e: Edit) -> bool:
+    """Whether a layer reads twice the value, by way of activations: 1 + tanh is one by itself."""
+    names = {e.node.name}
+    for node in e.program.nodes:
+        if not node.args or node.args[0] not in names:
+            continue
+        if node.text.startswith("(2 * {0})"):
+            return True
+        if node.op in SPELLINGS or node.op in {*VIEWS, "text"}:
+            names.add(node.name)
+    return False
 
 
 def _is_divided_again(e: Edit) -> bool:
@@ -840,8 +858,20 @@ _DENSE = {
 }
 
 
+def _reads_a_tanh(e: Edit) -> bool:
+    """Whether a sigmoid that is written with tanh is read, by way of activations."""
+    node = e.producer()
+    while node is not None and (node.op in SPELLINGS or node.op in {*VIEWS, "text"}):
+        if "tanh(0.5" in node.text:
+            return True
+        node = e.program.by_name.get(node.args[0])
+    return False
+
+
 def _dense(text: str) -> Callable[[Edit], bool]:
     def fn(e: Edit) -> bool:
+        if text.startswith("(2 * {0})") and _reads_a_tanh(e):
+            return False
         return e.op == "dense" and e.to(text, *e.args)
 
     return fn
