@@ -2,6 +2,7 @@
 
     python benchmarks/peers/compare.py                                   # tens of minutes
     python benchmarks/peers/compare.py --networks resnet50 --batch 1 --pairs 3
+    python benchmarks/peers/compare.py --double --batch 1                # relevance in float64 alone
 
 Relevance is compared first: a speed for another answer counts for nothing. Then both sides take
 turns in this process, on the same number of threads, and a ratio is formed of each pair. The table
@@ -69,13 +70,16 @@ HEADER = (
 class Sides:
     """One network in both frameworks; functions without arguments that run to the end."""
 
-    def __init__(self, name: str, batch: int):
-        network = networks.build(name, batch)
-        self.fn, self.params, self.x = network
+    def __init__(self, name: str, batch: int, double: bool = False):
+        self.fn, params, x = networks.build(name, batch)
+        dtype = jnp.float64 if double else jnp.float32
+        self.params, self.x = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x))
         self.target = jnp.arange(batch) % 1000
         self.module = build(name, self.params)
         pixels = np.array(self.x).transpose(0, 3, 1, 2)
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels))
+        if double:
+            self.module.double()
         self.chosen = torch.nn.functional.one_hot(torch.arange(batch) % 1000, 1000)
 
     def jax(self, step: Callable[..., Any]) -> tuple[Callable[[], Any], float]:
@@ -102,6 +106,18 @@ def distance(mine: Any, theirs: Any) -> float:
     mine = np.asarray(mine, np.float64)
     theirs = theirs.detach().numpy().transpose(0, 2, 3, 1).astype(np.float64)
     return float(np.linalg.norm(theirs - mine) / np.linalg.norm(mine))
+
+
+def distances(name: str, batch: int, rules: list[str]) -> list[tuple[str, ...]]:
+    """How far relevance differs in float64."""
+    sides = Sides(name, batch, double=True)
+    found = []
+    for rule in rules:
+        ours, make = COMPOSITES[rule]
+        step = jax.jit(ratio.explanation(sides.fn, ours()))
+        (_, mine), theirs = step(sides.params, sides.x, sides.target), sides.zennit(make)()
+        found.append((name, str(batch), rule, f"{distance(mine, theirs):.0e}"))
+    return found
 
 
 def timed(sides: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
@@ -178,6 +194,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--pairs", type=int, default=9, help="timed pairs (default 9)")
     parser.add_argument("--shared", action="store_true", help="say that other work ran beside it")
+    parser.add_argument("--double", action="store_true", help="compare in float64, time nothing")
     options = parser.parse_args()
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -189,7 +206,11 @@ def main() -> None:
     for name in options.networks:
         for batch in options.batch:
             print(flush=True)
-            ratio.show(rows(name, batch, options.composites, options.pairs), HEADER)
+            if options.double:
+                with jax.enable_x64(True):
+                    ratio.show(distances(name, batch, options.composites), HEADER[:4])
+            else:
+                ratio.show(rows(name, batch, options.composites, options.pairs), HEADER)
 
 
 if __name__ == "__main__":
