@@ -2,7 +2,7 @@
 
     python benchmarks/peers/compare.py                                   # tens of minutes
     python benchmarks/peers/compare.py --networks resnet50 --batch 1 --pairs 3
-    python benchmarks/peers/compare.py --double --batch 1                # relevance in float64 alone
+    python benchmarks/peers/compare.py --double --batch 1       # relevance in float64, no times
 
 Relevance is compared first: a speed for another answer counts for nothing. Then both sides take
 turns in this process, on the same number of threads, and a ratio is formed of each pair. The table
