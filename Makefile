@@ -43,7 +43,7 @@ help:
 	@echo "make api          write the reference as files, docs/api/, from the docstrings"
 	@echo "make tutorials    execute tutorials/ into docs/tutorials/, with outputs"
 	@echo "make bench        time and memory against the gradient"
-	@echo "make bench-peers  the same explanations by Zennit, beside each other"
+	@echo "make bench-peers  the same explanations by Zennit and by LXT, beside each other"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
 	@echo "make bench-methods  what each companion method costs, in gradients"
@@ -128,6 +128,7 @@ bench: $(VENV)/.bench
 
 bench-peers: $(PEERS)/.bench-peers
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(ARGS)
+	$(PEERS)/bin/python benchmarks/peers/against_lxt.py $(ARGS_LXT)
 
 bench-llama: $(VENV)/.bench
 	$(BIN)/python benchmarks/llama.py $(ARGS)

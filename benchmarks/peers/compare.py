@@ -10,11 +10,8 @@ has the median of the ratios, and an interval in which the median of all pairs l
 """
 
 import argparse
-import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,8 @@ import networks
 import numpy as np
 import ratio
 import torch
-from torch_networks import MODELS, build  # before Zennit: it declares operators
+import turns
+from torch_networks import MODELS, build
 from zennit import composites
 from zennit.attribution import Gradient
 from zennit.canonizers import SequentialMergeBatchNorm
@@ -101,11 +99,8 @@ class Sides:
         return run
 
 
-def distance(mine: Any, theirs: Any) -> float:
-    """Norm of the difference over the norm of jaxlrp's relevance."""
-    mine = np.asarray(mine, np.float64)
-    theirs = theirs.detach().numpy().transpose(0, 2, 3, 1).astype(np.float64)
-    return float(np.linalg.norm(theirs - mine) / np.linalg.norm(mine))
+def apart(mine: Any, theirs: Any) -> str:
+    return f"{turns.distance(mine, theirs.detach().numpy().transpose(0, 2, 3, 1)):.0e}"
 
 
 def distances(name: str, batch: int, rules: list[str]) -> list[tuple[str, ...]]:
@@ -116,46 +111,15 @@ def distances(name: str, batch: int, rules: list[str]) -> list[tuple[str, ...]]:
         ours, make = COMPOSITES[rule]
         step = jax.jit(ratio.explanation(sides.fn, ours()))
         (_, mine), theirs = step(sides.params, sides.x, sides.target), sides.zennit(make)()
-        found.append((name, str(batch), rule, f"{distance(mine, theirs):.0e}"))
+        found.append((name, str(batch), rule, apart(mine, theirs)))
     return found
-
-
-def timed(sides: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Seconds of each side, by round; every side runs once before."""
-    for side in sides:
-        side()
-    seconds: list[list[float]] = [[] for _ in sides]
-    for _ in range(rounds):
-        for side, taken in zip(sides, seconds, strict=True):
-            start = time.perf_counter()
-            side()
-            taken.append(time.perf_counter() - start)
-    return seconds
-
-
-def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Two of the ratios, and the probability that the median of all pairs lies between them.
-
-    They are as close as 95 % allow; of fewer than six pairs the extremes, which reach less.
-    """
-    ordered, n = sorted(ratios), len(ratios)
-
-    def inside(k: int) -> float:
-        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
-
-    k = max([k for k in range(1, n // 2 + 1) if inside(k) >= 0.95], default=1)
-    return ordered[k - 1], ordered[n - k], max(inside(k), 0.0)
-
-
-def quotients(above: list[float], below: list[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def rows(name: str, batch: int, rules: list[str], pairs: int) -> list[tuple[str, ...]]:
     sides = Sides(name, batch)
     gradient, _ = sides.jax(ratio.gradient(lambda params, x: sides.fn(params, x)))
     found = []
-    gap = distance(gradient()[1], sides.gradient())
+    gap = apart(gradient()[1], sides.gradient())
     for rule in ["gradient", *rules]:
         if rule == "gradient":
             mine, build_s, theirs = gradient, 0.0, sides.gradient
@@ -163,25 +127,9 @@ def rows(name: str, batch: int, rules: list[str], pairs: int) -> list[tuple[str,
             ours, make = COMPOSITES[rule]
             mine, build_s = sides.jax(ratio.explanation(sides.fn, ours()))
             theirs = sides.zennit(make)
-            gap = distance(mine()[1], theirs())
-        seconds = timed([mine, theirs, gradient, sides.gradient], pairs)
-        times = quotients(seconds[1], seconds[0])
-        low, high, sure = interval(times)
-        found.append(
-            (
-                name,
-                str(batch),
-                rule,
-                f"{gap:.0e}",
-                f"{statistics.median(times):.2f}",
-                f"{low:.2f} to {high:.2f} ({100 * sure:.0f} %)",
-                f"{statistics.median(seconds[0]):.3f}",
-                f"{statistics.median(seconds[1]):.3f}",
-                f"{statistics.median(quotients(seconds[0], seconds[2])):.2f}",
-                f"{statistics.median(quotients(seconds[1], seconds[3])):.2f}",
-                f"{build_s:.1f}",
-            )
-        )
+            gap = apart(mine()[1], theirs())
+        taken = turns.times([mine, theirs, gradient, sides.gradient], pairs)
+        found.append((name, str(batch), rule, gap, *taken, f"{build_s:.1f}"))
     return found
 
 

@@ -10,16 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
+import operators  # noqa: F401
 import torch
 from torch import nn
-
-# Zennit imports torchvision, which registers kernels for these operators, unless it was built for
-# another PyTorch; then somebody has to say that they exist. Nothing here calls them.
-_operators = torch.library.Library("torchvision", "DEF")
-_operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-_operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from zennit.layer import Sum  # noqa: E402
+from zennit.layer import Sum
 
 
 def _numbers(array: Any) -> torch.Tensor:
