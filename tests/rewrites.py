@@ -394,7 +394,7 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
 
     def fn(e: Edit) -> bool:
         before = [e.program.by_name.get(e.args[0])] if e.args else []
-        while before and before[-1] is not None and before[-1].op in {*VIEWS, *unless}:
+        while before and before[-1] is not None and before[-1].op in {*VIEWS, *unless, "text"}:
             before.append(e.program.by_name.get(before[-1].args[0]))
         ends = before[-1].op if before and before[-1] is not None else ""
         linear = ends in ("dense", "conv") and "mul" not in unless
@@ -579,7 +579,7 @@ def _(e: Edit) -> bool:
 
 @rewrite("negate a factor and the product")
 def _(e: Edit) -> bool:
-    return e.op == "mul" and e.to("-({0} * (-{1}))", *e.args)
+    return e.op == "mul" and e.to("-({0} * (-{1}))", *e.args, op="mul")
 
 
 @rewrite("scale in two steps")
@@ -976,7 +976,7 @@ def _(e: Edit) -> bool:
 def _follows_a_layer(program: Program, name: str) -> bool:
     """Whether a value is that of a linear layer or norm, which has a scale after it, or a part."""
     node = program.by_name.get(name)
-    while node is not None and node.op in {*VIEWS, "bias", "scale", "text"}:
+    while node is not None and node.op in {*VIEWS, "bias", "scale", "batch_norm", "text"}:
         node = program.by_name.get(node.args[0]) if node.args else None
     layers = ("dense", "conv", "fourier", "concat")
     norms = ("layer_norm", "rms_norm", "l2_norm", "peak_norm")
