@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxlrp as lrp
+from tests import numpy_jaxpr
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> jax.Array:
@@ -27,14 +31,29 @@ def layer_norm(x: Any, axis: int = -1, epsilon: float = 1e-5) -> Any:
     return centred / jnp.sqrt((centred**2).mean(axis, keepdims=True) + epsilon)
 
 
-def pull_back(fn: Any, rules: Any, x: Any, relevance: Any, **options: Any) -> jax.Array:
-    """The relevance of x if `relevance` is that of fn(x), in float64, compiled as one program."""
+@contextlib.contextmanager
+def checking_leaks() -> Iterator[None]:
+    """`jax.checking_leaks`, at a cost that does not grow with the tests that ran before.
 
-    @jax.jit
+    JAX collects all garbage after every trace that something holds. Tracers made in here are
+    new, so the collector may leave alone what was there before.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        with jax.checking_leaks():
+            yield
+    finally:
+        gc.unfreeze()
+
+
+def pull_back(fn: Any, rules: Any, x: Any, relevance: Any, **options: Any) -> jax.Array:
+    """The relevance of x if `relevance` is that of fn(x), in float64; traced, and run in NumPy."""
+
     def received(x: jax.Array, relevance: jax.Array) -> jax.Array:
         return lrp.relevance_vjp(fn, rules, x, **options)[1](relevance)[0]
 
-    return received(jnp.asarray(x, float), jnp.asarray(relevance, float))
+    return numpy_jaxpr.run(received, np.asarray(x, float), np.asarray(relevance, float))
 
 
 def kinds(fn: Any, *args: Any, rules: Any = None, **options: Any) -> list[str]:

@@ -165,17 +165,16 @@ def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any
         return args[0][tuple(slice(*c) for c in cut)]
     if name == "concatenate":
         return np.concatenate(args, params["dimension"])
-    if name == "pad" and all(
-        lo >= 0 and hi >= 0 and not i for lo, hi, i in params["padding_config"]
-    ):
-        widths = [(lo, hi) for lo, hi, _ in params["padding_config"]]
-        return np.pad(args[0], widths, constant_values=args[1])
+    if name == "pad":
+        return _pad(args[0], args[1], params["padding_config"])
     if name == "convert_element_type" and np.issubdtype(aval.dtype, np.floating):
         return None if np.iscomplexobj(args[0]) else args[0].astype(aval.dtype)
     if name == "select_n" and len(args) == 3 and args[0].dtype == bool:
         return np.where(args[0], args[2], args[1])
     if name == "dot_general":
         return _dot(params["dimension_numbers"], *args)
+    if name == "conv_general_dilated" and params["batch_group_count"] == 1:
+        return _conv(params, *args)
     return None
 
 
@@ -188,6 +187,45 @@ def _dot(dimensions: Any, a: Any, b: Any) -> Any:
     out += [n for i, n in enumerate(left) if i not in (*over_a, *batch_a)]
     out += [n for j, n in enumerate(right) if j not in (*over_b, *batch_b)]
     return np.einsum(a, left, b, right, out)
+
+
+def _pad(a: Any, value: Any, config: Sequence[tuple[int, int, int]]) -> Any:
+    """Padded before, after and between elements; what is negative at an end cuts it off."""
+    for axis, (low, high, between) in enumerate(config):
+        size = a.shape[axis]
+        rows = np.moveaxis(a, axis, 0)
+        inner = max(size + between * (size - 1), 0)
+        wide = np.full((max(low, 0) + inner + max(high, 0), *rows.shape[1:]), value, a.dtype)
+        wide[max(low, 0) : max(low, 0) + inner : between + 1] = rows
+        a = np.moveaxis(wide[max(-low, 0) : len(wide) - max(-high, 0)], 0, axis)
+    return a
+
+
+def _conv(params: dict[str, Any], x: Any, kernel: Any) -> Any:
+    """A convolution as a product of windows and kernel; None where no window fits."""
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    around = [(low, high, d - 1) for (low, high), d in zip(params["padding"], params["lhs_dilation"])]
+    within = [(0, 0, d - 1) for d in params["rhs_dilation"]]
+    x = _pad(x.transpose(numbers.lhs_spec), 0, [(0, 0, 0)] * 2 + around)
+    kernel = _pad(kernel.transpose(numbers.rhs_spec), 0, [(0, 0, 0)] * 2 + within)
+    space = x.ndim - 2
+    if any(k > n for k, n in zip(kernel.shape[2:], x.shape[2:])):
+        return None
+    windows = np.lib.stride_tricks.sliding_window_view(
+        x, kernel.shape[2:], tuple(range(2, x.ndim))
+    )[(..., *(slice(None, None, n) for n in params["window_strides"]), *[slice(None)] * space)]
+    windows = windows.reshape(len(x), groups, -1, *windows.shape[2:])
+    kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
+    batch, group, out, feature = range(4)
+    places, taps = range(4, 4 + space), range(4 + space, 4 + 2 * space)
+    found = np.einsum(
+        windows, [batch, group, feature, *places, *taps],
+        kernel, [group, out, feature, *taps],
+        [batch, group, out, *places],
+        optimize=True,
+    )  # fmt: skip
+    found = found.reshape(len(x), -1, *found.shape[3:])
+    return found.transpose(np.argsort(numbers.out_spec))
 
 
 def scan(

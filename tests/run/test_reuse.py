@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
+from tests.common import checking_leaks
 from jaxlrp import arguments
 from jaxlrp.errors import LRPError
 from jaxlrp.graph.contents import Unknown, content
@@ -366,7 +367,7 @@ def test_transformations_still_work():
     eager = explain(X)
     np.testing.assert_allclose(jax.jit(explain)(X), eager, rtol=1e-9)
     np.testing.assert_allclose(jax.vmap(explain)(X), eager, rtol=1e-9)
-    with jax.checking_leaks():
+    with checking_leaks():
         jax.jit(lambda x, w: lrp.explain(lambda x: mlp(x, w), PLUS)(x))(X, W)
         jax.grad(lambda x: lrp.explain(lambda y: mlp(y * x.sum()), PLUS)(x).sum())(X)
     np.testing.assert_allclose(explain(X), eager, rtol=1e-12)

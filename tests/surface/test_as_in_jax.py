@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxlrp as lrp
+from tests.common import checking_leaks
 from tests.compare import assert_close
 
 RNG = np.random.default_rng(0)
@@ -94,7 +95,7 @@ def test_no_tracer_leaks(rules):
     weights = jnp.asarray(RNG.normal(size=(3, 4, 4)))
     explain = lrp.explain(fn, rules, layers=["dense"])
     _, expected = explain(X)
-    with jax.checking_leaks():
+    with checking_leaks():
         for run in (explain, jax.jit(explain)):
             _, found = run(X)
             assert found.keys() == {"cell"}

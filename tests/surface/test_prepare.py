@@ -11,7 +11,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp.errors import InputError
 from tests import networks
-from tests.common import draw
+from tests.common import checking_leaks, draw
 from tests.compare import assert_leaves_close
 from tests.prepared_networks import NETWORKS, perceptron
 
@@ -286,7 +286,7 @@ def test_under_transformations(name):
         return jnp.sum(explain(prepare(p, x) if through else p, x, target=1) ** 2)
 
     assert_leaves_close(jax.grad(loss)(p, True), jax.grad(loss)(p, False), 1e-9)
-    with jax.checking_leaks():
+    with checking_leaks():
         jax.jit(lambda m, x: explain(m, x, target=1))(prepared, x)
 
 
