@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +10,12 @@ from jax import lax
 import jaxlrp as lrp
 from tests.common import kinds
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 RULES = {"attn": lrp.composites.attn_lrp(), "cp": lrp.composites.cp_lrp()}
 BATCH, TIME, WIDTH, HEADS, SIZE = 2, 5, 6, 2, 4
 CAUSAL = np.tril(np.ones((TIME, TIME), bool))
 LOW = float(np.finfo(np.float64).min)
-
-
-# Compiling is what takes time in these tests.
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def parameters(seed=0, heads=HEADS, groups=HEADS, bias=True, memory_width=WIDTH):
@@ -58,7 +53,7 @@ def explained(spellings, rules, x=None, seed=SEED):
             name: (lrp.explain(fn, rules)(x, target=seed), fn(x)) for name, fn in spellings.items()
         }
 
-    return quick(every)(x)
+    return in_numpy(every)(x)
 
 
 def assert_same(found, tolerance=1e-9):

@@ -13,8 +13,9 @@ import pytest
 import jaxlrp as lrp
 from tests import attention_networks, attention_reference
 from tests.attention_families import FAMILIES
-from tests.attention_networks import RULES, SEED, attention, parameters, quick, sample
+from tests.attention_networks import RULES, SEED, attention, parameters, sample
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 CASES = [(family, name) for family, entry in FAMILIES.items() for name in entry[-1]]
 # One spelling of each sort, for the tests that compare two ways of calling.
@@ -60,10 +61,7 @@ def tolerance(name):
 
 @functools.cache
 def explained(family):
-    """Every spelling: value and relevance under both rules, and under cp without biases.
-
-    Compiled as one program, which is faster.
-    """
+    """Every spelling: value and relevance under both rules, and under cp without biases."""
 
     def every(x):
         found = {}
@@ -74,7 +72,7 @@ def explained(family):
             found[name] = fn(x), rules, conserved
         return found
 
-    return quick(every)(sample())
+    return in_numpy(every)(sample())
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
@@ -108,10 +106,10 @@ def test_the_layers(family, name):
 def test_a_batch_is_its_sequences(family, name):
     fn, x = network(family, name), sample()
     one = lrp.explain(lambda row: fn(row[None])[0], RULES["attn"])
-    rows = quick(jax.vmap(lambda row, seed: one(row, target=seed)))(x, SEED)
+    rows = in_numpy(jax.vmap(lambda row, seed: one(row, target=seed)))(x, SEED)
     assert_close(rows, reference(family, "attn")[1])
     inside = jax.vmap(lambda row: fn(row[None])[0])
-    explain = quick(lrp.explain(inside, RULES["attn"]))
+    explain = in_numpy(lrp.explain(inside, RULES["attn"]))
     assert_close(explain(x, target=SEED), rows)
 
 
@@ -121,14 +119,14 @@ def test_eager_is_jit(family, name):
     eager = lrp.explain(fn, RULES["attn"])(x, target=SEED)  # each operation compiled by itself
     assert_close(eager, reference(family, "attn")[1])
     inside = lrp.explain(jax.jit(fn), RULES["attn"])
-    assert_close(quick(inside)(x, target=SEED), eager)
+    assert_close(in_numpy(inside)(x, target=SEED), eager)
 
 
 def test_the_heads_of_a_group_share_its_keys():
     # By hand: with one key and value head, all that V receives is the sum over the query heads.
     p = parameters(heads=4, groups=1, bias=False)
     fn = functools.partial(attention, attention_networks.by_groups, p)
-    explain = quick(lrp.explain(fn, RULES["cp"], layers=["dense"]))
+    explain = in_numpy(lrp.explain(fn, RULES["cp"], layers=["dense"]))
     relevance, layers = explain(sample(), target=SEED)
     at_values = [r for r in layers.values() if r.shape == (2, 5, 4)]
     received = [float(np.sum(r)) for r in at_values if np.any(r)]
@@ -146,7 +144,7 @@ def cross(p, queries, memory):
 def test_cross_attention_with_both_sequences_explained(rule):
     p = parameters(memory_width=4)
     x, memory = sample(), np.random.default_rng(9).normal(size=(2, 7, 4))
-    explain = quick(lrp.explain(functools.partial(cross, p), RULES[rule], argnums=(0, 1)))
+    explain = in_numpy(lrp.explain(functools.partial(cross, p), RULES[rule], argnums=(0, 1)))
     found = explain(x, memory, target=SEED)
     spec = FAMILIES["plain"][0]
     rows = [
@@ -156,7 +154,7 @@ def test_cross_attention_with_both_sequences_explained(rule):
     for index, relevance in enumerate(found):
         assert_close(relevance, np.stack([row[index] for row in rows]))
     as_tree = lrp.explain(lambda d: cross(p, d["x"], d["memory"]), RULES[rule])
-    by_name = quick(as_tree)({"x": x, "memory": memory}, target=SEED)
+    by_name = in_numpy(as_tree)({"x": x, "memory": memory}, target=SEED)
     assert_close(by_name["memory"], found[1])
 
 
@@ -166,8 +164,8 @@ def test_cross_attention_to_static_memory_has_dense_layers():
     plan = lrp.plan(functools.partial(cross, p), RULES["attn"])(x, memory)
     assert (plan.count("dense"), plan.count("matmul"), plan.count("softmax")) == (4, 0, 1)
     # Values that are not explained take their whole share with them.
-    only = quick(lrp.explain(functools.partial(cross, p), RULES["attn"]))
-    both = quick(lrp.explain(functools.partial(cross, p), RULES["attn"], argnums=(0, 1)))
+    only = in_numpy(lrp.explain(functools.partial(cross, p), RULES["attn"]))
+    both = in_numpy(lrp.explain(functools.partial(cross, p), RULES["attn"], argnums=(0, 1)))
     expected = 4 * both(x, memory, target=SEED)[0]  # twice a half less
     assert_close(only(x, memory, target=SEED), expected)
 
@@ -205,13 +203,13 @@ def test_cached_keys(rule):
     keys, values = project("k", x[:, :past]), project("v", x[:, :past])
     room = [(0, 0), (0, 4), (0, 0), (0, 0)]
     fixed = jnp.pad(keys, room), jnp.pad(values, room)
-    explain = quick(lrp.explain(in_place, RULES[rule], argnums=(0, 1, 2)))
+    explain = in_numpy(lrp.explain(in_place, RULES[rule], argnums=(0, 1, 2)))
     at_token, at_keys, at_values = explain(token, *fixed, target=seed)
-    other = quick(lrp.explain(growing, RULES[rule], argnums=(0, 1, 2)))
+    other = in_numpy(lrp.explain(growing, RULES[rule], argnums=(0, 1, 2)))
     expected = other(token, keys, values, target=seed)
     assert_close(at_token, expected[0])
     assert_close(at_keys[:, :past], expected[1])
     assert_close(at_values[:, :past], expected[2])
     assert not np.any(at_keys[:, past:]) and not np.any(at_values[:, past:])
     # With the cache static, the token has the same relevance.
-    assert_close(quick(lrp.explain(in_place, RULES[rule]))(token, *fixed, target=seed), at_token)
+    assert_close(in_numpy(lrp.explain(in_place, RULES[rule]))(token, *fixed, target=seed), at_token)

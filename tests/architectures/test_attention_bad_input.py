@@ -25,12 +25,12 @@ from tests.attention_networks import (
     masked,
     normalised,
     parameters,
-    quick,
     sample,
     weighted,
     weights,
 )
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 # --- rows that a mask shuts completely
 
@@ -268,7 +268,7 @@ def test_a_head_mask_is_not_a_token_mask():
         parameters(),
     )
     keep = jnp.array([1.0, 0.0])[:, None, None]
-    half = quick(lrp.explain(fn, RULES["attn"]))
+    half = in_numpy(lrp.explain(fn, RULES["attn"]))
     found = half(sample(), target=SEED, condition={"softmax": keep})
     assert np.isfinite(found).all()
     with pytest.raises(lrp.InputError, match="broadcast to the layer's output"):

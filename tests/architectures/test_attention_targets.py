@@ -22,13 +22,13 @@ from tests.attention_networks import (
     WIDTH,
     attention,
     parameters,
-    quick,
     sample,
     split,
     weighted,
     weights,
 )
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 from tests.reference import dense_layer, epsilon_rule
 
 CLASSES = 9
@@ -76,17 +76,17 @@ def last(x):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_contrast_is_a_difference_of_targets(rule):
-    explain = quick(lrp.explain(last, RULES[rule]))
+    explain = in_numpy(lrp.explain(last, RULES[rule]))
     contrast = np.zeros((2, CLASSES))
     contrast[:, 3], contrast[:, 5] = 1, -1
     found = explain(sample(), target=contrast)
     assert_close(found, explain(sample(), target=3) - explain(sample(), target=5))
-    as_output = quick(lrp.explain(lambda x: last(x) @ contrast[0], RULES[rule]))
+    as_output = in_numpy(lrp.explain(lambda x: last(x) @ contrast[0], RULES[rule]))
     assert_close(as_output(sample()), found)
 
 
 def test_several_tokens_as_weights():
-    explain = quick(lrp.explain(decoder, RULES["attn"]))
+    explain = in_numpy(lrp.explain(decoder, RULES["attn"]))
     tokens = np.array([[1, 2, 3, 4, 5], [0, 0, 7, 7, 8]])
     weight = np.eye(CLASSES)[tokens]
     weight[:, :2] = 0  # a prompt of two tokens
@@ -129,14 +129,14 @@ def test_many_targets_share_one_forward_pass(rule):
     shared = [shape for shape in batched if many not in shape]
     # Every product of the forward pass is there once, for all targets together.
     assert all(shared.count(shape) >= forward.count(shape) for shape in forward)
-    found = quick(jax.vmap(one))(targets)
+    found = in_numpy(jax.vmap(one))(targets)
     for target in (0, 6):
-        assert_close(found[target], quick(one)(target))
+        assert_close(found[target], in_numpy(one)(target))
     # One-hot weights are the same targets.
     by_weight = jax.vmap(
         lambda w: lrp.explain(last, RULES[rule])(x, target=jnp.broadcast_to(w, (2, CLASSES)))
     )
-    assert_close(quick(by_weight)(jnp.eye(CLASSES)[:many]), found)
+    assert_close(in_numpy(by_weight)(jnp.eye(CLASSES)[:many]), found)
 
 
 def test_pytrees_in_and_out():
@@ -148,13 +148,13 @@ def test_pytrees_in_and_out():
         return {"last": logits[:, -1], "rest": (logits[:, 0], inputs["side"] @ mix)}
 
     inputs = {"tokens": jnp.asarray(sample()), "side": side}
-    explain = quick(lrp.explain(fn, RULES["cp"]))
+    explain = in_numpy(lrp.explain(fn, RULES["cp"]))
     everything = explain(inputs)
     assert jax.tree.structure(everything) == jax.tree.structure(inputs)
     ones, none = np.ones((2, CLASSES)), np.zeros((2, CLASSES))
     found = explain(inputs, target={"last": ones, "rest": (none, np.zeros((2, 4)))})
     assert not np.any(found["side"])
-    assert_close(found["tokens"], quick(lrp.explain(last, RULES["cp"]))(sample()))
+    assert_close(found["tokens"], in_numpy(lrp.explain(last, RULES["cp"]))(sample()))
     other = explain(inputs, target={"last": none, "rest": (ones, np.ones((2, 4)))})
     assert_close(other["tokens"] + found["tokens"], everything["tokens"])
     np.testing.assert_allclose(other["side"].sum(1), (side @ mix).sum(1), rtol=1e-9)
@@ -165,7 +165,7 @@ def test_pytrees_in_and_out():
 
 def test_the_residual_stream_and_the_neurons():
     names = ["block_0/stream", "block_1/stream"]
-    explain = quick(lrp.explain(last, RULES["cp"], layers=[*names, "product"]))
+    explain = in_numpy(lrp.explain(last, RULES["cp"], layers=[*names, "product"]))
     relevance, layers = explain(sample(), target=4)
     seeded = np.asarray(last(sample()))[:, 4]
     for name in names:
@@ -173,7 +173,7 @@ def test_the_residual_stream_and_the_neurons():
         np.testing.assert_allclose(layers[name].sum((1, 2)), seeded, rtol=1e-9)
     np.testing.assert_allclose(relevance.sum((1, 2)), seeded, rtol=1e-9)
     # Relevance of the stream is what the rest of the network explains, taken by itself.
-    cut = quick(lrp.explain(lambda h: norm(block(BLOCKS[1], h))[:, -1] @ HEAD, RULES["cp"]))
+    cut = in_numpy(lrp.explain(lambda h: norm(block(BLOCKS[1], h))[:, -1] @ HEAD, RULES["cp"]))
     inside = block(BLOCKS[0], jnp.asarray(sample()))
     assert_close(layers["block_0/stream"], cut(inside, target=4))
     neurons = {name: r for name, r in layers.items() if "neurons" in name}
@@ -192,7 +192,7 @@ def heads_before_they_merge(x, p=BLOCKS[0]):
 
 def test_relevance_of_heads_before_they_merge():
     x, p = jnp.asarray(sample()), BLOCKS[0]
-    explain = quick(
+    explain = in_numpy(
         lrp.value_and_relevance(heads_before_they_merge, RULES["attn"], layers=["heads"])
     )
     value, (_, layers) = explain(x)
@@ -275,7 +275,7 @@ def test_names_inside_the_attention_of_a_framework(framework):
     (ruled,) = lrp.plan(fn, rules)(x).select("**/block_0/attention/value")
     assert str(ruled.rule) == "ZPlus()"
     wanted = ["**/block_0/attention/value", "**/block_1/up", "**/head"]
-    explain = quick(lrp.explain(fn, RULES["attn"], layers=wanted))
+    explain = in_numpy(lrp.explain(fn, RULES["attn"], layers=wanted))
     _, layers = explain(x, target=1)
     shapes = sorted(r.shape for r in layers.values())
     assert shapes == sorted([(2, TIME, HEADS, SIZE), (2, TIME, 12), (2, CLASSES)])
@@ -296,8 +296,8 @@ POLICIES = {
 def test_rematerialised_blocks_have_the_same_relevance(policy, rule):
     fn = functools.partial(decoder, remat=POLICIES[policy])
     wanted = ["block_0/stream", "softmax"]
-    plain = quick(lrp.explain(decoder, RULES[rule], layers=wanted))(sample())
-    found = quick(lrp.explain(fn, RULES[rule], layers=wanted))(sample())
+    plain = in_numpy(lrp.explain(decoder, RULES[rule], layers=wanted))(sample())
+    found = in_numpy(lrp.explain(fn, RULES[rule], layers=wanted))(sample())
     assert_close(found[0], plain[0], 1e-12)
     assert found[1].keys() == plain[1].keys()
     for name, relevance in plain[1].items():

@@ -12,11 +12,10 @@ import pytest
 import jaxlrp as lrp
 from tests import recurrent_networks as networks
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 from tests.recurrent_networks import BUILDERS, LENGTHS, STEPS
 from tests.recurrent_reference import Hand, last
 
-# Compilation is most of the time that these tests take.
-QUICK = {"xla_backend_optimization_level": 0}
 SPREAD = "linen_lstm linen_mgu linen_bidirectional haiku_gru haiku_conv_lstm".split()
 KINDS = "dense conv matmul product add activation softmax norm affine".split()
 GATED = "the gate lies in [0, 1]"
@@ -39,7 +38,7 @@ def logits(network):
 
 def explained(fn, rules, x, target=1):
     run = lrp.value_and_relevance(fn, rules)
-    return jax.jit(lambda x: run(x, target=target), compiler_options=QUICK)(x)
+    return in_numpy(lambda x: run(x, target=target))(x)
 
 
 def hand_made(network, hand, target=1):
@@ -53,7 +52,7 @@ def hand_made(network, hand, target=1):
         z = hand.total(head(jnp.concatenate(h, -1)))
         return z[:, target].sum(), z
 
-    run = jax.jit(jax.value_and_grad(fn, has_aux=True), compiler_options=QUICK)
+    run = in_numpy(jax.value_and_grad(fn, has_aux=True))
     (_, z), gradient = run(network.x)
     return z, network.x * gradient
 
@@ -145,7 +144,7 @@ def test_layers_have_the_scan_axis_first(name, without_biases):
     plan = lrp.plan(logits(network), rules)(network.x)
     gated = [layer.name for layer in plan.select("product")]
     explain = lrp.explain(logits(network), rules, layers=gated)
-    relevance, layers = jax.jit(lambda x: explain(x, target=1), compiler_options=QUICK)(network.x)
+    relevance, layers = in_numpy(lambda x: explain(x, target=1))(network.x)
     assert sorted(layers) == sorted(gated)
     assert {r.shape for r in layers.values()} == {(STEPS, 2, networks.HIDDEN)}
     # Two of the three products make the new state, which has what the inputs so far have.
@@ -163,7 +162,7 @@ def test_vmap_and_jit(name):
     explain = lrp.explain(logits(network), rules)
     targets = jnp.arange(3)
     every = jax.vmap(lambda t: explain(network.x, target=t))
-    assert_close(jax.jit(every, compiler_options=QUICK)(targets)[1], wanted, 1e-12)
+    assert_close(jax.jit(every)(targets)[1], wanted, 1e-12)
     several = jax.vmap(lambda x: explain(x, target=1))
-    found = jax.jit(several, compiler_options=QUICK)(jnp.stack([0.5 * network.x, network.x]))
+    found = jax.jit(several)(jnp.stack([0.5 * network.x, network.x]))
     assert_close(found[1], wanted, 1e-12)

@@ -13,12 +13,12 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
-from tests.common import checking_leaks
 from jaxlrp import arguments
 from jaxlrp.errors import LRPError
 from jaxlrp.graph.contents import Unknown, content
 from jaxlrp.planning.coefficients import SignalIs
 from jaxlrp.run import replay, reuse
+from tests.common import checking_leaks
 
 RNG = np.random.default_rng(9)
 X, W, V = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 4)), RNG.normal(size=(4, 3))
