@@ -8,6 +8,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(5)
 X, W, V = (RNG.normal(size=s) for s in ((4, 6), (6, 6), (6, 3)))
@@ -33,7 +34,9 @@ def normal(x):
 )
 def test_moves_that_cannot_be_numbered(move, rule):
     places = jnp.array([0, 0, 2])  # an argument: the program does not say them
-    R = lrp.explain(lambda x, p: jax.nn.relu(move(normal(x), p) @ V), RULES[rule])(X, places)
+    R = in_numpy(lrp.explain(lambda x, p: jax.nn.relu(move(normal(x), p) @ V), RULES[rule]))(
+        X, places
+    )
     # What comes before them is a layer of its own.
     last = lrp.explain(lambda h, p: jax.nn.relu(move(h, p) @ V), RULES[rule])
     hidden = last(normal(X), places)
@@ -51,7 +54,7 @@ def test_a_stopped_case_stays_stopped():
         lambda x: jnp.where(hidden(x) > 1, stop(hidden(x)), hidden(x)) @ V,
     ):
         expected = X * jax.grad(lambda x, fn=fn: fn(x).sum())(X)
-        assert_close(lrp.explain(fn, lrp.Epsilon(0.0))(X) + 1.0, expected + 1.0)
+        assert_close(in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(X) + 1.0, expected + 1.0)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -68,7 +71,7 @@ def test_a_stopped_case_stays_stopped():
 )
 def test_signs_that_cancel(spelling, rule):
     one, other = (
-        lrp.explain(lambda x, s=s: jax.nn.relu(s(x @ W, B)) @ V, RULES[rule])(X)
+        in_numpy(lrp.explain(lambda x, s=s: jax.nn.relu(s(x @ W, B)) @ V, RULES[rule]))(X)
         for s in (spelling, lambda h, b: h + b)
     )
     assert_close(one, other)
@@ -79,7 +82,7 @@ def test_a_gate_of_a_statistic_is_no_norm():
         return lambda x: x * sigmoid(G * x.mean(0, keepdims=True) + B)
 
     one, other = (
-        lrp.explain(gated(s), lrp.Epsilon(0.0))(X)
+        in_numpy(lrp.explain(gated(s), lrp.Epsilon(0.0)))(X)
         for s in (jax.nn.sigmoid, lambda u: 1 / (1 + jnp.exp(-u)))
     )
     assert_close(one, other)
@@ -93,6 +96,6 @@ def test_a_square_is_one_value_in_every_spelling():
 
         return fn
 
-    expected = lrp.explain(lambda x: x @ W, lrp.Epsilon(0.0))(X)
+    expected = in_numpy(lrp.explain(lambda x: x @ W, lrp.Epsilon(0.0)))(X)
     for square in (lambda x: x * x, lambda x: x**2, jnp.square):
-        assert_close(lrp.explain(undone(square), lrp.Epsilon(0.0))(X), expected)
+        assert_close(in_numpy(lrp.explain(undone(square), lrp.Epsilon(0.0)))(X), expected)

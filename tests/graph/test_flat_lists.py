@@ -11,6 +11,7 @@ from jax import lax
 import jaxlrp as lrp
 from jaxlrp import composites
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(2, 4))
@@ -22,7 +23,7 @@ TIGHT = 1e-9
 
 
 def relevance(fn, rules, x=X):
-    return lrp.explain(fn, rules)(jnp.asarray(x))
+    return in_numpy(lrp.explain(fn, rules))(jnp.asarray(x))
 
 
 def the_same(fns, rules, x=X):
@@ -85,7 +86,7 @@ def test_each_of_three_factors_gets_a_third():
     fn = lambda x: (x[0] * x[1]) / (x[2] / x[3])  # noqa: E731
     x = jnp.array([2.0, 3.0, 4.0, -5.0])
     assert_close(relevance(fn, {}, x), jnp.full(4, -7.5 / 4))
-    signal = lrp.explain(fn, {"product": lrp.SignalTakesAll()})(x)
+    signal = in_numpy(lrp.explain(fn, {"product": lrp.SignalTakesAll()}))(x)
     assert_close(signal, jnp.array([-2.5, -2.5, 0.0, -2.5]))
 
 
@@ -97,10 +98,10 @@ def test_a_factor_that_stands_twice_counts_once():
 def test_proportional_shares_among_three():
     x = jnp.array([2.0, 3.0, 5.0])
     fn = lambda x: x[0] * (x[1] * x[2])  # noqa: E731
-    found = lrp.explain(fn, {"product": lrp.Proportional(epsilon=0.0)})(x)
+    found = in_numpy(lrp.explain(fn, {"product": lrp.Proportional(epsilon=0.0)}))(x)
     assert_close(found, jnp.array([6.0, 9.0, 15.0]))
     over = lambda x: x[0] / (x[1] / x[2])  # noqa: E731
-    found = lrp.explain(over, {"product": lrp.Proportional(epsilon=0.0)})(x)
+    found = in_numpy(lrp.explain(over, {"product": lrp.Proportional(epsilon=0.0)}))(x)
     assert_close(found, 10 / 3 * jnp.array([2.0, 1 / 3, 5.0]) / (2 + 1 / 3 + 5))
 
 
@@ -141,7 +142,7 @@ def test_signs_within_a_product_come_after_it():
         return -(x @ -a) * jnp.tanh(x @ B) @ V
 
     rules = composites.excitation_backprop()
-    assert_close(*(lrp.explain(f, rules)(X, A) for f in (scaled, turned)), TIGHT)
+    assert_close(*(in_numpy(lrp.explain(f, rules))(X, A) for f in (scaled, turned)), TIGHT)
 
 
 SIGNS_OF_SUMS = [
@@ -523,14 +524,14 @@ def test_under_every_transformation(name):
     expected = explain(X)
     assert_close(jax.jit(explain)(X), expected)
     each = lambda x: jax.vmap(lambda row: fn(row[None])[0])(x)  # noqa: E731
-    assert_close(lrp.explain(each, rules)(X), expected)
+    assert_close(in_numpy(lrp.explain(each, rules))(X), expected)
     assert_close(jax.vmap(lambda row: explain(row[None])[0])(X), expected)
     turn = lambda x: lax.scan(lambda c, row: (c, fn(row[None])[0]), 0.0, x)[1]  # noqa: E731
-    assert_close(lrp.explain(turn, rules)(X), expected)
+    assert_close(in_numpy(lrp.explain(turn, rules))(X), expected)
     branch = lambda x: lax.cond(True, fn, lambda x: x[:, :2], x)  # noqa: E731
-    assert_close(lrp.explain(branch, rules)(X), expected)
+    assert_close(in_numpy(lrp.explain(branch, rules))(X), expected)
     again = lambda x: jax.checkpoint(fn)(x)  # noqa: E731
-    assert_close(lrp.explain(again, rules)(X), expected)
+    assert_close(in_numpy(lrp.explain(again, rules))(X), expected)
 
 
 @pytest.mark.parametrize("name", ORDERED)
@@ -548,7 +549,7 @@ def test_the_ledger_adds_up(name):
 def test_relevance_can_be_differentiated(name):
     """A loss on relevance sees the order of the network through its value alone."""
     fn, rules = ORDERED[name], composites.lrp_zero()
-    loss = lambda x: (lrp.explain(fn, rules)(x) ** 2).sum()  # noqa: E731
+    loss = lambda x: (in_numpy(lrp.explain(fn, rules))(x) ** 2).sum()  # noqa: E731
     step = 1e-6 * RNG.normal(size=X.shape)
     slope = (loss(X + step) - loss(X - step)) / 2
     np.testing.assert_allclose((jax.grad(loss)(jnp.asarray(X)) * step).sum(), slope, rtol=1e-4)

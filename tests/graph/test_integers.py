@@ -8,6 +8,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 E0 = lrp.Epsilon(0.0)
 RULES = [
@@ -50,7 +51,9 @@ def test_an_integer_product_is_a_dense_layer(rule):
     assert kinds.count("dense") == 1
     # In one spelling the last scale is the layer's, in the other a layer's own behind a cast: two
     # stabilisers of 1e-6 of outputs of some hundreds.
-    found, expected = (lrp.explain(f, rules)(X) for f in (product_of_integers, product_of_floats))
+    found, expected = (
+        in_numpy(lrp.explain(f, rules))(X) for f in (product_of_integers, product_of_floats)
+    )
     assert_close(found, expected, 1e-8)
 
 
@@ -63,7 +66,7 @@ def test_relevance_is_that_of_the_layer_at_the_rounded_number():
         q = jnp.round(x / lax.stop_gradient(jnp.full((), S))).astype(jnp.int32)
         return lax.dot(q, WHOLE.astype(jnp.int32)).astype(x.dtype) * S
 
-    assert_close(lrp.explain(fn, E0)(X), expected)
+    assert_close(in_numpy(lrp.explain(fn, E0))(X), expected)
 
 
 def test_sums_above_24_bits_are_exact(x32):
@@ -77,7 +80,7 @@ def test_sums_above_24_bits_are_exact(x32):
     def kept(x):
         return lax.rem(lax.dot(x.astype(jnp.int32), w), 1000).astype(x.dtype)
 
-    value, R = lrp.value_and_relevance(kept, E0)(x)
+    value, R = in_numpy(lrp.value_and_relevance(kept, E0))(x)
     assert value.tolist() == kept(x).tolist() == fn(x).tolist()
     assert value.tolist() == [(3 * 9176263 + 25) % 1000, (-9 + 5 * 7654321) % 1000]
     assert np.isfinite(R).all()
@@ -118,8 +121,8 @@ def wrapped(how):
 def test_integers_through_calls_and_loops(how):
     fn, expected = wrapped(how)
     for rule in (E0, lrp.ZPlus(epsilon=0.0)):
-        R = lrp.explain(fn, rule)(X)
-        assert_close(R, lrp.explain(expected, rule)(X))
+        R = in_numpy(lrp.explain(fn, rule))(X)
+        assert_close(R, in_numpy(lrp.explain(expected, rule))(X))
         assert_close(jax.jit(lrp.explain(fn, rule))(X), R)
 
 
@@ -154,27 +157,27 @@ def test_integers_pass_relevance_as_floats_do(move):
         return q.astype(x.dtype) @ WHOLE.astype(x.dtype)
 
     for rule in (E0, lrp.ZPlus()):
-        found = lrp.explain(lambda x: fn(x, jnp.int32), rule)(X)
-        assert_close(found, lrp.explain(lambda x: fn(x, x.dtype), rule)(X))
+        found = in_numpy(lrp.explain(lambda x: fn(x, jnp.int32), rule))(X)
+        assert_close(found, in_numpy(lrp.explain(lambda x: fn(x, x.dtype), rule))(X))
 
 
 def test_division_of_integers_rounds():
     """What is left of 7 after // 2 has all relevance of it."""
-    R = lrp.explain(lambda x: lax.div(x.astype(jnp.int32), jnp.int32(2)).astype(x.dtype), E0)(
-        jnp.array([7.4, -3.0])
-    )
+    R = in_numpy(
+        lrp.explain(lambda x: lax.div(x.astype(jnp.int32), jnp.int32(2)).astype(x.dtype), E0)
+    )(jnp.array([7.4, -3.0]))
     np.testing.assert_allclose(R, [3.0, -1.0])
 
 
 def test_probes_masks_and_accounts_of_integer_layers():
     fn = product_of_integers
-    R, layers = lrp.explain(fn, E0, layers=["activation", "dense"])(X)
+    R, layers = in_numpy(lrp.explain(fn, E0, layers=["activation", "dense"]))(X)
     assert {str(v.dtype) for v in layers.values()} == {"float64"}
     q = next(v for k, v in layers.items() if v.shape == (2, 4))
     assert_close(q, R)
     name = lrp.plan(fn, E0)(X).select("activation")[-1].name
     mask = jnp.array([1.0, 0.0, 1.0, 0.0])
-    assert_close(lrp.explain(fn, E0)(X, condition={name: mask}), R * mask)
+    assert_close(in_numpy(lrp.explain(fn, E0))(X, condition={name: mask}), R * mask)
     ledger = lrp.ledger(fn, E0)(X)
     assert "nan" not in str(ledger)
 
@@ -188,7 +191,7 @@ def test_a_value_that_is_an_argument_of_arithmetic_and_of_a_lookup():
 
     x = jnp.array([2.2, 3.7])
     found = lrp.plan(fn, E0)(x)
-    R = lrp.explain(fn, E0)(x)
+    R = in_numpy(lrp.explain(fn, E0))(x)
     assert_close(R, fn(x).sum(-1))
     assert "through integers at test_integers.py" in " ".join(y.why for y in found.layers)
 
@@ -216,7 +219,7 @@ def test_what_chooses_is_static_and_the_plan_says_so(choose):
         y.why for y in found.layers
     )
     expected = X.at[:, 3].set(0) * jnp.pad(table[choose(X)], ((0, 0), (0, 1)))
-    assert_close(lrp.explain(lambda x: fn(x, False), E0)(X), expected)
+    assert_close(in_numpy(lrp.explain(lambda x: fn(x, False), E0))(X), expected)
 
 
 def test_a_place_is_no_value():
@@ -225,7 +228,7 @@ def test_a_place_is_no_value():
     def fn(x):
         return x * (1.0 + jnp.argmax(x, -1, keepdims=True))
 
-    assert_close(lrp.explain(fn, E0)(X), fn(X))
+    assert_close(in_numpy(lrp.explain(fn, E0))(X), fn(X))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +251,7 @@ def test_bits_of_a_carried_value_are_an_error(bits):
         lrp.explain(fn, E0)(X)
     # As an index they choose.
     table = jnp.arange(8.0)
-    lrp.explain(lambda x: x * table[bits(x.astype(jnp.int32)) & 7], E0)(X)
+    in_numpy(lrp.explain(lambda x: x * table[bits(x.astype(jnp.int32)) & 7], E0))(X)
 
 
 def test_bits_as_floats_are_an_error_too():
@@ -279,7 +282,7 @@ H = jnp.array([0.6, 1.3])
     ],
 )
 def test_a_rounded_number_passes_all_relevance(fn):
-    R = lrp.explain(fn, E0)(H)
+    R = in_numpy(lrp.explain(fn, E0))(H)
     np.testing.assert_allclose(R, [1.0, 1.0], atol=1e-12)
 
 
@@ -291,8 +294,8 @@ def test_a_round_after_a_layer():
         h = x @ w
         return (h + lax.stop_gradient(jnp.round(3 * h) / 3 - h)) @ v
 
-    R = lrp.explain(straight, E0)(H)
-    assert_close(R, lrp.explain(lambda x: (jnp.round(3 * (x @ w)) / 3) @ v, E0)(H))
+    R = in_numpy(lrp.explain(straight, E0))(H)
+    assert_close(R, in_numpy(lrp.explain(lambda x: (jnp.round(3 * (x @ w)) / 3) @ v, E0))(H))
     assert_close(R.sum(), straight(H).sum())
 
 
@@ -302,9 +305,9 @@ def test_a_cast_between_scales_ends_a_layer():
     def whole(x):
         return x.astype(jnp.int32).astype(x.dtype)
 
-    assert_close(lrp.explain(lambda x: whole(x * s) @ w, E0)(X), whole(X * s) * w.sum(1))
+    assert_close(in_numpy(lrp.explain(lambda x: whole(x * s) @ w, E0))(X), whole(X * s) * w.sum(1))
     z = X @ w
-    found = lrp.explain(lambda x: whole(x @ w) * s[1:], E0)(X)
+    found = in_numpy(lrp.explain(lambda x: whole(x @ w) * s[1:], E0))(X)
     assert_close(found, X * ((whole(z) * s[1:] / z) @ w.T))
 
 
@@ -316,7 +319,7 @@ def test_a_detached_term_takes_nothing():
         nearest = book[jnp.argmin(((x - book) ** 2).sum(-1))]
         return x + lax.stop_gradient(nearest)
 
-    assert_close(lrp.explain(fn, E0)(H), fn(H))
+    assert_close(in_numpy(lrp.explain(fn, E0))(H), fn(H))
     why = " ".join(y.why for y in lrp.plan(fn, E0)(H).layers)
     assert "without being active" in why
     assert "through integers at test_integers.py" in why
@@ -331,7 +334,7 @@ def test_a_cast_inside_conserves(dtype):
         h = relu(x.astype(dtype).astype(jnp.float32) @ w)
         return h.astype(dtype).astype(jnp.float32) @ w[:3]
 
-    value, R = lrp.value_and_relevance(fn, lrp.composites.lrp_zero())(x)
+    value, R = in_numpy(lrp.value_and_relevance(fn, lrp.composites.lrp_zero()))(x)
     assert value.tolist() == fn(x).tolist()
     np.testing.assert_allclose(R.sum(), value.sum(), rtol=1e-5)
     rounded = x.astype(dtype).astype(jnp.float32)
@@ -343,7 +346,7 @@ def test_reduced_precision_passes_all_relevance():
     def fn(x):
         return lax.reduce_precision(x, 5, 3) * 2.0
 
-    assert_close(lrp.explain(fn, E0)(H), fn(H))
+    assert_close(in_numpy(lrp.explain(fn, E0))(H), fn(H))
 
 
 def test_an_exact_cast_is_no_layer():
@@ -363,8 +366,8 @@ def test_a_dynamic_scale_is_held():
         s = lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True) / 127)
         return (s * jnp.round(x / s)) @ WHOLE.astype(x.dtype)
 
-    assert_close(lrp.explain(fn, E0)(X), lrp.explain(held, E0)(X))
-    assert_close(lrp.explain(fn, E0)(X).sum(), fn(X).sum())
+    assert_close(in_numpy(lrp.explain(fn, E0))(X), in_numpy(lrp.explain(held, E0))(X))
+    assert_close(in_numpy(lrp.explain(fn, E0))(X).sum(), fn(X).sum())
 
 
 RNG_BIAS = np.random.default_rng(3)
@@ -404,8 +407,8 @@ def test_a_dynamic_scale_and_a_bias_are_one_layer(after, how, rule):
         return rounded @ (WHOLE.astype(x.dtype) * SIZES) + BIAS
 
     rules = {"dense": rule}
-    expected = lrp.explain(lambda x: jnp.tanh(AROUND[how](dense)(x)), rules)(X)
-    found = lrp.explain(lambda x: jnp.tanh(AROUND[how](fn)(x)), rules)(X)
+    expected = in_numpy(lrp.explain(lambda x: jnp.tanh(AROUND[how](dense)(x)), rules))(X)
+    found = in_numpy(lrp.explain(lambda x: jnp.tanh(AROUND[how](fn)(x)), rules))(X)
     # A loop hands on relevance, divided by a value and its stabiliser: here x / s, there x.
     assert_close(found, expected, 1e-7 if how == "scan" else 1e-9)
 
@@ -424,8 +427,8 @@ def test_a_divisor_is_held_though_no_linear_layer_takes_it():
         return jnp.tanh(first * s) + jnp.sin(others)
 
     for f in (fn, of_a_part):
-        found = lrp.explain(lambda x, f=f: f(x, lambda s: s), E0)(X)
-        assert_close(found, lrp.explain(lambda x, f=f: f(x, lax.stop_gradient), E0)(X))
+        found = in_numpy(lrp.explain(lambda x, f=f: f(x, lambda s: s), E0))(X)
+        assert_close(found, in_numpy(lrp.explain(lambda x, f=f: f(x, lax.stop_gradient), E0))(X))
 
 
 def test_a_divisor_that_is_undone_after_layers_were_joined_is_held():
@@ -437,7 +440,9 @@ def test_a_divisor_that_is_undone_after_layers_were_joined_is_held():
 
         return fn
 
-    assert_close(*(lrp.explain(joined(divide), {"dense": E0})(X) for divide in (True, False)))
+    assert_close(
+        *(in_numpy(lrp.explain(joined(divide), {"dense": E0}))(X) for divide in (True, False))
+    )
 
 
 def test_integers_beside_the_output_keep_their_type():
@@ -445,7 +450,7 @@ def test_integers_beside_the_output_keep_their_type():
         q = jnp.round(x).astype(jnp.int32)
         return q.astype(x.dtype) @ WHOLE.astype(x.dtype), q
 
-    (_, aux), R = lrp.value_and_relevance(fn, E0, has_aux=True)(X)
+    (_, aux), R = in_numpy(lrp.value_and_relevance(fn, E0, has_aux=True))(X)
     assert aux.dtype == jnp.int32
     assert aux.tolist() == jnp.round(X).astype(int).tolist()
     assert_close(R.sum(), fn(X)[0].sum())
@@ -458,7 +463,7 @@ def test_the_gradient_by_weights_behind_integers():
         def fn(x):
             return jnp.round(x * 9).astype(jnp.int8).astype(x.dtype) @ w
 
-        return (lrp.explain(fn, E0)(X) ** 2).sum()
+        return (in_numpy(lrp.explain(fn, E0))(X) ** 2).sum()
 
     step = jnp.zeros_like(w).at[1, 2].set(1e-4)
     slope = (total(w + step) - total(w - step)) / 2e-4

@@ -22,6 +22,7 @@ from jaxlrp.run import evaluate
 from jaxlrp.run.view import View
 from tests import reference
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(11)
 K = RNG.normal(size=(6, 5))
@@ -180,8 +181,12 @@ def test_a_region(name, rule):
         for bias in ("absorb", "ignore", "distribute") if not known else ("absorb",):
             chosen = ours(bias=bias)
             carries = chosen.what_it_carries("relevance", None)
-            view = View(layer_of(group, carries, nonnegative=known), (x,), outside, z, relevance)
-            actual = chosen.propagate(view) * (x if carries == "density" else 1.0)
+            shown = layer_of(group, carries, nonnegative=known)
+
+            def propagated(x, z, relevance, shown=shown, chosen=chosen, outside=outside):
+                return chosen.propagate(View(shown, (x,), outside, z, relevance))
+
+            actual = in_numpy(propagated)(x, z, relevance) * (x if carries == "density" else 1.0)
             expected = reference.apply_rule(theirs, layer, x, relevance, bias=bias)
             assert_close(actual, expected, tolerance=1e-10, what=f"{name}, {rule}, {bias}, {known}")
 
@@ -289,9 +294,11 @@ def test_windows_are_one_layer_with_what_stands_before_them(before, rule):
     }
 
     def relevance(window):
-        return lrp.explain(lambda x: window(jnp.pad(ways[before](x), (1, 0))) @ w, rule)(x)
+        return in_numpy(lrp.explain(lambda x: window(jnp.pad(ways[before](x), (1, 0))) @ w, rule))(
+            x
+        )
 
-    expected = lrp.explain(lambda x: jnp.convolve(ways[before](x), w[::-1])[:3], rule)(x)
+    expected = in_numpy(lrp.explain(lambda x: jnp.convolve(ways[before](x), w[::-1])[:3], rule))(x)
     for window in WINDOWS.values():
         assert_close(relevance(window), expected, 1e-9)
 
@@ -313,7 +320,7 @@ def test_windows_at_places_that_a_loop_carries_may_overlap():
 
     x = np.array([1.0, 2.0, 3.0, -1.0])
     rules = {"dense": lrp.ZPlus(), "affine": lrp.Epsilon(0.0)}
-    assert_close(*(lrp.explain(f, rules)(x) for f in (scanned, unrolled)), 1e-9)
+    assert_close(*(in_numpy(lrp.explain(f, rules))(x) for f in (scanned, unrolled)), 1e-9)
     assert "affine" in [layer.kind for layer in lrp.plan(scanned, {})(x).layers]
 
 

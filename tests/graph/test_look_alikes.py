@@ -27,6 +27,7 @@ from tests.attention_networks import (
     weights,
 )
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 # --- what is no softmax, and no norm
 
@@ -122,7 +123,7 @@ def test_a_shift_by_the_maximum_of_another_layer_is_a_sum():
         return e / e.sum(-1, keepdims=True) @ v
 
     found, wanted = (
-        lrp.explain(fn, RULES["attn"])(sample())
+        in_numpy(lrp.explain(fn, RULES["attn"]))(sample())
         for fn in (by_hand, lambda x: jax.nn.softmax(shifted(x)) @ v)
     )
     assert_close(found, wanted)
@@ -140,8 +141,8 @@ def test_what_is_made_of_shares_may_be_negative(made):
     v, passes = weights(5, 3), dict.fromkeys(("softmax", "affine", "activation"), lrp.Pass())
     u = weights(4, 5, seed=2)
     rules = {"dense": lrp.ZPlus(), **passes}
-    wanted = lrp.explain(lambda h: h @ v, lrp.ZPlus())(made(u))
-    assert_close(lrp.explain(lambda u: made(u) @ v, rules)(u), wanted)
+    wanted = in_numpy(lrp.explain(lambda h: h @ v, lrp.ZPlus()))(made(u))
+    assert_close(in_numpy(lrp.explain(lambda u: made(u) @ v, rules))(u), wanted)
 
 
 def test_a_softmax_over_a_mapped_axis():
@@ -172,7 +173,7 @@ def test_a_mask_that_is_added_is_no_bias_of_the_layer_before():
     def chosen(x):
         return jax.nn.softmax(jnp.where(mask, x @ k, -jnp.inf)) @ v
 
-    found, wanted = (lrp.explain(fn, lrp.Gamma())(x) for fn in (added, chosen))
+    found, wanted = (in_numpy(lrp.explain(fn, lrp.Gamma()))(x) for fn in (added, chosen))
     assert_close(found, wanted)
 
 
@@ -196,7 +197,7 @@ def test_a_softmax_over_segments(numbers):
     def apart(x):
         return jnp.concatenate([jax.nn.softmax(u) for u in jnp.split(x @ w, [2, 4])]) @ v
 
-    found, wanted = (lrp.explain(fn, RULES["attn"])(x) for fn in (over(owner), apart))
+    found, wanted = (in_numpy(lrp.explain(fn, RULES["attn"]))(x) for fn in (over(owner), apart))
     assert_close(found, wanted)
     plan = lrp.plan(over(owner[::-1]), RULES["attn"])(x)
     assert plan.count("softmax") == 0
@@ -270,10 +271,10 @@ def test_the_scores_of_a_softmax_that_mixes_values():
     def fn(u, v):
         return jax.nn.softmax(u) @ v
 
-    at_u, at_v = lrp.explain(fn, RULES["attn"], argnums=(0, 1))(u, v)
+    at_u, at_v = in_numpy(lrp.explain(fn, RULES["attn"], argnums=(0, 1)))(u, v)
     np.testing.assert_allclose(at_u, [np.log(3.0) * (0.75 - 0.75 * 1.25), 0.0], rtol=1e-12)
     np.testing.assert_allclose(at_v, [0.75, 0.5], rtol=1e-12)
-    at_u, at_v = lrp.explain(fn, RULES["cp"], argnums=(0, 1))(u, v)
+    at_u, at_v = in_numpy(lrp.explain(fn, RULES["cp"], argnums=(0, 1)))(u, v)
     np.testing.assert_array_equal(at_u, [0, 0])
     np.testing.assert_allclose(at_v, [1.5, 1.0], rtol=1e-12)
 

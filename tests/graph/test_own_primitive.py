@@ -9,6 +9,7 @@ from jax.interpreters import ad, mlir
 
 import jaxlrp as lrp
 from jaxlrp.graph.primitives import ELEMENTWISE, MOVES, changes
+from tests.numpy_jaxpr import in_numpy
 
 E0 = lrp.Epsilon(0.0)
 W = jnp.array([[1.0, -2.0, 0.5], [0.5, 1.0, -1.5]])
@@ -44,8 +45,10 @@ def test_an_elementwise_one_is_an_activation(said):
     lrp.register_primitive(p, **said)
     assert changes() > before
     assert p.name in ELEMENTWISE
-    R = lrp.explain(lambda x: p.bind(x) @ W, lrp.ZPlus())(X)
-    np.testing.assert_allclose(R, lrp.explain(lambda x: jnp.tanh(x) @ W, lrp.ZPlus())(X), 1e-9)
+    R = in_numpy(lrp.explain(lambda x: p.bind(x) @ W, lrp.ZPlus()))(X)
+    np.testing.assert_allclose(
+        R, in_numpy(lrp.explain(lambda x: jnp.tanh(x) @ W, lrp.ZPlus()))(X), 1e-9
+    )
 
 
 def test_a_plan_made_before_is_made_anew():
@@ -65,8 +68,8 @@ def test_one_that_moves():
     p = primitive("own_rev", lambda x: x[::-1], lambda t, x: [t[::-1]])
     lrp.register_primitive(p, moves=True)
     assert p.name in MOVES
-    R = lrp.explain(lambda x: p.bind(x) @ W, lrp.Flat())(X)
-    np.testing.assert_allclose(R, lrp.explain(lambda x: x[::-1] @ W, lrp.Flat())(X), 1e-9)
+    R = in_numpy(lrp.explain(lambda x: p.bind(x) @ W, lrp.Flat()))(X)
+    np.testing.assert_allclose(R, in_numpy(lrp.explain(lambda x: x[::-1] @ W, lrp.Flat()))(X), 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +102,8 @@ def test_one_that_is_linear_is_a_dense_layer(rule):
     b = jnp.array([0.1, -0.2, 0.3])
     found = lrp.plan(lambda x: p.bind(x, W) + b, rule)(X[None])
     assert [layer.kind for layer in found.layers] == ["dense"]
-    R = lrp.explain(lambda x: p.bind(x, W) + b, rule)(X[None])
-    np.testing.assert_allclose(R, lrp.explain(lambda x: x @ W + b, rule)(X[None]), 1e-9)
+    R = in_numpy(lrp.explain(lambda x: p.bind(x, W) + b, rule))(X[None])
+    np.testing.assert_allclose(R, in_numpy(lrp.explain(lambda x: x @ W + b, rule))(X[None]), 1e-9)
 
 
 def test_bounds_make_a_gate():

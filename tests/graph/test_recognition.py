@@ -10,6 +10,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests.common import kinds, layer_norm
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(0)
 
@@ -83,7 +84,7 @@ def test_any_spelling_of_an_activation_is_one_layer_that_relevance_passes(name):
     assert [layer.kind for layer in shown] == ["dense", "activation", "dense"]
     assert shown[1].zero_at_zero == (name in ACTIVATIONS)
     # Relevance passes: the dense layers are all that counts. By hand, in float64.
-    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(x, target=1)
+    relevance = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(x, target=1)
     z = x @ w + b
     hidden = f(z) * v[:, 1] / (f(z) @ v)[:, 1:2] * fn(x)[:, 1:2]
     expected = x * ((hidden / z) @ w.T)
@@ -174,7 +175,9 @@ def test_a_learned_slope_is_part_of_its_activation():
 
 def test_an_activation_hands_on_what_comes_to_it_at_zero():
     v = array(5)
-    relevance = lrp.explain(lambda x: jax.nn.sigmoid(x) @ v, lrp.Epsilon(0.0))(jnp.zeros(5))
+    relevance = in_numpy(lrp.explain(lambda x: jax.nn.sigmoid(x) @ v, lrp.Epsilon(0.0)))(
+        jnp.zeros(5)
+    )
     np.testing.assert_allclose(relevance, v / 2, rtol=1e-12)
 
 
@@ -188,8 +191,8 @@ def test_a_factor_that_may_exceed_one_is_no_gate():
     def fn(x):
         return (x @ w) * jnp.square(x).sum(-1, keepdims=True)
 
-    half = lrp.explain(fn, SIGNAL | {"product": lrp.Uniform()})(x)
-    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), half, rtol=1e-12)
+    half = in_numpy(lrp.explain(fn, SIGNAL | {"product": lrp.Uniform()}))(x)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, SIGNAL))(x), half, rtol=1e-12)
 
 
 def test_of_two_gates_neither_is_the_signal():
@@ -198,7 +201,7 @@ def test_of_two_gates_neither_is_the_signal():
 
     x = array(3, 4)
     half = jnp.concatenate([fn(x), fn(x)], -1) / 2
-    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), half, rtol=1e-12)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, SIGNAL))(x), half, rtol=1e-12)
 
 
 def test_a_divisor_is_the_gate():
@@ -208,7 +211,7 @@ def test_a_divisor_is_the_gate():
         return (x @ w) / (x @ v)
 
     expected = x * ((fn(x) / (x @ w)) @ w.T)
-    np.testing.assert_allclose(lrp.explain(fn, SIGNAL)(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, SIGNAL))(x), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +234,7 @@ def test_a_gate_stays_one_where_it_is_moved_or_rounded(gate, spelt):
     def fn(x):
         return spelt(x) * spelt(gate(x @ w))
 
-    relevance = lrp.explain(fn, SIGNAL)(x)
+    relevance = in_numpy(lrp.explain(fn, SIGNAL))(x)
     np.testing.assert_allclose(relevance, fn(x).astype("float64"), rtol=1e-6)  # casts round
 
 
@@ -243,7 +246,9 @@ def test_a_learned_shift_beside_an_activation_is_a_layer():
 
     assert kinds(between, x) == ["activation", "affine", "activation"]
     h = jnp.tanh(x)
-    np.testing.assert_allclose(lrp.explain(between, lrp.Epsilon(0.0))(x), h * (h + b), rtol=1e-9)
+    np.testing.assert_allclose(
+        in_numpy(lrp.explain(between, lrp.Epsilon(0.0)))(x), h * (h + b), rtol=1e-9
+    )
 
     def gated(x):
         return x * jax.nn.sigmoid(x + b)
@@ -251,7 +256,9 @@ def test_a_learned_shift_beside_an_activation_is_a_layer():
     assert kinds(gated, x) == ["affine", "activation", "product"]
     half = gated(x) / 2
     expected = half + half * x / (x + b)
-    np.testing.assert_allclose(lrp.explain(gated, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        in_numpy(lrp.explain(gated, lrp.Epsilon(0.0)))(x), expected, rtol=1e-9
+    )
 
 
 def test_a_learned_scale_before_an_activation_is_a_layer():
@@ -262,7 +269,7 @@ def test_a_learned_scale_before_an_activation_is_a_layer():
 
     assert kinds(fn, x) == ["affine", "activation"]
     expected = jnp.where(x * scale > 0, fn(x), 0.0)
-    relevance = lrp.explain(fn, lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)}))(x)
+    relevance = in_numpy(lrp.explain(fn, lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)})))(x)
     np.testing.assert_allclose(relevance, expected, rtol=1e-9)
 
 
@@ -274,7 +281,7 @@ def test_a_learned_numerator_is_part_of_its_activation():
 
     assert kinds(fn, x) == ["dense", "activation"]
     expected = x * ((fn(x) / (x @ w)) @ w.T)
-    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(x), expected, rtol=1e-9)
 
 
 def fast_layer_norm(x):
@@ -321,7 +328,7 @@ def test_norms_detach_the_factor_that_divides(name):
     assert [layer.kind for layer in shown] == ["dense", "norm", "dense"]
     # By hand: the norm is linear with its factor held; find that factor from two linear probes.
     h = x @ w
-    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(x, target=2)
+    relevance = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(x, target=2)
     centred = "layer" in name or "group" in name or "batch" in name
     size = {"group norm": 2, "batch norm of the batch": 4}.get(name, 8)
     axes = 0 if "batch" in name else -1
@@ -399,7 +406,7 @@ def test_softmaxes_at_the_output(function):
     assert [layer.kind for layer in shown] == ["dense", "softmax"]
     assert "explain the logits" in shown[1].why
     # Its rule is the Taylor expansion: gradient x input through the softmax.
-    relevance = lrp.explain(lambda x: function(x @ w, -1), lrp.Epsilon(0.0))(x)
+    relevance = in_numpy(lrp.explain(lambda x: function(x @ w, -1), lrp.Epsilon(0.0)))(x)
     gradient = jax.grad(lambda x: function(x @ w, -1).sum())(x)
     np.testing.assert_allclose(relevance, x * gradient, rtol=1e-9, atol=1e-12)
 
@@ -456,7 +463,7 @@ def test_a_scale_that_an_activation_reads_too_is_a_layer_for_it():
         return jnp.concatenate([h @ w, jax.nn.relu(h) @ v], -1)
 
     assert kinds(fn, x) == ["affine", "dense", "activation", "dense"]
-    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(x)
+    relevance = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(x)
     np.testing.assert_allclose(relevance, x * jax.grad(lambda x: fn(x).sum())(x), rtol=1e-9)
 
 
@@ -469,10 +476,10 @@ def test_elements_in_an_order_of_their_own_end_a_layer():
 
     assert kinds(fn, x) == ["dense", "affine"]
     order = jnp.argsort(x[:4])
-    affine = lrp.explain(lambda h: h * scale, lrp.ZPlus())((x @ w)[order])
+    affine = in_numpy(lrp.explain(lambda h: h * scale, lrp.ZPlus()))((x @ w)[order])
     _, back = lrp.relevance_vjp(lambda x: x @ w, lrp.ZPlus(), x)
     (dense,) = back(jnp.zeros(4).at[order].set(affine))
-    np.testing.assert_allclose(lrp.explain(fn, lrp.ZPlus())(x), dense, rtol=1e-9)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, lrp.ZPlus()))(x), dense, rtol=1e-9)
 
 
 def joined_and_scaled(x, w, v, scale):
@@ -508,7 +515,7 @@ def replaced_and_scaled(x, w, v, scale):
 def test_a_linear_layer_has_one_input_and_one_output(fn, expected):
     x, arrays = array(4, 5), (array(5, 4), array(3, 2), array(7))
     assert kinds(lambda x: fn(x, *arrays), x) == expected
-    relevance = lrp.explain(lambda x: fn(x, *arrays), lrp.Epsilon(0.0))(x)
+    relevance = in_numpy(lrp.explain(lambda x: fn(x, *arrays), lrp.Epsilon(0.0)))(x)
     gradient = jax.grad(lambda x: fn(x, *arrays).sum())(x)
     np.testing.assert_allclose(relevance, x * gradient, rtol=1e-9)
 
@@ -532,7 +539,7 @@ def test_a_scale_and_a_sum_that_are_no_dense_layer(before, axis, n):
     # Under z+ nothing comes to a contribution below 0, whatever it is added to.
     rules = lrp.RuleMap({"affine": lrp.ZPlus(epsilon=0.0)})
     parts = jnp.maximum(before(x) * w, 0.0).reshape(4, -1, 5).sum(1)
-    np.testing.assert_allclose(lrp.explain(fn, rules)(x), parts, rtol=1e-9)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, rules))(x), parts, rtol=1e-9)
 
 
 def test_a_resize_has_no_weights_of_its_own():
@@ -545,7 +552,7 @@ def test_a_resize_has_no_weights_of_its_own():
         )
 
     assert kinds(fn, x) == ["conv"]
-    relevance = lrp.explain(fn, lrp.composites.epsilon_plus())(x)
+    relevance = in_numpy(lrp.explain(fn, lrp.composites.epsilon_plus()))(x)
     assert jnp.isfinite(relevance).all()
 
 
@@ -554,7 +561,7 @@ def test_parameters_among_the_explained_are_a_matmul():
     plan = lrp.plan(lambda x, w: x @ w, lrp.Epsilon(), argnums=(0, 1))(x, w)
     (layer,) = plan.select("matmul")
     assert "both operands depend" in layer.why
-    rx, rw = lrp.explain(lambda x, w: x @ w, lrp.Epsilon(), argnums=(0, 1))(x, w)
+    rx, rw = in_numpy(lrp.explain(lambda x, w: x @ w, lrp.Epsilon(), argnums=(0, 1)))(x, w)
     np.testing.assert_allclose(rx.sum() + rw.sum(), (x @ w).sum(), rtol=1e-9)
 
 

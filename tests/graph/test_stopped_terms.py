@@ -9,6 +9,7 @@ from jax import lax
 import jaxlrp as lrp
 from tests.common import draw
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 W, V, X = draw(4, 4), draw(4, 3), draw(5, 4)
 stop = lax.stop_gradient
@@ -53,7 +54,7 @@ RULES = {
 @pytest.mark.parametrize("name", SUMS)
 def test_the_maximum_of_a_logsumexp_is_its_own(name, rules):
     found = [
-        lrp.explain(lambda x, lse=lse: SUMS[name](lse, x), RULES[rules])(X)
+        in_numpy(lrp.explain(lambda x, lse=lse: SUMS[name](lse, x), RULES[rules]))(X)
         for lse in (plain_lse, shifted_lse, of_jax)
     ]
     for other in found[1:]:
@@ -79,7 +80,10 @@ AROUND = {
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("name", AROUND)
 def test_a_straight_through_round_is_the_round(name, rules):
-    found = [lrp.explain(lambda x, q=q: AROUND[name](q, x) @ V, RULES[rules])(X) for q in ROUNDS]
+    found = [
+        in_numpy(lrp.explain(lambda x, q=q: AROUND[name](q, x) @ V, RULES[rules]))(X)
+        for q in ROUNDS
+    ]
     for other in found[1:]:
         assert_close(other, found[0], 1e-9)
 
@@ -87,11 +91,11 @@ def test_a_straight_through_round_is_the_round(name, rules):
 def test_by_hand():
     zero = lrp.Epsilon(0.0)
     z = jnp.array([3.0, 3.0, 2.0])
-    found = lrp.explain(lambda z: jax.nn.logsumexp(z[:2]) + z[2], zero)(z)
+    found = in_numpy(lrp.explain(lambda z: jax.nn.logsumexp(z[:2]) + z[2], zero))(z)
     np.testing.assert_allclose(found, [1.5, 1.5, 2.0], rtol=1e-12)
     z = jnp.array([0.6, 2.0])
     for q in ROUNDS:
-        found = lrp.explain(lambda z, q=q: q(z[:1]) + z[1:], zero)(z)
+        found = in_numpy(lrp.explain(lambda z, q=q: q(z[:1]) + z[1:], zero))(z)
         np.testing.assert_allclose(found, [1.0, 2.0], rtol=1e-12)
 
 
@@ -100,7 +104,7 @@ def test_another_stopped_term_belongs_to_the_whole_sum():
         return x[:1] + (x[1:] + stop(jnp.exp(x[1:])))
 
     x = jnp.array([1.0, 3.0])
-    found = lrp.explain(fn, lrp.Epsilon(0.0))(x)
+    found = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(x)
     np.testing.assert_allclose(found, fn(x) * np.array([0.25, 0.75]), rtol=1e-12)
 
 
@@ -133,7 +137,9 @@ def test_what_neither_restores_nor_replaces_belongs_to_the_whole_sum(name, rules
     def network(x, f):
         return f(jnp.tanh(x @ W), jnp.sinh(x @ W.T), stop(jnp.cos(x @ W))) @ V
 
-    found = [lrp.explain(lambda x, f=f: network(x, f), RULES[rules])(X) for f in WHOLE[name]]
+    found = [
+        in_numpy(lrp.explain(lambda x, f=f: network(x, f), RULES[rules]))(X) for f in WHOLE[name]
+    ]
     for other in found[1:]:
         assert_close(other, found[0], 1e-9)
 
@@ -145,5 +151,5 @@ def test_a_stopped_term_that_modulates_by_hand():
 
     x = jnp.array([1.0, 2.0])
     shares = np.array([np.e, 2.0])
-    found = lrp.explain(fn, lrp.Epsilon(0.0))(x)
+    found = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(x)
     np.testing.assert_allclose(found, fn(x) * shares / shares.sum(), rtol=1e-12)

@@ -14,6 +14,8 @@ from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.build import build
 from jaxlrp.graph.groups import Facts, Group, Workbench
 from jaxlrp.graph.recognise import check_linked
+from tests.common import pull_back
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(4)
 X = jnp.asarray(RNG.normal(size=(4, 6)))
@@ -86,8 +88,8 @@ DIFFERENTIABLE = [name for name in ALL if name != "scatter max"]
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_a_density_follows_the_derivative(name):
     fn = ALL[name]
-    relevance = lrp.explain(lambda x: fn(x @ W), lrp.Epsilon(0.0))(X)
-    gradient = jax.grad(lambda x: (fn(x @ W)).sum())(X)
+    relevance = in_numpy(lrp.explain(lambda x: fn(x @ W), lrp.Epsilon(0.0)))(X)
+    gradient = in_numpy(jax.grad(lambda x: (fn(x @ W)).sum()))(X)
     # Through a cast passes the relevance of the rounded number.
     tolerance = 1e-6 if name == "cast" else 1e-9
     np.testing.assert_allclose(relevance, X * gradient, rtol=tolerance, atol=tolerance)
@@ -99,9 +101,8 @@ def test_relevance_moves_with_the_elements(name):
     fn = MOVES[name]
     x = jnp.maximum(X, 0.0)  # zeros, which no density could serve
     relevance = RNG.normal(size=fn(x).shape)
-    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(), x)
-    (found,) = back(relevance)
-    comes_from = np.asarray(jax.jacobian(fn)(x)).reshape(relevance.size, x.size) != 0
+    found = pull_back(fn, lrp.Epsilon(), x, relevance)
+    comes_from = np.asarray(in_numpy(jax.jacobian(fn))(x)).reshape(relevance.size, x.size) != 0
     assert comes_from.sum(1).max() == 1
     # A value that the program itself casts to float32 carries float32 relevance.
     rtol = 1e-6 if name == "cast" else 1e-12
@@ -114,8 +115,7 @@ def test_relevance_goes_to_the_winners(name):
     fn = RANKS[name]
     x = jnp.maximum(X, 0.0)
     relevance = RNG.normal(size=fn(x).shape)
-    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(), x)
-    (found,) = back(relevance)
+    found = pull_back(fn, lrp.Epsilon(), x, relevance)
     np.testing.assert_allclose(found.sum(), relevance.sum(), rtol=1e-12)
     won = np.isin(np.asarray(x), np.unique(fn(x)))
     assert not np.any(np.asarray(found)[~won])
@@ -125,9 +125,8 @@ def test_relevance_goes_to_the_winners(name):
 def test_relevance_through_a_mix_is_shared_by_contribution(name):
     fn = MIXES[name]
     relevance = RNG.normal(size=fn(X).shape)
-    _, back = lrp.relevance_vjp(fn, lrp.Epsilon(0.0), X)
-    (found,) = back(relevance)
-    matrix = np.asarray(jax.jacobian(fn)(X)).reshape(relevance.size, X.size)
+    found = pull_back(fn, lrp.Epsilon(0.0), X, relevance)
+    matrix = np.asarray(in_numpy(jax.jacobian(fn))(X)).reshape(relevance.size, X.size)
     z = matrix @ np.ravel(X)
     s = np.divide(np.ravel(relevance), z, out=np.zeros_like(z), where=z != 0)
     expected = np.ravel(X) * (matrix.T @ s)
@@ -160,9 +159,9 @@ def test_indices_that_come_with_values():
         values, indices = lax.top_k(x @ W, 2)
         return (values[..., None] * table[indices]).sum((1, 2))
 
-    relevance = lrp.explain(fn, lrp.Epsilon(0.0))(X)
+    relevance = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(X)
     np.testing.assert_allclose(relevance, X * jax.grad(lambda x: fn(x).sum())(X), rtol=1e-9)
-    layered = lrp.explain(fn, {lrp.first("dense"): lrp.Flat()})(X)
+    layered = in_numpy(lrp.explain(fn, {lrp.first("dense"): lrp.Flat()}))(X)
     np.testing.assert_allclose(layered.sum(), fn(X).sum(), rtol=1e-5)
 
 
@@ -181,9 +180,11 @@ def test_masks_of_minus_infinity_are_safe():
     def fn(x):
         return jnp.where(jnp.arange(6) < 4, x, -jnp.inf).max(1)
 
-    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon())(X).sum(), fn(X).sum(), rtol=1e-9)
+    np.testing.assert_allclose(
+        in_numpy(lrp.explain(fn, lrp.Epsilon()))(X).sum(), fn(X).sum(), rtol=1e-9
+    )
     masked = X.at[:, 4:].set(-jnp.inf)
-    assert jnp.isfinite(lrp.explain(lambda x: x.max(1), lrp.Epsilon())(masked)).all()
+    assert jnp.isfinite(in_numpy(lrp.explain(lambda x: x.max(1), lrp.Epsilon()))(masked)).all()
 
 
 def test_what_is_sorted_along_is_static():
@@ -196,7 +197,7 @@ def test_what_is_sorted_along_is_static():
 
     places = jnp.argsort(jnp.argsort(X, 1), 1)
     order = jnp.take_along_axis(fn(X), places, 1)
-    np.testing.assert_allclose(lrp.explain(fn, lrp.Epsilon(0.0))(X), order, rtol=1e-12)
+    np.testing.assert_allclose(in_numpy(lrp.explain(fn, lrp.Epsilon(0.0)))(X), order, rtol=1e-12)
 
 
 def test_an_output_within_a_layer_is_a_fault():

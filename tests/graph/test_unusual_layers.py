@@ -11,6 +11,7 @@ from jax import lax
 import jaxlrp as lrp
 from tests import reference
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(9)
 RULES = {
@@ -87,7 +88,7 @@ RNG_KERNEL = RNG.normal(size=(4, 4)) + 1j * RNG.normal(size=(4, 4))
 @pytest.mark.parametrize("rules", [{}, lrp.RuleMap({})], ids=["{}", "RuleMap"])
 def test_complex_weights_by_default(rules):
     x = RNG.normal(size=(2, 6))
-    found = lrp.explain(fourier, rules)(x)
+    found = in_numpy(lrp.explain(fourier, rules))(x)
     np.testing.assert_allclose(found, x * jax.grad(lambda x: fourier(x).sum())(x), rtol=1e-9)
     (layer,) = lrp.plan(fourier, rules)(x).select("dense")
     assert str(layer.rule) == "Epsilon(epsilon=0)"

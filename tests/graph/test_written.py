@@ -8,6 +8,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from jaxlrp.planning.layers import group_of
+from tests.numpy_jaxpr import in_numpy
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(2, 4))
@@ -120,7 +121,7 @@ def test_numbers_that_cancel_are_not_there(name, rules, inside):
         def network(x, p):
             return fn(jnp.tanh(x @ p["w"]), p) @ p["v"] if inside else fn(x, p)
 
-        return lrp.explain(network, RULES[rules])(X, P)
+        return in_numpy(lrp.explain(network, RULES[rules]))(X, P)
 
     plain, *others = ALIKE[name]
     expected = relevance(plain)
@@ -144,7 +145,7 @@ def test_a_sign_that_cancels_nothing_is_left_to_its_reader(fn):
 
     shares = np.maximum(X[:, :, None] * P["w"], 0)
     expected = (shares / shares.sum(1, keepdims=True) * fn(X @ P["w"])[:, None]).sum(-1)
-    actual = lrp.explain(network, lrp.ZPlus())(X, P)
+    actual = in_numpy(lrp.explain(network, lrp.ZPlus()))(X, P)
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
@@ -193,7 +194,7 @@ def test_a_product_with_one_number_everywhere_is_a_sum(name, rules):
             y = fn(x @ p["w"])
             return y @ p["v"][: y.shape[-1]]
 
-        return lrp.explain(network, rules)(X, P)
+        return in_numpy(lrp.explain(network, rules))(X, P)
 
     plain, *others = MEANS[name]
     expected = relevance(plain)
@@ -213,9 +214,11 @@ def test_numbers_behind_a_layer_that_cancel_each_other(rule):
             x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )[:, 1:]
 
-    expected = lrp.explain(conv, rule)(x)
+    expected = in_numpy(lrp.explain(conv, rule))(x)
     for fn in (lambda x: (2.0 * conv(x)) / 2.0, lambda x: (conv(x) / 4.0) * 4.0):
-        np.testing.assert_allclose(lrp.explain(fn, rule)(x), expected, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(
+            in_numpy(lrp.explain(fn, rule))(x), expected, rtol=1e-9, atol=1e-11
+        )
 
 
 def test_a_further_scale_is_not_the_means():
@@ -223,7 +226,7 @@ def test_a_further_scale_is_not_the_means():
     x = np.array([1.0, 2.0, 3.0, 6.0])
     rules = {"avg_pool": lrp.Epsilon(0.1)}
     for fn in (lambda x: x.sum() / 4 / 3, lambda x: x.mean() / 3, lambda x: (x.sum() * 0.25) / 3):
-        found = lrp.explain(fn, rules)(x)
+        found = in_numpy(lrp.explain(fn, rules))(x)
         np.testing.assert_allclose(found, (x / 4) * (1 / (3 + 0.1)) * (3 / 3), rtol=1e-6)
 
 
@@ -254,7 +257,7 @@ def test_a_convolution_with_one_number_everywhere_pools(padding, layout, dilatio
 
     np.testing.assert_allclose(conv(x), pool(x), atol=1e-12)
     rules = {"avg_pool": lrp.Epsilon(0.1)}
-    one, other = lrp.explain(conv, rules)(x), lrp.explain(pool, rules)(x)
+    one, other = in_numpy(lrp.explain(conv, rules))(x), in_numpy(lrp.explain(pool, rules))(x)
     np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
 
 
@@ -296,9 +299,9 @@ AFFINE = [
 
 @pytest.mark.parametrize("rule", [lrp.WSquare(), lrp.ZPlus(), lrp.Flat(), lrp.Epsilon(0.1)])
 def test_scales_and_shifts_alone_are_a_region_too(rule):
-    expected = lrp.explain(AFFINE[0], rule)(X, B, S)
+    expected = in_numpy(lrp.explain(AFFINE[0], rule))(X, B, S)
     for number, other in enumerate(AFFINE[1:], 1):
-        actual = lrp.explain(other, rule)(X, B, S)
+        actual = in_numpy(lrp.explain(other, rule))(X, B, S)
         np.testing.assert_allclose(actual, expected, rtol=1e-8, err_msg=f"spelling {number}")
 
 
@@ -344,7 +347,9 @@ GATED = {
 @pytest.mark.parametrize("name", GATED)
 def test_an_activations_output_is_a_gate_wherever_it_was_made(name):
     def relevance(fn):
-        return lrp.explain(lambda x, p: fn(x @ p["w"], x @ p["v"][:, :1] * jnp.ones(4)), CP)(X, P)
+        return in_numpy(
+            lrp.explain(lambda x, p: fn(x @ p["w"], x @ p["v"][:, :1] * jnp.ones(4)), CP)
+        )(X, P)
 
     np.testing.assert_allclose(relevance(GATED[name]), relevance(GATED["as it is"]), rtol=1e-8)
 
@@ -383,10 +388,10 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_sums_that_are_written_otherwise(name, rules):
     plain, *others = SMALL[name]
-    expected = lrp.explain(plain, getattr(lrp.composites, rules)())(X, P)
+    expected = in_numpy(lrp.explain(plain, getattr(lrp.composites, rules)()))(X, P)
     for number, other in enumerate(others, 1):
         np.testing.assert_allclose(plain(X, P), other(X, P), atol=1e-12)
-        actual = lrp.explain(other, getattr(lrp.composites, rules)())(X, P)
+        actual = in_numpy(lrp.explain(other, getattr(lrp.composites, rules)()))(X, P)
         np.testing.assert_allclose(
             actual, expected, rtol=1e-8, atol=1e-10, err_msg=f"spelling {number}"
         )
@@ -409,7 +414,7 @@ BELOW_ZERO = [
 @pytest.mark.parametrize("spellings", [DIVIDED, BELOW_ZERO])
 def test_a_divisor_beside_the_weights_and_a_factor_below_zero(spellings, rule):
     def relevance(fn):
-        return lrp.explain(lambda x, p: fn(jnp.tanh(x @ p["w"]), p) @ p["v"], rule)(X, P)
+        return in_numpy(lrp.explain(lambda x, p: fn(jnp.tanh(x @ p["w"]), p) @ p["v"], rule))(X, P)
 
     plain, *others = spellings
     for number, other in enumerate(others, 1):

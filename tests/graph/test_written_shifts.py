@@ -8,6 +8,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(3, 4))
@@ -54,7 +55,7 @@ def test_a_written_shift_beside_an_activation_is_no_bias(shifted, move, after):
         return fn
 
     for rules in (lrp.composites.lrp_zero(), lrp.composites.cp_lrp()):
-        a, b = (lrp.explain(network(i), rules)(X) for i in range(2))
+        a, b = (in_numpy(lrp.explain(network(i), rules))(X) for i in range(2))
         assert_close(a, b, 1e-9)
 
 
@@ -71,7 +72,7 @@ def test_a_gate_and_the_rest_of_it():
 
     rules = lrp.composites.lrp_zero()
     assert "affine" not in [layer.kind for layer in lrp.plan(fn, rules)(X).layers]
-    assert_close(lrp.explain(fn, rules)(X), lrp.explain(apart, rules)(X), 1e-9)
+    assert_close(in_numpy(lrp.explain(fn, rules))(X), in_numpy(lrp.explain(apart, rules))(X), 1e-9)
 
 
 def gru(gates, x):
@@ -87,8 +88,12 @@ def gru(gates, x):
 def test_gates_of_a_gru_that_are_split_after_their_sigmoid():
     x = DRAW.normal(size=(2, 3, 4))
     for rules in (lrp.composites.lrp_zero(), lrp.composites.lstm_lrp_all(), lrp.ZPlus()):
-        first = lrp.explain(lambda x: gru(lambda g: jnp.split(sigmoid(g), 2, -1), x), rules)(x)
-        last = lrp.explain(lambda x: gru(lambda g: map(sigmoid, jnp.split(g, 2, -1)), x), rules)(x)
+        first = in_numpy(
+            lrp.explain(lambda x: gru(lambda g: jnp.split(sigmoid(g), 2, -1), x), rules)
+        )(x)
+        last = in_numpy(
+            lrp.explain(lambda x: gru(lambda g: map(sigmoid, jnp.split(g, 2, -1)), x), rules)
+        )(x)
         assert_close(first, last, 1e-9)
 
 
@@ -106,8 +111,8 @@ def test_a_term_that_is_zero_is_not_there(zero, rule):
     def network(join):
         return lambda x: join(jnp.tanh(x @ W), x @ U) @ U
 
-    plain = lrp.explain(network(lambda v, u: v), rule)(X)
-    assert_close(lrp.explain(network(ZERO[zero]), rule)(X), plain, 1e-12)
+    plain = in_numpy(lrp.explain(network(lambda v, u: v), rule))(X)
+    assert_close(in_numpy(lrp.explain(network(ZERO[zero]), rule))(X), plain, 1e-12)
 
 
 @pytest.mark.parametrize("rule", [lrp.ZPlus(), lrp.AlphaBeta(2.0, 1.0), lrp.Epsilon(0.0)], ids=str)
@@ -131,4 +136,6 @@ def test_an_lstm_unrolled_from_zeros(rule):
     def scanned(x):
         return lax.scan(step, (jnp.zeros((2, 4)),) * 2, x)[0][0]
 
-    assert_close(lrp.explain(unrolled, rule)(x), lrp.explain(scanned, rule)(x), 1e-5)
+    assert_close(
+        in_numpy(lrp.explain(unrolled, rule))(x), in_numpy(lrp.explain(scanned, rule))(x), 1e-5
+    )
