@@ -6,7 +6,6 @@ tracing it. What NumPy does not do in a few lines is bound as it stands.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,16 +83,25 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any
 
 def run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`fn(*args, **kwargs)`, traced and then evaluated; the outputs as NumPy arrays."""
-    closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
-    with np.errstate(all="ignore"):
-        outs = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves((args, kwargs)))
-    outs = [np.asarray(o) for o in outs]
-    return jax.tree.unflatten(jax.tree.structure(shape), outs)
+    return in_numpy(fn)(*args, **kwargs)
 
 
 def in_numpy(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """In place of `jax.jit`: traced in the same way, and run in NumPy where that would compile."""
-    return functools.partial(run, fn)
+    """In place of `jax.jit`: traced once for arguments of a type, and run without compiling."""
+    traced: dict[Any, Any] = {}
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        key = tree, tuple(map(jax.typeof, leaves))
+        if key not in traced:
+            traced[key] = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
+        closed, shape = traced[key]
+        with np.errstate(all="ignore"):
+            outs = evaluate(closed.jaxpr, closed.consts, leaves)
+        outs = [np.asarray(o) for o in outs]
+        return jax.tree.unflatten(jax.tree.structure(shape), outs)
+
+    return call
 
 
 def _closed(jaxpr: Any, args: Sequence[Any]) -> list[Any]:

@@ -34,6 +34,7 @@ def start(libraries, tmp_path_factory):
     rng = np.random.default_rng(0)
     network = tmp_path_factory.mktemp("common") / "network.npz"
     np.savez(network, *(rng.normal(size=s, scale=0.1).astype(np.float32) for s in SHAPES))
+    compiled = tmp_path_factory.mktemp("compiled")  # by the first of them, for all
 
     def started(out: Path, *more: str, devices: int = 1) -> subprocess.Popen:
         out.mkdir(exist_ok=True)
@@ -41,6 +42,8 @@ def start(libraries, tmp_path_factory):
             (out / "network.npz").symlink_to(network)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
         environment["JAX_PLATFORMS"] = "cpu"
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         flags = os.environ.get("XLA_FLAGS", "")  # tests/quick_jax.py
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
         return subprocess.Popen(
@@ -138,7 +141,10 @@ def test_killed_interrupted_and_started_again(start, undisturbed, tmp_path, inte
         assert after[name].shape == expected.shape
         if name != "done":
             np.testing.assert_array_equal(after[name][whole], expected[whole])
-            np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6 * expected.max())
+            # Other devices add float32 in another order. Where a denominator nearly cancels, which
+            # happens in digit 28, that moves relevance by 1e-5 of the digit's largest.
+            largest = np.abs(expected).max(tuple(range(1, expected.ndim)), keepdims=True)
+            np.testing.assert_array_less(np.abs(after[name] - expected), 1e-4 * largest + 1e-30)
 
     process = start(tmp_path, "--batch", "5")
     _, errors = process.communicate(timeout=300)

@@ -14,7 +14,9 @@ import pytest
 
 import jaxlrp as lrp
 from tests import networks
+from tests.common import pull_back
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 LAYERS = (
     "Dense",
@@ -98,11 +100,14 @@ def test_analyzers(analyzer, name):
     target = pack[f"{analyzer}/{name}/output"].argmax(-1)
     if any(rule.from_weight for rule in ANALYZERS[analyzer].values()):
         # Ours may start from the weight; the pack starts from the output's value.
-        value, back = lrp.relevance_vjp(fn, ANALYZERS[analyzer], x)
-        (relevance,) = back(value * np.eye(value.shape[-1])[target])
+        def from_value(x):
+            value, back = lrp.relevance_vjp(fn, ANALYZERS[analyzer], x)
+            return value, *back(value * np.eye(value.shape[-1])[target])
+
+        value, relevance = in_numpy(from_value)(x)
     else:
         explain = lrp.value_and_relevance(fn, ANALYZERS[analyzer])
-        value, relevance = jax.jit(explain)(x, target=target)
+        value, relevance = in_numpy(explain)(x, target=target)
     assert_close(value, pack[f"{analyzer}/{name}/output"], 1e-6, "output")
     assert_close(relevance, pack[f"{analyzer}/{name}/attribution"], 1e-6)
 
@@ -114,13 +119,13 @@ def test_gradients(name):
     # A gradient starts from 1 and not from the value of the output.
     fn, out = layer(pack, "Gradient", name), pack[f"Gradient/{name}/output"]
     gradient = everywhere(lrp.Gradient(), lrp.Gradient())
-    _, back = lrp.relevance_vjp(fn, gradient | {"activation": lrp.Gradient()}, x)
-    (actual,) = back(np.eye(out.shape[1])[out.argmax(-1)])
+    rules = gradient | {"activation": lrp.Gradient()}
+    actual = pull_back(fn, rules, x, np.eye(out.shape[1])[out.argmax(-1)])
     assert_close(actual, pack[f"Gradient/{name}/attribution"], 1e-6)
 
     # Without biases LRP-0 is the input times the gradient.
     fn, out = layer(pack, "InputTimesGradient", name), pack[f"InputTimesGradient/{name}/output"]
-    actual = lrp.explain(fn, lrp.composites.lrp_zero())(x, target=out.argmax(-1))
+    actual = in_numpy(lrp.explain(fn, lrp.composites.lrp_zero()))(x, target=out.argmax(-1))
     assert_close(actual, pack[f"InputTimesGradient/{name}/attribution"], 1e-6)
 
 
@@ -130,7 +135,9 @@ def test_integrated_gradients_is_a_64th_short_in_the_peer(name):
     # so the truth is LRP-0.
     pack = networks.load("innvestigate_layer")
     fn, out = layer(pack, "IntegratedGradients", name), pack[f"IntegratedGradients/{name}/output"]
-    truth = lrp.explain(fn, lrp.composites.lrp_zero())(pack["input"], target=out.argmax(-1))
+    truth = in_numpy(lrp.explain(fn, lrp.composites.lrp_zero()))(
+        pack["input"], target=out.argmax(-1)
+    )
     np.testing.assert_allclose(np.sum(truth, (1, 2, 3)), out.max(-1), rtol=1e-6)
     stored = pack[f"IntegratedGradients/{name}/attribution"].astype(np.float64)
     if name.endswith("relu"):

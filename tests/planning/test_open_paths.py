@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 
 import jaxlrp as lrp
+from tests.numpy_jaxpr import in_numpy
 
 RNG = np.random.default_rng(0)
 A, B, C, D, E = RNG.normal(size=(5, 4, 4)) / 2
@@ -196,12 +197,12 @@ def test_the_note_says_what_arrives(fn, rules):
     """Every pair of layers masked with zeros: relevance arrives just where the plan says so."""
     plan = lrp.plan(fn, rules)(X)
     names = [y.name for y in plan.layers if y.primitive not in ("scan", "cond")]
-    explain = lrp.explain(fn, rules)
+    explain = in_numpy(lrp.explain(fn, rules))
     for pair in itertools.combinations_with_replacement(names, 2):
         condition = dict.fromkeys(pair, 0.0)
         note = noted(fn, condition, rules)
         R = explain(X, condition=condition)
-        taken = bool(jnp.any(R != 0))
+        taken = bool(np.any(R != 0))
         if fn in (branch, both_branches):  # the branch that is not taken may be open
             assert note is not None or not taken, pair
         else:

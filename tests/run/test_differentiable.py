@@ -8,9 +8,8 @@ from jax import lax
 
 import jaxlrp as lrp
 from tests.common import draw, layer_norm
+from tests.numpy_jaxpr import in_numpy
 
-# Compilation is most of the time that these tests take.
-QUICK = {"xla_backend_optimization_level": 0}
 # Differences over four points, as far as the step: its fourth power times a fifth derivative, which
 # small denominators make as large as 1e12, against rounding at 2e-16 over the step.
 STEP, TOLERANCE = 2e-5, 1e-7
@@ -142,7 +141,7 @@ def check(loss, at):
     def derivatives(at, along):
         return jax.jvp(jax.value_and_grad(loss), (at,), (along,))
 
-    run = jax.jit(derivatives, compiler_options=QUICK)
+    run = in_numpy(derivatives)
 
     def difference(at, along):
         parts = [
@@ -183,11 +182,9 @@ def test_forward_and_backward_derivatives_of_the_whole_map_agree(net, rules):
     fn, params, x = NETS[net]
     relevance = lambda p, x: lrp.explain(fn, RULES[rules], argnums=1)(p, x, target=1)  # noqa: E731
     along = directions((params, x))["parameters"]
-    tangent = jax.jit(lambda: jax.jvp(relevance, (params, x), along)[1], compiler_options=QUICK)()
+    tangent = in_numpy(lambda: jax.jvp(relevance, (params, x), along)[1])()
     weights = draw(*x.shape, seed=5)
-    gradient = jax.jit(
-        jax.grad(lambda at: jnp.vdot(weights, relevance(*at))), compiler_options=QUICK
-    )((params, x))
+    gradient = in_numpy(jax.grad(lambda at: jnp.vdot(weights, relevance(*at))))((params, x))
     np.testing.assert_allclose(jnp.vdot(weights, tangent), dot(gradient, along), rtol=1e-10)
 
 
@@ -207,5 +204,5 @@ def test_derivatives_through_the_relevance_of_embeddings():
         return sum(jnp.vdot(weights + i, found[name]) for i, name in enumerate(sorted(found)))
 
     check(loss, (params,))
-    (gradient,) = jax.jit(jax.grad(loss), compiler_options=QUICK)((params,))
+    (gradient,) = in_numpy(jax.grad(loss))((params,))
     np.testing.assert_array_equal(jnp.abs(gradient["table"]).max(1) > 0, [1, 1, 1, 1, 0])

@@ -58,7 +58,7 @@ def test_low_precision_networks(dtype, composite):
     own = np.asarray(jax.jit(fn)(params, x), float)
     np.testing.assert_allclose(np.asarray(value, float), own, rtol=4 * float(jnp.finfo(dtype).eps))
     wide = lambda p, x: Net(jnp.float32).apply(p, x)  # noqa: E731
-    exact = lrp.explain(wide, rules, argnums=1)(
+    exact = jax.jit(lrp.explain(wide, rules, argnums=1))(
         cast(params, jnp.float32), x.astype(jnp.float32), target=1
     )
     # The activations are rounded to 8 (11) bits, so the relevance differs by that, no more.
