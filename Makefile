@@ -77,19 +77,23 @@ demo-lstm: $(VENV)/.examples
 demo-guided: $(VENV)/.examples
 	$(BIN)/python examples/guided_training.py $(ARGS)
 
+# Tests of a file stay together, since they share what the first of them made; who is done early takes
+# half of what another has left.
+PARALLEL := -n auto --dist worksteal
+
 # KERAS_BACKEND is read once, when keras is first imported.
 test: $(VENV)/.test
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto $(ARGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-pages: $(VENV)/.test
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto -m pages tests/house $(ARGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m pages tests/house $(ARGS)
 
 test-slow: $(VENV)/.test
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto -m "not third_party" $(ARGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "not third_party" $(ARGS)
 
 # The limit is in pyproject.toml. Python 3.12 and newer count at almost no cost with sysmon.
 coverage: $(VENV)/.test
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n auto --cov=jaxlrp $(ARGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) --cov=jaxlrp $(ARGS)
 
 test-matrix: $(VENV)/.made
 	$(BIN)/python tools/test_matrix.py $(ARGS)

@@ -186,15 +186,31 @@ def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any
         return np.concatenate(args, params["dimension"])
     if name == "pad":
         return _pad(args[0], args[1], params["padding_config"])
-    if name == "convert_element_type" and np.issubdtype(aval.dtype, np.floating):
-        return None if np.iscomplexobj(args[0]) else args[0].astype(aval.dtype)
+    if name == "convert_element_type" and _converts_alike(args[0].dtype, aval.dtype):
+        return args[0].astype(aval.dtype)
+    if name == "iota":
+        along = [-1 if i == params["dimension"] else 1 for i in range(len(aval.shape))]
+        return np.broadcast_to(
+            np.arange(aval.shape[params["dimension"]]).reshape(along), aval.shape
+        )
+    if name == "clamp":
+        return np.minimum(np.maximum(args[1], args[0]), args[2])
     if name == "select_n" and len(args) == 3 and args[0].dtype == bool:
         return np.where(args[0], args[2], args[1])
     if name == "dot_general":
-        return _dot(params["dimension_numbers"], *args)
+        return _dot(params["dimension_numbers"], *(a.astype(aval.dtype) for a in args))
     if name == "conv_general_dilated" and params["batch_group_count"] == 1:
-        return _conv(params, *args)
+        return _conv(params, *(a.astype(aval.dtype) for a in args))
     return None
+
+
+def _converts_alike(old: Any, new: Any) -> bool:
+    """Whether NumPy and XLA agree: of numbers that an integer cannot hold they make others."""
+    if np.issubdtype(old, np.complexfloating):
+        return False
+    return (
+        np.issubdtype(new, np.floating) or new == bool or (old.kind in "bui" and new.kind in "ui")
+    )
 
 
 def _dot(dimensions: Any, a: Any, b: Any) -> Any:

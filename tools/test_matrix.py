@@ -87,7 +87,7 @@ def run(python: Path, which: str, pytest_args: list[str]) -> tuple[bool, str]:
     shown = subprocess.run([its, "-c", ask], capture_output=True, text=True, check=True).stdout
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     with log.open("a") as file:
-        test = [its, "-m", "pytest", "-q", "-n", "auto", *pytest_args]
+        test = [its, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *pytest_args]
         code = subprocess.run(
             test, stdout=file, stderr=file, cwd=ROOT, env=environment, check=False
         ).returncode
