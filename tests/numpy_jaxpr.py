@@ -208,9 +208,9 @@ def _converts_alike(old: Any, new: Any) -> bool:
     """Whether NumPy and XLA agree: of numbers that an integer cannot hold they make others."""
     if np.issubdtype(old, np.complexfloating):
         return False
-    return (
-        np.issubdtype(new, np.floating) or new == bool or (old.kind in "bui" and new.kind in "ui")
-    )
+    to_any = np.issubdtype(new, np.floating) or np.issubdtype(new, np.bool_)
+    whole = np.issubdtype(old, np.integer) or np.issubdtype(old, np.bool_)
+    return to_any or (whole and np.issubdtype(new, np.integer))
 
 
 def _dot(dimensions: Any, a: Any, b: Any) -> Any:

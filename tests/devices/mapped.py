@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 import jaxlrp as lrp
 from tests.compare import relative_l2
 from tests.devices.networks import draw
+from tests.numpy_jaxpr import in_numpy
 
 jax.config.update("jax_enable_x64", True)
 
@@ -53,7 +54,7 @@ def around(rules, target, check):
         mapped = jax.shard_map(
             explain, mesh=MESH, in_specs=P("d"), out_specs=P("d"), check_vma=check
         )
-        return jax.jit(mapped)(X), explain(X)
+        return jax.jit(mapped)(X), in_numpy(explain)(X)
     mapped = jax.shard_map(
         lambda x, target: explain(x, target=target),
         mesh=MESH,
@@ -61,7 +62,7 @@ def around(rules, target, check):
         out_specs=P("d"),
         check_vma=check,
     )
-    return jax.jit(mapped)(X, TARGET), explain(X, target=TARGET)
+    return jax.jit(mapped)(X, TARGET), in_numpy(explain)(X, target=TARGET)
 
 
 def around_with_psum(rules):
@@ -76,7 +77,8 @@ def around_with_psum(rules):
 
     split = (SHARED, SHARED, P(None, "d"), P("d"))
     mapped = jax.shard_map(each, mesh=MESH, in_specs=split, out_specs=SHARED)
-    return jax.jit(mapped)(X, TARGET, W, V), lrp.explain(perceptron, rules)(X, target=TARGET)
+    expected = in_numpy(lrp.explain(perceptron, rules))(X, target=TARGET)
+    return jax.jit(mapped)(X, TARGET, W, V), expected
 
 
 # --- shard_map inside: the same function written for one device and for eight
@@ -215,7 +217,7 @@ def split(name, check):
 def split_sum(name, rules, check):
     many, one, x = split(name, check)
     found = jax.jit(lambda x: lrp.explain(many, rules)(x, target=TARGET))(x)
-    return found, lrp.explain(one, rules)(x, target=TARGET)
+    return found, in_numpy(lrp.explain(one, rules))(x, target=TARGET)
 
 
 def ledgers(check):
@@ -255,7 +257,7 @@ def inside(name, rules, check):
         return mapped(x, W, V)
 
     found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=TARGET))(X)
-    expected = lrp.explain(lambda x: whole(x, W, V), rules)(X, target=TARGET)
+    expected = in_numpy(lrp.explain(lambda x: whole(x, W, V), rules))(X, target=TARGET)
     return found, expected, whole(X, W, V)[np.arange(8), TARGET]
 
 
@@ -278,7 +280,7 @@ def explicit(rules, tensor, target):
         found = jax.jit(lambda x: lrp.explain(fn, rules)(x, target=target))(x)
         assert found.sharding.spec[0] == "data"
         found = np.asarray(found)
-    return found, lrp.explain(perceptron, rules)(X, target=target)
+    return found, in_numpy(lrp.explain(perceptron, rules))(X, target=target)
 
 
 def cases():

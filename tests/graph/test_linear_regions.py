@@ -197,40 +197,47 @@ def test_the_maps_of_a_region(name):
     x = RNG.normal(size=(1, *shape))
     group, outside = region_of(jax.vmap(fn), x)
     matrix = dense_layer(fn, shape).matrix
-    z = jax.vmap(fn)(x)
-    view = View(layer_of(group, "density", nonnegative=False), (jnp.asarray(x),), outside, z, z)
+    z = np.asarray(jax.vmap(fn)(x))
     up, down = reference.positive(matrix), reference.negative(matrix)
     maps = {
-        "signed": (view.map(signed=2), 2 * matrix),
-        "positive": (view.map(positive=1), up),
-        "negative": (view.map(negative=3), 3 * down),
-        "absolute": (view.map(absolute=1), abs(matrix)),
+        "signed": (lambda view: view.map(signed=2), 2 * matrix),
+        "positive": (lambda view: view.map(positive=1), up),
+        "negative": (lambda view: view.map(negative=3), 3 * down),
+        "absolute": (lambda view: view.map(absolute=1), abs(matrix)),
         "all": (
-            view.map(signed=1, positive=2, negative=3, absolute=4),
+            lambda view: view.map(signed=1, positive=2, negative=3, absolute=4),
             matrix + 2 * up + 3 * down + 4 * abs(matrix),
         ),
-        "squares": (view.squares(), matrix**2),
-        "ones": (view.ones(), matrix != 0),
+        "squares": (lambda view: view.squares(), matrix**2),
+        "ones": (lambda view: view.ones(), matrix != 0),
     }
-    s = RNG.normal(size=z.shape)
-    for what, (made, dense) in maps.items():
-        forward = (x.reshape(1, -1) @ dense).reshape(z.shape)
-        assert_close(made(jnp.asarray(x)), forward, tolerance=1e-12, what=what)
-        back = (s.reshape(1, -1) @ dense.T).reshape(x.shape)
-        assert_close(made.T(jnp.asarray(s)), back, tolerance=1e-12, what=f"{what}, transposed")
-    bias = np.broadcast_to(view.bias, z.shape)
-    assert_close(bias, jax.vmap(fn)(np.zeros_like(x)), tolerance=1e-12, what="bias")
-    assert_close(view.linear, x.reshape(1, -1) @ matrix, tolerance=1e-12) if z.ndim == 2 else None
+
+    def everything(x, z, s, t, u, v):
+        view = View(layer_of(group, "density", nonnegative=False), (x,), outside, z, z)
+        made = {what: make(view) for what, (make, _) in maps.items()}
+        both_ways = {what: (linear(x), linear.T(s)) for what, linear in made.items()}
+        split = view.split()
+        splits = split(u, v), split.other(u, v), *split.T(s, t)
+        return both_ways, view.bias, view.linear, splits
+
+    s, t = RNG.normal(size=(2, *z.shape))
     u, v = RNG.normal(size=(2, 1, int(np.prod(shape))))
-    split = view.split()
-    pair = jnp.asarray(u).reshape(x.shape), jnp.asarray(v).reshape(x.shape)
-    assert_close(split(*pair).reshape(1, -1), u @ up + v @ down, tolerance=1e-12)
-    assert_close(split.other(*pair).reshape(1, -1), u @ down + v @ up, tolerance=1e-12)
-    t = RNG.normal(size=z.shape)
+    both_ways, bias, linear, splits = in_numpy(everything)(
+        x, z, s, t, u.reshape(x.shape), v.reshape(x.shape)
+    )
     flat_s, flat_t = s.reshape(1, -1), t.reshape(1, -1)
-    to_u, to_v = split.T(jnp.asarray(s), jnp.asarray(t))
-    assert_close(to_u.reshape(1, -1), flat_s @ up.T + flat_t @ down.T, tolerance=1e-12)
-    assert_close(to_v.reshape(1, -1), flat_s @ down.T + flat_t @ up.T, tolerance=1e-12)
+    for what, (_, dense) in maps.items():
+        forward, back = both_ways[what]
+        assert_close(forward, (x.reshape(1, -1) @ dense).reshape(z.shape), 1e-12, what)
+        assert_close(back, (flat_s @ dense.T).reshape(x.shape), 1e-12, f"{what}, transposed")
+    bias = np.broadcast_to(bias, z.shape)
+    assert_close(bias, jax.vmap(fn)(np.zeros_like(x)), tolerance=1e-12, what="bias")
+    assert_close(linear, x.reshape(1, -1) @ matrix, tolerance=1e-12) if z.ndim == 2 else None
+    ways, other_ways, to_u, to_v = (part.reshape(1, -1) for part in splits)
+    assert_close(ways, u @ up + v @ down, tolerance=1e-12)
+    assert_close(other_ways, u @ down + v @ up, tolerance=1e-12)
+    assert_close(to_u, flat_s @ up.T + flat_t @ down.T, tolerance=1e-12)
+    assert_close(to_v, flat_s @ down.T + flat_t @ up.T, tolerance=1e-12)
 
 
 def test_arrays_as_bounds_refer_to_the_value_before_the_region():

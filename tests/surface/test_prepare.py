@@ -43,7 +43,8 @@ def shape_of(x):
 
 def prepared_for(name, rules, **options):
     fn, p, x = NETWORKS[name]
-    return lrp.prepare(fn, rules, argnums=1, **options)(p, shape_of(x))
+    prepare = lrp.prepare(fn, rules, argnums=1, **options)
+    return in_numpy(lambda p: prepare(p, shape_of(x)))(p)
 
 
 # Every rule on layers, and in every sort of program a rule that splits and one that adds.

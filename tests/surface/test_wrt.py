@@ -11,6 +11,7 @@ from flax import nnx
 import jaxlrp as lrp
 from tests.common import draw
 from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
 
 IDS = jnp.array([[3, 1, 4, 1], [5, 9, 2, 0]])
 TYPES = jnp.array([[0, 0, 1, 1], [0, 1, 1, 1]])
@@ -57,13 +58,13 @@ def expected(rules, p=PARAMS, ids=IDS, types=TYPES, target=1):
     def fn(e):
         return body(p, e["word"] + e["position"] + e["type"])
 
-    return lrp.explain(fn, rules)(parts(p, ids, types), target=target)
+    return in_numpy(lrp.explain(fn, rules))(parts(p, ids, types), target=target)
 
 
 @pytest.mark.parametrize("name", ["attn_lrp", "cp_lrp", "epsilon_plus"])
 def test_embeddings_get_what_they_would_get_as_arguments(name):
     rules = getattr(lrp.composites, name)()
-    found = lrp.explain(bert, rules, wrt="embed")(PARAMS, IDS, TYPES, target=1)
+    found = in_numpy(lrp.explain(bert, rules, wrt="embed"))(PARAMS, IDS, TYPES, target=1)
     want = expected(rules)
     assert sorted(found) == ["position", "type", "word"]
     for part, relevance in want.items():
@@ -150,7 +151,9 @@ def test_spellings(name):
         assert "word" in names
     else:
         assert names == want
-    value, found = lrp.value_and_relevance(fn, rules, wrt="embed")(PARAMS, IDS, TYPES, target=0)
+    value, found = in_numpy(lrp.value_and_relevance(fn, rules, wrt="embed"))(
+        PARAMS, IDS, TYPES, target=0
+    )
     assert set(found) == names
     assert_close(sum(r.sum() for r in found.values()), value[:, 0].sum(), 1e-9)
 
@@ -183,7 +186,7 @@ def test_a_bias_of_attention_is_no_embedding():
         scores = x @ p["q"] @ x.swapaxes(-1, -2) + p["shift"][distance]
         return (jax.nn.softmax(scores) @ x).mean(1) @ p["head"]
 
-    assert list(lrp.explain(fn, ATTN, wrt="embed")(PARAMS, IDS)) == ["word"]
+    assert list(in_numpy(lrp.explain(fn, ATTN, wrt="embed"))(PARAMS, IDS)) == ["word"]
 
 
 def test_two_embeddings_that_are_multiplied_are_both_explained():
@@ -198,14 +201,18 @@ def test_two_embeddings_that_are_multiplied_are_both_explained():
 
 
 def test_a_sequence_of_length_1():
-    found = lrp.explain(bert, ATTN, wrt="embed")(PARAMS, IDS[:, :1], TYPES[:, :1], target=1)
+    found = in_numpy(lrp.explain(bert, ATTN, wrt="embed"))(
+        PARAMS, IDS[:, :1], TYPES[:, :1], target=1
+    )
     want = expected(ATTN, ids=IDS[:, :1], types=TYPES[:, :1])
     for part, relevance in want.items():
         assert_close(found[part], relevance, 1e-12)
 
 
 def test_indices_from_a_closure():
-    found = lrp.explain(lambda p: bert(p, IDS, TYPES), ATTN, wrt="embed")(PARAMS, target=1)
+    found = in_numpy(lrp.explain(lambda p: bert(p, IDS, TYPES), ATTN, wrt="embed"))(
+        PARAMS, target=1
+    )
     for part, relevance in expected(ATTN).items():
         assert_close(found[part], relevance, 1e-12)
 
@@ -214,7 +221,7 @@ def test_one_table_read_twice_has_two_entries():
     def fn(p, ids, others):
         return body(p, p["word"][ids]) + body(p, p["word"][others])
 
-    found = lrp.explain(fn, ATTN, wrt="embed")(PARAMS, IDS, TYPES)
+    found = in_numpy(lrp.explain(fn, ATTN, wrt="embed"))(PARAMS, IDS, TYPES)
     assert sorted(found) == ["word", "word#1"]
 
 
@@ -243,13 +250,13 @@ class Nnx(nnx.Module):
 def test_flax_linen():
     module = Linen()
     params = module.init(jax.random.key(0), IDS, TYPES)
-    found = lrp.explain(module.apply, ATTN, wrt="embed")(params, IDS, TYPES, target=0)
+    found = in_numpy(lrp.explain(module.apply, ATTN, wrt="embed"))(params, IDS, TYPES, target=0)
     assert sorted(found) == ["Linen/type", "Linen/word", "params/position"]
     assert {r.shape for r in found.values()} == {(2, 4, 8)}
 
 
 def test_flax_nnx_as_the_function_itself():
-    found = lrp.explain(Nnx(), ATTN, wrt="embed")(IDS, target=0)
+    found = in_numpy(lrp.explain(Nnx(), ATTN, wrt="embed"))(IDS, target=0)
     assert sorted(found) == ["position", "word"]
 
 
@@ -261,7 +268,7 @@ def test_haiku():
 
     net = hk.without_apply_rng(hk.transform(forward))
     params = net.init(jax.random.key(0), IDS)
-    found = lrp.explain(net.apply, ATTN, wrt="embed")(params, IDS, target=0)
+    found = in_numpy(lrp.explain(net.apply, ATTN, wrt="embed"))(params, IDS, target=0)
     assert len(found) == 2
 
 
@@ -273,7 +280,7 @@ def test_keras():
     x = keras.layers.Embedding(11, 8, name="word")(inputs)
     x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))
     model = keras.Model(inputs, x)
-    found = lrp.explain(lambda ids: model(ids), ATTN, wrt="embed")(IDS, target=0)
+    found = in_numpy(lrp.explain(lambda ids: model(ids), ATTN, wrt="embed"))(IDS, target=0)
     assert len(found) == 1
 
 
@@ -290,11 +297,11 @@ def test_any_layer_can_be_explained():
         with jax.named_scope("two"):
             return h @ w2
 
-    found = lrp.explain(fn, lrp.Epsilon(0.0), wrt="activation")(x, target=1)
+    found = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0), wrt="activation"))(x, target=1)
     (name,) = found
     h = jax.nn.relu(x @ w1)
     assert_close(found[name], h * w2[:, 1], 1e-12)
-    layers = lrp.explain(fn, lrp.Epsilon(0.0), layers=["activation"])(x, target=1)[1]
+    layers = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0), layers=["activation"]))(x, target=1)[1]
     assert_close(found[name], layers[name], 1e-12)
 
 
@@ -307,13 +314,13 @@ def test_relevance_stops_where_it_is_explained():
         with jax.named_scope("b"):
             return a @ PARAMS["q"][:3, :3]
 
-    found = lrp.explain(fn, lrp.Epsilon(0.0), wrt=lambda y: y.name in "ab")(draw(2, 3))
+    found = in_numpy(lrp.explain(fn, lrp.Epsilon(0.0), wrt=lambda y: y.name in "ab"))(draw(2, 3))
     assert_close(found["b"], fn(draw(2, 3)), 1e-12)
     assert not found["a"].any()
 
 
 def test_one_embedding_by_its_name():
-    found = lrp.explain(bert, ATTN, wrt="wor?")(PARAMS, IDS, TYPES, target=1)
+    found = in_numpy(lrp.explain(bert, ATTN, wrt="wor?"))(PARAMS, IDS, TYPES, target=1)
     assert_close(found["word"], expected(ATTN)["word"], 1e-12)
     assert list(found) == ["word"]
 
@@ -329,11 +336,13 @@ def test_layers_and_condition_reach_an_explained_value():
 
 
 def test_jit_vmap_rows_and_remat_are_the_same():
-    want = lrp.explain(bert, ATTN, wrt="embed")(PARAMS, IDS, TYPES, target=1)
+    want = in_numpy(lrp.explain(bert, ATTN, wrt="embed"))(PARAMS, IDS, TYPES, target=1)
     fn = lrp.explain(bert, ATTN, wrt="embed")
     again = jax.jit(lambda p, i, t: fn(p, i, t, target=1))(PARAMS, IDS, TYPES)
     rows = jax.vmap(lambda i, t: fn(PARAMS, i, t, target=1))(IDS, TYPES)
-    remat = lrp.explain(jax.checkpoint(bert), ATTN, wrt="embed")(PARAMS, IDS, TYPES, target=1)
+    remat = in_numpy(lrp.explain(jax.checkpoint(bert), ATTN, wrt="embed"))(
+        PARAMS, IDS, TYPES, target=1
+    )
     for other in (again, rows, remat):
         for name, relevance in want.items():
             assert_close(other[name], relevance, 1e-12)
@@ -353,7 +362,7 @@ def test_differentiable_with_respect_to_the_table():
 
 def test_low_precision_relevance_is_float32():
     low = jax.tree.map(lambda a: a.astype(jnp.bfloat16), PARAMS)
-    found = lrp.explain(bert, ATTN, wrt="embed")(low, IDS, TYPES, target=1)
+    found = in_numpy(lrp.explain(bert, ATTN, wrt="embed"))(low, IDS, TYPES, target=1)
     assert {r.dtype for r in found.values()} == {jnp.dtype(jnp.float32)}
     want = expected(ATTN)
     for name, relevance in want.items():
@@ -397,16 +406,18 @@ def two_ways(x, ids, encoded=None, embedded=None):
 def test_arguments_and_values_inside_count_each_path_once(rules):
     ids = jnp.array([1, 4])
     x = jnp.asarray(PICTURE)
-    R, inner = lrp.explain(two_ways, rules, argnums=0, wrt=["encoder/tanh", "embed"])(
+    R, inner = in_numpy(lrp.explain(two_ways, rules, argnums=0, wrt=["encoder/tanh", "embed"]))(
         x, ids, target=1
     )
     encoded, embedded = jnp.tanh(x @ W_IN), jnp.asarray(TABLE)[ids]
-    of_all = lrp.explain(two_ways, rules, argnums=(0, 2, 3))(x, ids, encoded, embedded, target=1)
+    of_all = in_numpy(lrp.explain(two_ways, rules, argnums=(0, 2, 3)))(
+        x, ids, encoded, embedded, target=1
+    )
     np.testing.assert_allclose(R, of_all[0], rtol=1e-9, atol=1e-12)
     assert sorted(map(str.lower, inner)) == ["embed_0", "encoder/tanh"]
     np.testing.assert_allclose(inner["encoder/tanh"], of_all[1], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(inner["embed_0"], of_all[2], rtol=1e-9, atol=1e-12)
-    whole = lrp.explain(two_ways, rules)(x, ids, target=1)
+    whole = in_numpy(lrp.explain(two_ways, rules))(x, ids, target=1)
     assert np.abs(R - whole).max() > 1e-3  # the way through the encoder ends there
 
 
@@ -440,14 +451,14 @@ def test_selectors_that_match_nothing_are_an_error_everywhere(selector):
 
     x = jnp.asarray(PICTURE)
     calls = [
-        lambda: lrp.explain(fn, lrp.Epsilon(), layers=selector)(x),
+        lambda: in_numpy(lrp.explain(fn, lrp.Epsilon(), layers=selector))(x),
         lambda: lrp.ledger(fn, lrp.Epsilon(), layers=selector)(x),
         lambda: lrp.plan(fn, lrp.Epsilon(), layers=selector)(x),
         lambda: lrp.plan(fn, lrp.Epsilon())(x).select(selector),
-        lambda: lrp.explain(fn, lrp.Epsilon(), wrt=selector)(x),
+        lambda: in_numpy(lrp.explain(fn, lrp.Epsilon(), wrt=selector))(x),
     ]
     if not isinstance(selector, list):
-        calls.append(lambda: lrp.explain(fn, lrp.Epsilon())(x, condition={selector: 0.0}))
+        calls.append(lambda: in_numpy(lrp.explain(fn, lrp.Epsilon()))(x, condition={selector: 0.0}))
     for call in calls:
         with pytest.raises(lrp.SelectorError, match="matches no layer"):
             call()
