@@ -197,6 +197,8 @@ def _numpy(name: str, params: dict[str, Any], args: list[Any], aval: Any) -> Any
         return np.minimum(np.maximum(args[1], args[0]), args[2])
     if name == "select_n" and len(args) == 3 and args[0].dtype == bool:
         return np.where(args[0], args[2], args[1])
+    if not np.issubdtype(aval.dtype, np.number):  # bfloat16, which NumPy does not multiply
+        return None
     if name == "dot_general":
         return _dot(params["dimension_numbers"], *(a.astype(aval.dtype) for a in args))
     if name == "conv_general_dilated" and params["batch_group_count"] == 1:
