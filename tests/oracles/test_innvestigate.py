@@ -107,7 +107,7 @@ def test_analyzers(analyzer, name):
         value, relevance = in_numpy(from_value)(x)
     else:
         explain = lrp.value_and_relevance(fn, ANALYZERS[analyzer])
-        value, relevance = in_numpy(explain)(x, target=target)
+        value, relevance = jax.jit(explain)(x, target=target)
     assert_close(value, pack[f"{analyzer}/{name}/output"], 1e-6, "output")
     assert_close(relevance, pack[f"{analyzer}/{name}/attribution"], 1e-6)
 
