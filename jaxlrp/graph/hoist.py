@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -111,12 +111,14 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
         return None
     if bench.graph.is_output(value) or any(v.dtype != value.dtype for v in leaves):
         return None
-    alone = frozenset(v for v in leaves if is_alone(bench, value, moves, v))
-    if not any(_ends_layer(bench, leaf) for leaf in alone):
+    found = _taken_apart(bench, value, moves, leaves)
+    if found is None:  # some elements are read where they lie between two moves
+        cuts = _read_between(bench, value, moves)
+        moves, leaves = _moves_before(bench, value, cuts)
+        found = _taken_apart(bench, value, moves, leaves) if cuts else None
+    if found is None:
         return None
-    leaves = [v if v in alone else _turned(moves, v) for v in leaves]
-    if not all(v in alone or is_alone(bench, value, moves, v, aside=True) for v in leaves):
-        return None
+    leaves, alone = found
     statics = [v for e in eqns for v in e.inputs if v not in bench.activity.active]
     active = frozenset(v for v in leaves if v in bench.activity.active)
     readers: dict[Value, list[tuple[Eqn, int]]] = {v: [] for v in leaves}
@@ -125,6 +127,34 @@ def _chain(bench: Workbench, first: Eqn) -> _Chain | None:
             if v in readers:
                 readers[v].append((eqn, i))
     return _Chain(value, eqns, statics, moves, leaves, active, alone & active, readers)
+
+
+def _taken_apart(
+    bench: Workbench, value: Value, moves: list[Eqn], leaves: list[Value]
+) -> tuple[list[Value], frozenset[Value]] | None:
+    """The leaves that may be scaled in the place of a value, and those of them read only there.
+
+    Moves of a leaf that others read are taken out of `moves`. None if a leaf can not be scaled.
+    """
+    alone = frozenset(v for v in leaves if is_alone(bench, value, moves, v, leaves))
+    if not any(_ends_layer(bench, leaf) for leaf in alone):
+        return None
+    leaves = [v if v in alone else _turned(moves, v) for v in leaves]
+    rest = (v for v in leaves if v not in alone)
+    if not all(is_alone(bench, value, moves, v, leaves, aside=True) for v in rest):
+        return None
+    return leaves, alone
+
+
+def _read_between(bench: Workbench, value: Value, moves: list[Eqn]) -> frozenset[Value]:
+    """The values between moves that other equations read too."""
+
+    def is_shared(v: Value) -> bool:
+        uses = bench.reached_uses(v) if v in bench.activity.active else bench.graph.uses(v)
+        return bench.graph.is_output(v) or any(e not in moves for e in uses)
+
+    between = (v for e in moves for v in e.outputs)
+    return frozenset(v for v in between if v is not value and is_shared(v))
 
 
 def _scaled(bench: Workbench, eqn: Eqn) -> Value | None:
@@ -142,15 +172,20 @@ def _belongs(bench: Workbench, eqn: Eqn) -> bool:
     return not is_written_shift(bench, eqn) or not meets_nonlinearity(bench, eqn.out)
 
 
-def _moves_before(bench: Workbench, value: Value) -> tuple[list[Eqn], list[Value]]:
-    """The moves that make a value, in order, and the values from which they start."""
+def _moves_before(
+    bench: Workbench, value: Value, cuts: Collection[Value] = ()
+) -> tuple[list[Eqn], list[Value]]:
+    """The moves that make a value, in order, and the values that they start from.
+
+    These are the values of `cuts`, or those that no move makes.
+    """
     moves: set[Eqn] = set()
     leaves: dict[Value, None] = {}
     stack = [value]
     while stack:
         v = stack.pop()
         eqn = v.producer
-        if eqn is None or not is_part(eqn) or v in bench.activity.explained:
+        if eqn is None or not is_part(eqn) or v in bench.activity.explained or v in cuts:
             leaves[v] = None
         elif eqn not in moves:
             moves.add(eqn)
@@ -266,7 +301,8 @@ class _Mover:
                     given = [env[v] for v in eqn.inputs]
                     copies = copies_one(eqn)
                     outs = given if copies else compat.bind(eqn.prim, eqn.params, given)
-                    env.update(zip(eqn.outputs, outs, strict=True))
+                    made = zip(eqn.outputs, outs, strict=True)
+                    env.update((v, out) for v, out in made if v not in leaves)
                 return env[value]
 
             place = jax.linear_transpose(moved, x)

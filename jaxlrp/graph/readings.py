@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -34,11 +34,17 @@ def copies_one(eqn: Eqn) -> bool:
 
 
 def is_alone(
-    bench: Workbench, value: Value, moves: list[Eqn], leaf: Value, aside: bool = False
+    bench: Workbench,
+    value: Value,
+    moves: list[Eqn],
+    leaf: Value,
+    leaves: Collection[Value],
+    aside: bool = False,
 ) -> bool:
     """Whether each element of a leaf is at most one of a value's, and is not read elsewhere then.
 
-    With `aside`, other equations may read the leaf itself.
+    Others of the `leaves` that are made of this one are read elsewhere. With `aside`, other
+    equations may read the leaf itself.
     """
     if leaf.size > _MOST:
         return False
@@ -53,7 +59,7 @@ def is_alone(
             if eqn not in steps and (eqn in inside or follows):
                 steps.add(eqn)
                 made.update(dict.fromkeys(eqn.outputs))
-                stack.extend(eqn.outputs)
+                stack.extend(v for v in eqn.outputs if v not in leaves)
     order = sorted(steps, key=lambda e: -e.order)
     others: dict[Value, int] = {}
     for v in made if carries else ():
@@ -62,16 +68,19 @@ def is_alone(
         # Equations that relevance does not reach read the leaf as it was.
         uses = bench.reached_uses(v) if v is leaf else bench.graph.uses(v)
         others[v] = sum(e not in steps for e in uses)
-        others[v] += bench.graph.is_output(v)
+        others[v] += bench.graph.is_output(v) + (v is not leaf and v in leaves)
     others.pop(value, None)
-    own = _readings(order, leaf, {value: 1})
-    return not (np.any(own > 1) or np.any((own > 0) & (_readings(order, leaf, others) > 0)))
+    own = _readings(order, leaf, {value: 1}, leaves)
+    elsewhere = _readings(order, leaf, others, leaves)
+    return not (np.any(own > 1) or np.any((own > 0) & (elsewhere > 0)))
 
 
-def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarray:
+def _readings(
+    steps: list[Eqn], leaf: Value, read: dict[Value, int], leaves: Collection[Value]
+) -> np.ndarray:
     """How often each element of a leaf is read through some values that moves make from it.
 
-    The moves are given latest first.
+    The moves are given latest first. Readings of other leaves are not counted back.
     """
     counts = {v: np.full(v.shape, min(n, 9), np.uint8) for v, n in read.items() if n}
     for eqn in steps:
@@ -79,6 +88,8 @@ def _readings(steps: list[Eqn], leaf: Value, read: dict[Value, int]) -> np.ndarr
         if all(g is None for g in given):
             continue
         for v, back in zip(eqn.inputs, _back(eqn, given), strict=True):
+            if v is not leaf and v in leaves:
+                continue
             # The count is capped, as one that wraps around to 0 would be a false proof.
             counts[v] = np.minimum(counts[v] + back, 9) if v in counts else back
     return counts.get(leaf, np.zeros(leaf.shape, np.uint8))

@@ -237,11 +237,13 @@ def fn_of_one(fn):
     return lambda x: fn(x[None])[0]
 
 
-def test_densenet_order():
-    """concatenate, norm, ReLU, convolution: the norm is a layer of its own."""
+@pytest.mark.parametrize("written", ["joined first", "joined in steps", "by parts"])
+def test_densenet_order(written):
+    """concatenate, norm, ReLU, convolution: a convolution has its part of the norm after it."""
     rng = np.random.default_rng(6)
     stem, kernel = rng.normal(size=(3, 3, 2, 3)), rng.normal(size=(3, 3, 5, 2))
     p, x = random_norm(rng, 5), rng.normal(size=(1, 4, 4, 2))
+    first, rest = ({k: v[part] for k, v in p.items()} for part in (slice(2), slice(2, None)))
 
     def grow(x):
         return networks.conv(x, stem, padding="SAME")
@@ -250,25 +252,29 @@ def test_densenet_order():
         return networks.conv(x, kernel, padding="SAME")
 
     def fn(x):
-        y = jnp.concatenate([x, grow(x)], -1)
-        return last(jax.nn.relu(norm(p, y)))
+        y = grow(x)
+        if written == "by parts":
+            y = jnp.concatenate([norm(first, x), norm(rest, y)], -1)
+        elif written == "joined in steps":
+            both = jnp.concatenate([x, y[..., :1]], -1)
+            y = norm(p, jnp.concatenate([both, y[..., 1:]], -1))
+        else:
+            y = norm(p, jnp.concatenate([x, y], -1))
+        return last(jax.nn.relu(y))
+
+    def layer(function, shape):
+        return reference.layer_of_affine(function, shape)
 
     relevance = rng.normal(size=(1, 4, 4, 2))
-    y = np.concatenate([x, grow(x)], -1)
-    gap = np.maximum(norm(p, y), 0)
     alpha_beta = functools.partial(reference.alpha_beta_rule, alpha=2, beta=1)
+    normed = np.concatenate([norm(first, x), norm(rest, grow(x))], -1)
     middle = reference.apply_rule(
-        alpha_beta, reference.layer_of_affine(fn_of_one(last), (4, 4, 5)), gap, relevance
+        alpha_beta, layer(fn_of_one(last), (4, 4, 5)), np.maximum(normed, 0), relevance
     )
-    in_norm = reference.apply_rule(
-        reference.epsilon_rule,
-        reference.layer_of_affine(functools.partial(norm, p), (4, 4, 5)),
-        y,
-        middle,
-    )
-    expected = in_norm[..., :2] + reference.apply_rule(
-        alpha_beta, reference.layer_of_affine(fn_of_one(grow), (4, 4, 2)), x, in_norm[..., 2:]
-    )
+    own = layer(functools.partial(norm, first), (4, 4, 2))
+    through = layer(lambda x: norm(rest, fn_of_one(grow)(x)), (4, 4, 2))
+    expected = reference.apply_rule(reference.epsilon_rule, own, x, middle[..., :2])
+    expected += reference.apply_rule(alpha_beta, through, x, middle[..., 2:])
     rules = {"conv": lrp.AlphaBeta(2, 1), "affine": EPSILON}
     assert_close(pull_back(fn, rules, x, relevance), expected)
     plan = lrp.plan(fn, rules)(x)
