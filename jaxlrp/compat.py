@@ -55,11 +55,17 @@ _KERNELS = ("pallas_call", "pure_callback", "io_callback", "ffi_call", "tpu_cust
 
 
 class Params(dict[str, Any]):
-    """Parameters of an equation. One that this version of JAX does not have is a clear error."""
+    """Parameters of an equation. One that this version of JAX does not have is a clear error.
+
+    `content` is kept here by `graph/contents.py`; nothing changes parameters.
+    """
+
+    __slots__ = ("content", "primitive")
 
     def __init__(self, primitive: str, params: dict[str, Any]):
         super().__init__(params)
         self.primitive = primitive
+        self.content: Hashable = None
 
     def __missing__(self, name: str) -> Any:
         raise _unknown_jax(

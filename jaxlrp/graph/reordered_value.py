@@ -45,7 +45,7 @@ class _Reordered:
 
 
 _PRIMITIVE = _Reordered()
-_PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
+_PARAMS = compat.Params("reordered", {})  # one for all: repeated calls are compared by it
 
 
 def is_reordered(graph: Graph, eqn: Eqn) -> bool:

@@ -14,7 +14,7 @@ import jax
 
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import InlinedCall, Value
-from jaxlrp.graph.particulars import mapped
+from jaxlrp.graph.particulars import images
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.run import series
@@ -148,6 +148,6 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
         layer.nonnegative,
         layer.sign_split,
         layer.relu is not None,
-        None if parts is None else mapped(parts, places(group).__getitem__),
+        None if parts is None else images(parts, places(group).__getitem__),
         probes.of_layer(layer),
     )

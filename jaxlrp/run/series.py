@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from jaxlrp.graph.activity import is_integer
-from jaxlrp.graph.contents import Unknown, equations_contents
-from jaxlrp.graph.ir import Literal, Value
+from jaxlrp.graph.contents import Avals, Unknown, equations_contents
+from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.planning.layers import group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.run.alike import alike
@@ -52,7 +52,8 @@ def parts(
     """
     if not state.calls.staging or state.probes.accounts:
         return {}
-    keys = [_key(step, state) if ok else None for step, ok in zip(steps, free, strict=True)]
+    avals = Avals()
+    keys = [_key(step, state, avals) if ok else None for step, ok in zip(steps, free, strict=True)]
     reads = _Reads(steps, wanted, state.plan)
     found: dict[int, Part] = {}
     for start, period, count in _repetitions(_symbols(steps, keys)):
@@ -98,25 +99,25 @@ def _function(part: Part, state: RunState, run_step: RunStep) -> Callable[..., A
     return call
 
 
-def _key(step: Step, state: RunState) -> Hashable:
+def _key(step: Step, state: RunState, avals: Avals) -> Hashable:
     """What decides how a step runs, besides where it stands; None if it has to run by itself."""
     plan, probes = state.plan, state.probes
     active = plan.activity.active
     if any(is_integer(v) and v in active for v in (*step.reads, *step.writes)):
         return None
-    if step.layer is None:
-        return _of_eqn(step) if active.isdisjoint(step.writes) else None
+    if step.eqn is not None:
+        return _of_eqn(step.eqn, avals) if active.isdisjoint(step.writes) else None
     layer, known = step.layer, alike(plan)
+    assert layer is not None
     shown = (layer,) if layer.relu is None else (layer, layer.relu)
     if layer not in known or any(any(probes.of_layer(y)) for y in shown):
         return None
     return known[layer], tuple(map(plan.edges.get, group_of(layer).inputs))
 
 
-def _of_eqn(step: Step) -> Hashable:
-    assert step.eqn is not None
+def _of_eqn(eqn: Eqn, avals: Avals) -> Hashable:
     try:
-        return equations_contents([step.eqn], step.eqn.inputs, step.eqn.outputs)
+        return equations_contents([eqn], eqn.inputs, eqn.outputs, avals)
     except Unknown:
         return None
 
