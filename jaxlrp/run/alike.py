@@ -30,9 +30,7 @@ def alike(plan: Plan) -> Mapping[Layer, Hashable]:
     """Of the layers that have a like in the plan, all that decides how they run: equal keys."""
     if plan not in _known:
         avals, numbers = Avals(), {None: -1}
-        found = [
-            numbers.setdefault(_likeness(layer, avals), len(numbers)) for layer in plan.layers
-        ]
+        found = [numbers.setdefault(_likeness(layer, avals), len(numbers)) for layer in plan.layers]
         count = Counter(found)
         pairs = zip(plan.layers, found, strict=True)
         _known[plan] = {layer: n for layer, n in pairs if n >= 0 and count[n] > 1}
