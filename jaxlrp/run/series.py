@@ -29,6 +29,7 @@ RunStep = Callable[[RunState, Step, Env], None]
 
 _LONGEST = 256  # steps of a block
 _TRIES = 8  # blocks that may begin with a step
+_MANY = 8  # steps that read a value
 _FIXED = 3.0  # what one more function, or call of it, costs: as much as so many steps alone
 
 
@@ -55,8 +56,9 @@ def parts(
     avals = Avals()
     keys = [_key(step, state, avals) if ok else None for step, ok in zip(steps, free, strict=True)]
     reads = _Reads(steps, wanted, state.plan)
+    symbols = _symbols(steps, keys, state.plan.activity.reached)
     found: dict[int, Part] = {}
-    for start, period, count in _repetitions(_symbols(steps, keys)):
+    for start, period, count in _repetitions(symbols):
         size = period * _blocks_at_once(period, count)
         if not size:
             continue
@@ -122,17 +124,29 @@ def _of_eqn(eqn: Eqn, avals: Avals) -> Hashable:
         return None
 
 
-def _symbols(steps: Sequence[Step], keys: Sequence[Hashable]) -> list[int | None]:
-    """Equal numbers for steps that run alike and read from as far before them."""
+def _symbols(
+    steps: Sequence[Step], keys: Sequence[Hashable], reached: Collection[Value]
+) -> list[int | None]:
+    """Equal numbers for steps that run alike, and read what was made as far before them.
+
+    Static values may be made anywhere, and one that many steps read is the same for each of them.
+    """
     numbers: dict[Hashable, int] = {}
     made: dict[Value, tuple[int, int]] = {}
+    readers = Counter(v for step in steps for v in step.reads)
     found: list[int | None] = []
+
+    def place(value: Value, index: int) -> Hashable:
+        if value not in reached or value not in made:
+            return None
+        start, position = made[value]
+        return made[value] if readers[value] > _MANY else (index - start, position, "before")
+
     for index, (step, key) in enumerate(zip(steps, keys, strict=True)):
         if key is None:
             found.append(None)
         else:
-            places = (made.get(v) for v in step.reads)
-            near = tuple(None if p is None else (index - p[0], p[1]) for p in places)
+            near = tuple(place(v, index) for v in step.reads)
             found.append(numbers.setdefault((key, near), len(numbers)))
         made.update((v, (index, n)) for n, v in enumerate(step.writes))
     return found
@@ -160,7 +174,7 @@ def _repetitions(symbols: Sequence[int | None]) -> Iterator[tuple[int, int, int]
 def _longest(
     symbols: Sequence[int | None], following: Sequence[int], start: int
 ) -> tuple[int, int]:
-    """The period from a place on that goes on for longest, and where it ends; 0 if there is none."""
+    """The period that goes on for longest from a place, and where it ends; 0 if there is none."""
     best, furthest, other = 0, start, start
     for _ in range(_TRIES):
         other = following[other]
