@@ -207,7 +207,7 @@ def medians(times: Sequence[tuple[float, ...]]) -> list[float]:
 def shown(own: Sequence[float], base: Sequence[float], most: float | None, scale: int = 1) -> str:
     """Processor time, how many times the gradient's, whether that is too many, and wall time."""
     by, digits = own[0] / base[0], 0 if scale > 1 else 2
-    missed = " **missed**" if most is not None and by > most else ""
+    missed = " **missed**" if most is not None and round(by, 2) > most else ""
     return f"{scale * own[0]:.{digits}f} ({by:.2f}{missed}), {scale * own[1]:.{digits}f}"
 
 
@@ -286,7 +286,7 @@ def traces(depths: list[int], rounds: int) -> None:
         size = {rule: given[0][0] for rule, given in found.items()}
         for rule, given in found.items():
             most, by = MOST_TRACED.get(rule), size[rule] / size["gradient"]
-            missed = " **missed**" if most is not None and by > most else ""
+            missed = " **missed**" if most is not None and round(by, 2) > most else ""
             columns = [
                 shown(
                     medians([times[i] for _, times in given]),
