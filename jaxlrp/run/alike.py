@@ -29,7 +29,8 @@ _known: weakref.WeakKeyDictionary[Plan, Mapping[Layer, Hashable]] = weakref.Weak
 def alike(plan: Plan) -> Mapping[Layer, Hashable]:
     """Of the layers that have a like in the plan, all that decides how they run: equal keys."""
     if plan not in _known:
-        avals, numbers = Avals(), {None: -1}
+        avals = Avals()
+        numbers: dict[Hashable, int] = {None: -1}  # what cannot be compared has no number
         found = [numbers.setdefault(_likeness(layer, avals), len(numbers)) for layer in plan.layers]
         count = Counter(found)
         pairs = zip(plan.layers, found, strict=True)
