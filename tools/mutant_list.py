@@ -646,8 +646,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/contents.py",
-        "return primitives.changes(), paths, positions, of.graph(graph)",
-        "return primitives.changes(), paths, of.graph(graph)",
+        "return primitives.changes(), paths, positions, tuple(of.found)",
+        "return primitives.changes(), paths, tuple(of.found)",
         "run/test_reuse.py::test_positions_that_the_plan_knows_are_seen",
     ),
     # Norms.
@@ -1291,7 +1291,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("run/alike.py", "or not is_of_library(layer.rule)", "", ALIKE),
     Mutant("run/layer_vjp.py", "if shared else None", "if False else None", ALIKE),
-    Mutant("graph/contents.py", "content(e.params), all_of(e.inputs)", "all_of(e.inputs)", ALIKE),
+    Mutant("graph/contents.py", "(eqn.prim, _params(eqn))", "(eqn.prim,)", ALIKE),
     Mutant(
         "run/parameter_values.py",
         "_digest(prim.name, _contents(params), *",
