@@ -37,6 +37,7 @@ TARGETS = "surface/test_targets.py"
 NOTES = "planning/test_notes.py"
 ACTIONS = "run/test_actions.py"
 ALIKE = "run/test_alike.py"
+SERIES = "run/test_series.py"
 OPEN_PATHS = "planning/test_open_paths.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
@@ -1292,6 +1293,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("run/alike.py", "or not is_of_library(layer.rule)", "", ALIKE),
     Mutant("run/layer_vjp.py", "if shared else None", "if False else None", ALIKE),
     Mutant("graph/contents.py", "(eqn.prim, _params(eqn))", "(eqn.prim,)", ALIKE),
+    Mutant(
+        "run/series.py",
+        "carried[v] > 1 and self._last[v] >= end",
+        "False",
+        f"{SERIES}::test_relevance_is_added_in_the_order_of_the_program",
+    ),
+    Mutant("run/series.py", "y.relu is not None and y.relu not in layers", "False", SERIES),
+    Mutant("run/series.py", "or any(any(probes.of_layer(y)) for y in shown)", "", SERIES),
     Mutant(
         "run/parameter_values.py",
         "_digest(prim.name, _contents(params), *",
