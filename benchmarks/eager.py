@@ -1,24 +1,26 @@
 """What an explanation costs outside `jit`, beside eager `jax.value_and_grad`, and to trace.
 
-    python benchmarks/eager.py                     # all of it, some minutes
-    python benchmarks/eager.py --networks mlp --runs 9 --starts 0 --depths 0
+    python benchmarks/eager.py                     # all of it, an hour on two cores
+    python benchmarks/eager.py --networks mlp --runs 9 --starts 0 --depths
 
-An eager call runs operation by operation. The first call compiles each sort of operation; it is
-measured in a process of its own, from nothing. Later calls take turns in one process. The second
-table counts the equations of a traced explanation and of a traced gradient, calls inlined, and
-measures trace and lowering: the first trace plans the network, another one ("again") uses the plan
-that was kept. Everything is processor time, which other work on the machine disturbs least.
+A first call compiles each sort of operation; it is measured in a process of its own, from nothing.
+Later calls take turns in one process. The floor of a rule is how many more contractions and
+convolutions it has than the gradient. The second table counts the equations of a traced explanation
+and of a traced gradient, calls inlined, and measures trace and lowering, all rules in turn: the
+first trace plans the network, another one ("again") uses the plan that was kept. Ratios are of
+processor time, which other work on the machine disturbs least; the wall time is beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -36,6 +38,9 @@ RULES = {
     "epsilon_plus": lrp.composites.epsilon_plus,
     "attn_lrp": lrp.composites.attn_lrp,
 }
+MOST_EAGER = 1.5, 1.3  # of a first call under lrp_zero, and of later ones
+MOST_TRACED = {"lrp_zero": 1.5, "epsilon_plus": 2.0}
+_PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
 
 
 class Keys:
@@ -179,16 +184,37 @@ def call_of(network: tuple[Callable, Any, jax.Array], rule: str) -> tuple[Callab
     return lambda params, x: relevance(params, x, target=0), (params, x)
 
 
-def processor_time(function: Callable[[], Any]) -> float:
-    start = time.process_time()
+def times_of(function: Callable[[], Any]) -> tuple[float, float]:
+    """The processor time and the wall time of a call."""
+    gc.collect()
+    start = time.process_time(), time.perf_counter()
     jax.block_until_ready(function())
-    return time.process_time() - start
+    return time.process_time() - start[0], time.perf_counter() - start[1]
 
 
-def first_call(name: str, rule: str) -> float:
-    """The time of a first call in a process of its own."""
+def first_call(name: str, rule: str) -> tuple[float, float]:
+    """The times of a first call in a process of its own."""
     command = [sys.executable, __file__, "--one", name, rule]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    cpu, wall = map(float, printed.split())
+    return cpu, wall
+
+
+def medians(times: Sequence[tuple[float, ...]]) -> list[float]:
+    return [statistics.median(each) for each in zip(*times, strict=True)]
+
+
+def shown(own: Sequence[float], base: Sequence[float], most: float | None, scale: int = 1) -> str:
+    """Processor time, how many times the gradient's, whether that is too many, and wall time."""
+    by, digits = own[0] / base[0], 0 if scale > 1 else 2
+    missed = " **missed**" if most is not None and round(by, 2) > most else ""
+    return f"{scale * own[0]:.{digits}f} ({by:.2f}{missed}), {scale * own[1]:.{digits}f}"
+
+
+def products(call: Callable, args: tuple) -> int:
+    """How many contractions and convolutions a function has."""
+    jaxpr = jax.make_jaxpr(call)(*args).jaxpr
+    return sum(e.primitive.name in _PRODUCTS for e in flat(jaxpr))
 
 
 def eager(names: list[str], runs: int, starts: int) -> None:
@@ -197,81 +223,98 @@ def eager(names: list[str], runs: int, starts: int) -> None:
     for name in names:
         network = NETWORKS[name]()
         calls = {rule: call_of(network, rule) for rule in ("gradient", *RULES)}
-        found: dict[str, list[float]] = {rule: [] for rule in calls}
-        firsts: dict[str, list[float]] = {rule: [] for rule in calls}
+        found: dict[str, list[tuple[float, float]]] = {rule: [] for rule in calls}
+        firsts: dict[str, list[tuple[float, float]]] = {rule: [] for rule in calls}
         for _ in range(starts):
             for rule in calls:
                 firsts[rule].append(first_call(name, rule))
         for step in range(-1, runs):
             for rule, (call, args) in calls.items():
-                taken = processor_time(lambda call=call, args=args: call(*args))
+                taken = times_of(lambda call=call, args=args: call(*args))
                 if step >= 0:
                     found[rule].append(taken)
+        number = {rule: products(call, args) for rule, (call, args) in calls.items()}
         for rule in calls:
-            later, first = statistics.median(found[rule]), "-"
-            if starts:
-                mine, base = (statistics.median(firsts[r]) for r in (rule, "gradient"))
-                first = f"{mine:.2f} ({mine / base:.2f})"
-            base = statistics.median(found["gradient"])
-            rows.append((name, rule, first, f"{1000 * later:.0f} ({later / base:.2f})"))
-    ratio.show(rows, ("network", "rules", "first, s", "later, ms"))
-
-
-def length(jaxpr: Any) -> int:
-    """The number of equations, those of calls in place of the calls."""
-    inner = [e.params[k] for e in jaxpr.eqns for k in ("jaxpr", "call_jaxpr") if k in e.params]
-    calls = sum("jaxpr" in e.params or "call_jaxpr" in e.params for e in jaxpr.eqns)
-    return len(jaxpr.eqns) - calls + sum(length(getattr(j, "jaxpr", j)) for j in inner)
-
-
-def traces(depths: list[int], runs: int) -> None:
-    print(f"tracing: processor time, median of {runs}; times the gradient's")
-    rows = []
-    for name, n in ((name, n) for name in CHAINS for n in depths):
-        sizes, found = {}, {}
-        for _ in range(runs):
-            for rule in ("gradient", *list(RULES)[:2]):
-                taken = []
-                reuse._plans.clear()
-                for _ in range(2):  # planned, and with the plan that was kept
-                    call, args = call_of(CHAINS[name](n), rule)
-                    start = time.process_time()
-                    traced = jax.jit(call).trace(*args)
-                    taken.append(time.process_time() - start)
-                start = time.process_time()
-                traced.lower()
-                found.setdefault(rule, []).append((*taken, time.process_time() - start))
-                sizes[rule] = length(traced.jaxpr.jaxpr)
-        for rule in found:
-            own, base = (
-                [statistics.median(p[i] for p in found[r]) for i in range(3)]
-                for r in (rule, "gradient")
-            )
+            floor = number[rule] / number["gradient"]
+            first_most, most = MOST_EAGER if rule == "lrp_zero" else (1.3 * floor, 1.3 * floor)
+            first, least = medians(firsts[rule]), medians(firsts["gradient"])
+            later = shown(medians(found[rule]), medians(found["gradient"]), most, 1000)
             rows.append(
                 (
-                    *(name, str(n), rule),
-                    f"{sizes[rule]} ({sizes[rule] / sizes['gradient']:.2f})",
-                    *(f"{a:.2f} ({a / b:.2f})" for a, b in zip(own, base)),
+                    *(name, rule, f"{number[rule]} ({floor:.2f})"),
+                    shown(first, least, first_most) if starts else "-",
+                    later,
                 )
             )
     ratio.show(
-        rows, ("chain", "layers", "rules", "equations", "trace, s", "again, s", "lowering, s")
+        rows, ("network", "rules", "products", "first, s CPU, s wall", "later, ms CPU, ms wall")
     )
+
+
+def flat(jaxpr: Any) -> Iterator[Any]:
+    """The equations, those of calls in place of the calls."""
+    for eqn in jaxpr.eqns:
+        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        if inner is None:
+            yield eqn
+        else:
+            yield from flat(getattr(inner, "jaxpr", inner))
+
+
+def traced(name: str, n: int, rule: str) -> tuple[int, list[tuple[float, float]]]:
+    """The number of equations, and the times of the first trace, of another one and of lowering."""
+    reuse._plans.clear()
+    times, made = [], None
+    for _ in range(1 if rule == "gradient" else 2):  # planned, and with the plan that was kept
+        call, args = call_of(CHAINS[name](n), rule)
+        jitted, kept = jax.jit(call), []
+        times.append(times_of(lambda: kept.append(jitted.trace(*args))))  # noqa: B023
+        made = kept[0]
+    assert made is not None
+    lowering = times_of(lambda: made.lower() and None)
+    return sum(1 for _ in flat(made.jaxpr.jaxpr)), [times[0], times[-1], lowering]
+
+
+def traces(depths: list[int], rounds: int) -> None:
+    print(f"tracing: median of {rounds}; times the gradient's")
+    rows = []
+    for name, n in ((name, n) for name in CHAINS for n in depths):
+        found: dict[str, list[Any]] = {rule: [] for rule in ("gradient", *MOST_TRACED)}
+        for rule in found:  # what JAX keeps of its own functions is made in any process once
+            traced(name, 10, rule)
+        for _ in range(rounds):
+            for rule, times in found.items():
+                times.append(traced(name, n, rule))
+        size = {rule: given[0][0] for rule, given in found.items()}
+        for rule, given in found.items():
+            most, by = MOST_TRACED.get(rule), size[rule] / size["gradient"]
+            missed = " **missed**" if most is not None and round(by, 2) > most else ""
+            columns = [
+                shown(
+                    medians([times[i] for _, times in given]),
+                    medians([times[i] for _, times in found["gradient"]]),
+                    most,
+                )
+                for i in range(3)
+            ]
+            rows.append((name, str(n), rule, f"{size[rule]} ({by:.2f}{missed})", *columns))
+    heads = (f"{what}, s CPU, s wall" for what in ("trace", "again", "lowering"))
+    ratio.show(rows, ("chain", "layers", "rules", "equations", *heads))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--runs", type=int, default=9, help="later calls (default 9)")
-    parser.add_argument("--starts", type=int, default=3, help="first calls (default 3)")
+    parser.add_argument("--starts", type=int, default=9, help="first calls (default 9)")
     parser.add_argument("--depths", type=int, nargs="*", default=[500, 1000, 2000])
-    parser.add_argument("--traces", type=int, default=1, help="traces of each (default 1)")
+    parser.add_argument("--traces", type=int, default=3, help="traces of each (default 3)")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         call, args = call_of(NETWORKS[options.one[0]](), options.one[1])
         jax.block_until_ready(args)
-        print(processor_time(lambda: call(*args)))
+        print(*times_of(lambda: call(*args)))
         return
     print(ratio.machine())
     if options.networks:

@@ -30,21 +30,15 @@ jaxprs_in_params = jex_core.jaxprs_in_params
 jaxpr_as_fun = jex_core.jaxpr_as_fun
 TRANSPOSE = jex_primitives.transpose_p
 
-# Parameters in which call-like primitives keep their jaxpr.
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "eval_jaxpr": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
 _REMAT = ("remat2", "checkpoint")
 _PLAIN_CALLS = ("jit", "pjit", "closed_call", "core_call")  # without a meaning of their own
+# Parameters in which call-like primitives keep their jaxpr.
+_CALLS = {
+    **dict.fromkeys(("jit", "pjit", *_REMAT), "jaxpr"),
+    **dict.fromkeys(("closed_call", "core_call", "eval_jaxpr"), "call_jaxpr"),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
 # Kernels that hide their computation.
 _ATTENTION_KERNELS = (
     "dot_product_attention_fwd_wrapper",
@@ -57,9 +51,12 @@ _KERNELS = ("pallas_call", "pure_callback", "io_callback", "ffi_call", "tpu_cust
 class Params(dict[str, Any]):
     """Parameters of an equation. One that this version of JAX does not have is a clear error."""
 
+    __slots__ = ("content", "primitive")
+
     def __init__(self, primitive: str, params: dict[str, Any]):
         super().__init__(params)
         self.primitive = primitive
+        self.content: Hashable = None  # kept here by graph/contents.py
 
     def __missing__(self, name: str) -> Any:
         raise _unknown_jax(

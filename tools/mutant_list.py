@@ -37,6 +37,7 @@ TARGETS = "surface/test_targets.py"
 NOTES = "planning/test_notes.py"
 ACTIONS = "run/test_actions.py"
 ALIKE = "run/test_alike.py"
+SERIES = "run/test_series.py"
 OPEN_PATHS = "planning/test_open_paths.py"
 WRONG_RULES = "rules/test_wrong_rules.py"
 STATIC_LEAVES = "surface/test_static_leaves.py"
@@ -646,8 +647,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/contents.py",
-        "return primitives.changes(), paths, positions, of.graph(graph)",
-        "return primitives.changes(), paths, of.graph(graph)",
+        "return primitives.changes(), paths, positions, tuple(of.found)",
+        "return primitives.changes(), paths, tuple(of.found)",
         "run/test_reuse.py::test_positions_that_the_plan_knows_are_seen",
     ),
     # Norms.
@@ -1291,7 +1292,15 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("run/alike.py", "or not is_of_library(layer.rule)", "", ALIKE),
     Mutant("run/layer_vjp.py", "if shared else None", "if False else None", ALIKE),
-    Mutant("graph/contents.py", "content(e.params), all_of(e.inputs)", "all_of(e.inputs)", ALIKE),
+    Mutant("graph/contents.py", "(eqn.prim, _params(eqn))", "(eqn.prim,)", ALIKE),
+    Mutant(
+        "run/series.py",
+        "carried[v] > 1 and self._last[v] >= end",
+        "False",
+        f"{SERIES}::test_relevance_is_added_in_the_order_of_the_program",
+    ),
+    Mutant("run/series.py", "y.relu is not None and y.relu not in layers", "False", SERIES),
+    Mutant("run/series.py", "or any(any(probes.of_layer(y)) for y in shown)", "", SERIES),
     Mutant(
         "run/parameter_values.py",
         "_digest(prim.name, _contents(params), *",

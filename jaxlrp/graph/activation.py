@@ -253,7 +253,7 @@ def _facts_of(bench: Workbench, eqns: list[Eqn], source: Value, last: Eqn) -> Ac
     if not all(v in made or isinstance(v, Literal) for e in eqns for v in e.inputs):
         return _worked_out(bench, eqns, source, last)  # what is read from outside has bounds
     try:
-        key = equations_contents(eqns, [source], [last.out])
+        key = equations_contents(eqns, [source], [last.out], bench.facts.avals)
     except Unknown:
         return _worked_out(bench, eqns, source, last)
     known = bench.facts.functions

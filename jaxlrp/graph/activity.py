@@ -89,17 +89,21 @@ class Activity:
         spread_back(graph, self.reached, self._comes_from, self.active)
 
     def _comes_from(self, eqn: Eqn) -> Iterable[Value]:
-        if any(v in self.reached and v not in self.explained for v in eqn.outputs):
-            return self.active_inputs(eqn)
+        for value in eqn.outputs:
+            if value in self.reached and value not in self.explained:
+                return self.active_inputs(eqn)
         return ()
 
     def active_inputs(self, eqn: Eqn) -> list[Value]:
         """The distinct active inputs that an equation carries on, in order."""
         if eqn.bodies:
             return list(dict.fromkeys(v for v in eqn.inputs if v in self.active))
-        held = self.held.get(eqn)
-        values = (eqn.inputs[i] for i in carrying(eqn) if i != held)
-        return list(dict.fromkeys(v for v in values if v in self.active))
+        held, active = self.held.get(eqn), self.active
+        values = [v for v in eqn.inputs if v in active]
+        if values and (held is not None or row(eqn.name).chooses):
+            carried = [eqn.inputs[i] for i in carrying(eqn) if i != held]
+            values = [v for v in carried if v in active]
+        return list(dict.fromkeys(values)) if len(values) > 1 else values
 
     def held_in(self, eqns: Iterable[Eqn]) -> tuple[tuple[Eqn, int], ...]:
         """The held operands of some equations."""
@@ -111,8 +115,10 @@ class Activity:
 
     def is_reached(self, eqn: Eqn) -> bool:
         """Whether relevance arrives at the equation and has somewhere to go."""
-        arrives = any(v in self.reached and v not in self.explained for v in eqn.outputs)
-        return arrives and bool(self.active_inputs(eqn))
+        for value in eqn.outputs:
+            if value in self.reached and value not in self.explained:
+                return bool(self.active_inputs(eqn))
+        return False
 
 
 def _is_times_zero(eqn: Eqn) -> bool:

@@ -24,7 +24,7 @@ _MOST_BYTES = 2**22
 _MOST_OBJECTS = 1000  # that are looked at in search of an array
 _ATOMS = (str, bytes, int, float, complex, type(None), type, np.dtype, types.ModuleType)
 
-_PLAIN = frozenset((str, int, bool, type(None)))  # what most parameters are
+_BARE = frozenset((str, int, type(None)))  # equal only to what is the same: 1 == True, 1 == 1.0
 
 
 class Unknown(Exception):
@@ -37,60 +37,74 @@ def graph_contents(graph: Graph) -> Hashable:
     Raises:
       Unknown: the program holds something that cannot be compared, or that must not be kept.
     """
-    of = _Contents()
+    of = _Contents(Avals())
     positions = tuple(None if a is None else content(a) for _, a in graph.consts)
     if sum(a.nbytes for _, a in graph.consts if a is not None) > _MOST_BYTES:
         raise Unknown
     paths = tuple(v.path for v in graph.inputs)
-    return primitives.changes(), paths, positions, of.graph(graph)
+    of.graph(graph)
+    return primitives.changes(), paths, positions, tuple(of.found), of.avals.all()
+
+
+class Avals:
+    """Numbers for shapes and types: equal ones have the same."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+        self._known: dict[int, tuple[int, Any]] = {}  # by identity, as comparing takes longer
+
+    def number(self, aval: Any) -> int:
+        known = self._known.get(id(aval))
+        if known is None:
+            known = self._numbers.setdefault(aval, len(self._numbers)), aval
+            self._known[id(aval)] = known
+        return known[0]
+
+    def all(self) -> tuple[Any, ...]:
+        """What has the numbers 0, 1, ..."""
+        return tuple(self._numbers)
 
 
 class _Contents:
-    """Values, calls and what is called numbered in the order in which they are met."""
+    """Values, calls and what is called numbered in the order in which they are met.
 
-    def __init__(self) -> None:
+    `found` is one flat list, as tuples within tuples take much longer to make and to collect.
+    """
+
+    def __init__(self, avals: Avals) -> None:
+        self.avals = avals
+        self.found: list[Hashable] = []
         self._numbers: dict[Value, int] = {}
         self._calls: dict[InlinedCall, int] = {}
         self._called: dict[int, int] = {}
-        # Equations of repeated calls share their parameters, which live as long as the graph does.
-        self._params: dict[int, Hashable] = {}
 
-    def value(self, value: Value) -> Hashable:
-        if isinstance(value, Literal):
-            return value.aval, content(value.val)
-        known = value in self._numbers
-        number = self._numbers.setdefault(value, len(self._numbers))
-        return number if known else (number, value.aval)
+    def values(self, values: Sequence[Value]) -> None:
+        numbers, found = self._numbers, self.found
+        found.append(len(values))
+        for value in values:
+            number = numbers.get(value)
+            if number is not None:
+                found.append(number)
+            elif isinstance(value, Literal):
+                found.append((self.avals.number(value.aval), content(value.val)))
+            else:
+                numbers[value] = len(numbers)
+                found.append(-1 - self.avals.number(value.aval))  # a new one
 
-    def values(self, values: Iterable[Value]) -> Hashable:
-        return tuple(map(self.value, values))
+    def graph(self, graph: Graph) -> None:
+        self.values([*graph.inputs, *(v for v, _ in graph.consts)])
+        self.found.append(len(graph.eqns))
+        for eqn in graph.eqns:
+            self.eqn(eqn)
+            self.found += (len(eqn.bodies), self.call(eqn.call), eqn.scope, eqn.source)
+            for body in eqn.bodies:
+                self.graph(body)
+        self.values(graph.outputs)
 
-    def graph(self, graph: Graph) -> Hashable:
-        start = self.values([*graph.inputs, *(v for v, _ in graph.consts)])
-        eqns = tuple(map(self.eqn, graph.eqns))
-        return start, eqns, self.values(graph.outputs)
-
-    def eqn(self, eqn: Eqn) -> Hashable:
-        return (
-            eqn.prim,
-            self.params(eqn),
-            self.values(eqn.inputs),
-            tuple(map(self.graph, eqn.bodies)),
-            self.values(eqn.outputs),
-            self.call(eqn.call),
-            eqn.scope,
-            eqn.source,
-        )
-
-    def params(self, eqn: Eqn) -> Hashable:
-        key = id(eqn.params)
-        if key not in self._params:
-            bodies = [v for v in eqn.params.values() if eqn.bodies and _is_body(v)]
-            if holds_arrays(bodies):
-                raise Unknown
-            params = {k: v for k, v in eqn.params.items() if not (eqn.bodies and _is_body(v))}
-            self._params[key] = content(params)
-        return self._params[key]
+    def eqn(self, eqn: Eqn) -> None:
+        self.found += (eqn.prim, _params(eqn))
+        self.values(eqn.inputs)
+        self.values(eqn.outputs)
 
     def call(self, call: InlinedCall | None) -> Hashable:
         if call is None or call in self._calls:
@@ -98,6 +112,18 @@ class _Contents:
         self._calls[call] = len(self._calls)
         called = self._called.setdefault(id(call.of), len(self._called))
         return content(call.settings), called if call.of else None, self.call(call.parent)
+
+
+def _params(eqn: Eqn) -> Hashable:
+    """The content of an equation's parameters, without the bodies: these are graphs."""
+    if eqn.bodies:
+        bodies = [v for v in eqn.params.values() if _is_body(v)]
+        if holds_arrays(bodies):
+            raise Unknown
+        return content({k: v for k, v in eqn.params.items() if not _is_body(v)})
+    if eqn.params.content is None:  # kept: equations of repeated calls share their parameters
+        eqn.params.content = content(eqn.params)
+    return eqn.params.content
 
 
 def _is_body(param: Any) -> bool:
@@ -112,8 +138,8 @@ def content(x: Any) -> Hashable:
     Raises:
       Unknown: the thing cannot be compared by its content, or keeping it may keep arrays alive.
     """
-    if type(x) in _PLAIN:
-        return type(x), x
+    if type(x) in _BARE:
+        return x
     if not compat.is_concrete(x):
         raise Unknown
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):
@@ -128,11 +154,11 @@ def content(x: Any) -> Hashable:
             raise Unknown
         return _jaxpr(x.jaxpr if isinstance(x, compat.ClosedJaxpr) else x)
     if isinstance(x, Mapping):
-        return type(x), tuple((k, content(v)) for k, v in x.items())
+        return (type(x), *x, *map(content, x.values()))
     if isinstance(x, (tuple, list)):
-        return type(x), tuple(map(content, x))
+        return (type(x), *map(content, x))
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        return type(x), tuple(content(getattr(x, f.name)) for f in dataclasses.fields(x))
+        return (type(x), *(content(getattr(x, f.name)) for f in dataclasses.fields(x)))
     if callable(x) and not isinstance(x, type) and holds_arrays(x):
         raise Unknown
     try:
@@ -143,28 +169,21 @@ def content(x: Any) -> Hashable:
 
 
 def equations_contents(
-    eqns: Sequence[Eqn], inputs: Sequence[Value], outputs: Sequence[Value]
+    eqns: Sequence[Eqn], inputs: Sequence[Value], outputs: Sequence[Value], avals: Avals
 ) -> Hashable:
     """Equal for two groups of equations only if they compute the same function of what they read.
+
+    `avals` has to be the same for both.
 
     Raises:
       Unknown: a parameter of an equation cannot be compared.
     """
-    numbers: dict[Value, int] = {}
-
-    def named(value: Value) -> Hashable:
-        if isinstance(value, Literal):
-            return value.aval, content(value.val)
-        known = value in numbers
-        number = numbers.setdefault(value, len(numbers))
-        return number if known else (number, value.aval)
-
-    def all_of(values: Sequence[Value]) -> Hashable:
-        return tuple(map(named, values))
-
-    start = all_of(inputs)
-    found = tuple((e.prim, content(e.params), all_of(e.inputs), all_of(e.outputs)) for e in eqns)
-    return start, found, all_of(outputs)
+    of = _Contents(avals)
+    of.values(inputs)
+    for eqn in eqns:
+        of.eqn(eqn)
+    of.values(outputs)
+    return tuple(of.found)
 
 
 def _jaxpr(jaxpr: Any) -> Hashable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import weakref
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -47,21 +48,33 @@ def row(name: str) -> Row:
     return TABLE.get(name, _UNKNOWN)
 
 
+def put(name: str, meaning: Row) -> None:
+    """Give a primitive a row, or another one."""
+    TABLE[name] = meaning
+    for family in _families:
+        family.forget()
+
+
 class Family(AbstractSet[str]):
     """The names in a family, or in one of several: a view of the table."""
 
     def __init__(self, *parts: str | AbstractSet[str]):
         self._parts = parts
-        self._known: dict[object, tuple[Row | None, bool]] = {}  # with the row that it was then
+        self._known: dict[object, bool] = {}
+        self._unions: dict[AbstractSet[Any], Family] = {}
+        _families.add(self)
+
+    def forget(self) -> None:
+        """Look at the table anew: it was changed."""
+        self._known.clear()
 
     def __contains__(self, name: object) -> bool:
-        meaning = TABLE.get(name) if isinstance(name, str) else None
         known = self._known.get(name)
-        if known is None or known[0] is not meaning:
-            families = NONE if meaning is None else meaning.families
-            found = any(p in families if isinstance(p, str) else name in p for p in self._parts)
-            known = self._known[name] = meaning, found
-        return known[1]
+        if known is None:
+            families = TABLE[name].families if isinstance(name, str) and name in TABLE else NONE
+            known = any(p in families if isinstance(p, str) else name in p for p in self._parts)
+            self._known[name] = known
+        return known
 
     def _names(self) -> frozenset[str]:
         others = (p for p in self._parts if not isinstance(p, str))
@@ -74,7 +87,10 @@ class Family(AbstractSet[str]):
         return len(self._names())
 
     def __or__(self, other: AbstractSet[Any]) -> Family:
-        return Family(self, other)
+        key = other if isinstance(other, Family) else frozenset(other)
+        if key not in self._unions:  # written within functions too: the same one each time
+            self._unions[key] = Family(self, key)
+        return self._unions[key]
 
     __ror__ = __or__
 
@@ -84,3 +100,6 @@ class Family(AbstractSet[str]):
     @classmethod
     def _from_iterable(cls, it: Any) -> frozenset[str]:  # what - and & give
         return frozenset(it)
+
+
+_families: weakref.WeakSet[Family] = weakref.WeakSet()

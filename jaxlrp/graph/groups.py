@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from jaxlrp.graph import control_flow
 from jaxlrp.graph.activity import Activity
 from jaxlrp.graph.axes import Statics
+from jaxlrp.graph.contents import Avals
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.intervals import Interval, Intervals
 from jaxlrp.graph.ir import Eqn, Graph, Value
@@ -98,6 +99,7 @@ class Facts:
         self.activity = activity
         self.claimed: dict[Eqn, Group] = {}
         self.functions: dict[Hashable, Activation] = {}  # what is known of functions, by content
+        self.avals = Avals()  # the numbers in these contents
 
     @functools.cached_property
     def statics(self) -> Statics:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlrp import compat
 from jaxlrp.graph.groups import Group, InnerValue
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.graph.particulars import Move
@@ -70,6 +71,7 @@ def _equation(function: Callable[[Any], Any], value: Value, beside: Eqn | None) 
     scope, source, call = ((), (None, None), None)
     if beside is not None:
         scope, source, call = beside.scope, beside.source_info, beside.call
-    eqn = Eqn(made.primitive, made.params, [value], [out], scope, source, call)
+    params = compat.Params(made.primitive.name, made.params)
+    eqn = Eqn(made.primitive, params, [value], [out], scope, source, call)
     out.producer = eqn
     return eqn

@@ -77,6 +77,7 @@ class Eqn:
         "bodies",
         "call",
         "inputs",
+        "name",
         "order",
         "outputs",
         "params",
@@ -87,7 +88,8 @@ class Eqn:
 
     def __init__(self, prim, params, inputs, outputs, scope, source_info, call):
         self.prim = prim
-        self.params = params
+        self.name: str = prim.name
+        self.params: compat.Params = params
         self.inputs: list[Value] = inputs
         self.outputs: list[Value] = outputs
         self.scope: tuple[str, ...] = scope
@@ -95,10 +97,6 @@ class Eqn:
         self.call: InlinedCall | None = call
         self.bodies: tuple[Graph, ...] = ()
         self.order = -1
-
-    @property
-    def name(self) -> str:
-        return self.prim.name
 
     @property
     def out(self) -> Value:

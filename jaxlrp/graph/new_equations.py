@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxlrp import compat
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.reordered_value import operation
 
@@ -21,7 +22,7 @@ def made(name: str, inputs: list[Value], at: Eqn, out: Value | None = None) -> t
 
 
 def _equation(
-    prim: Any, params: dict[str, Any], inputs: list[Value], at: Eqn, out: Value | None
+    prim: Any, params: compat.Params, inputs: list[Value], at: Eqn, out: Value | None
 ) -> tuple[Eqn, Value]:
     out = Value(at.out.aval) if out is None else out
     new = Eqn(prim, params, inputs, [out], at.scope, at.source_info, at.call)

@@ -117,11 +117,15 @@ D = TypeVar("D", bound=WithDefaults)
 
 def mapped(particulars: P, on: Callable[[Eqn | Value], Any]) -> P:
     """The same particulars with every equation and value in them replaced by its image."""
+    return type(particulars)(*images(particulars, on))
 
-    def image(x: Any) -> Any:
-        if isinstance(x, (Eqn, Value)):
-            return on(x)
-        return type(x)(map(image, x)) if isinstance(x, (tuple, frozenset)) else x
 
-    names = (field.name for field in dataclasses.fields(particulars))
-    return dataclasses.replace(particulars, **{n: image(getattr(particulars, n)) for n in names})
+def images(particulars: Particulars, on: Callable[[Eqn | Value], Any]) -> tuple[Any, ...]:
+    """The particulars as a tuple, with every equation and value replaced by its image."""
+    return tuple(_image(getattr(particulars, n), on) for n in type(particulars).__slots__)
+
+
+def _image(x: Any, on: Callable[[Eqn | Value], Any]) -> Any:
+    if isinstance(x, (Eqn, Value)):
+        return on(x)
+    return type(x)(_image(y, on) for y in x) if isinstance(x, (tuple, frozenset)) else x

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxlrp.graph import layout, ranges, refine, spreads
-from jaxlrp.graph.families import TABLE, Family, Row, row
+from jaxlrp.graph.families import TABLE, Family, Row, put, row
 from jaxlrp.graph.ir import Eqn
 
 # Each output element is one input element, a constant, or nothing, so relevance only moves.
@@ -56,10 +56,9 @@ BITS = Family("bits")
 
 def _rows(names: str, *families: str, **facts: Any) -> None:
     for name in names.split():
-        before = TABLE.get(name, Row())
-        TABLE[name] = dataclasses.replace(
-            before, families=before.families | frozenset(families), **facts
-        )
+        before = row(name)
+        both = before.families | frozenset(families)
+        put(name, dataclasses.replace(before, families=both, **facts))
 
 
 _AFTER_FIRST, _AFTER_SECOND = range(1, 1 << 16), range(2, 1 << 16)
@@ -337,7 +336,7 @@ def changes() -> int:
 
 def enter(name: str, meaning: Row) -> None:
     """Give a primitive another row."""
-    TABLE[name] = meaning
+    put(name, meaning)
     _changed.append(name)
 
 

@@ -45,7 +45,7 @@ class _Reordered:
 
 
 _PRIMITIVE = _Reordered()
-_PARAMS: dict[str, Any] = {}  # one for all: repeated calls are compared by it
+_PARAMS = compat.Params("reordered", {})  # one for all: repeated calls are compared by it
 
 
 def is_reordered(graph: Graph, eqn: Eqn) -> bool:
@@ -105,7 +105,7 @@ class Ordered:
         self._add(_PRIMITIVE, _PARAMS, [value, own], out)
         return self.eqns
 
-    def _add(self, prim: Any, params: dict[str, Any], inputs: list[Value], out: Value) -> None:
+    def _add(self, prim: Any, params: compat.Params, inputs: list[Value], out: Value) -> None:
         own = self._own
         eqn = Eqn(prim, params, inputs, [out], own.scope, own.source_info, own.call)
         out.producer, out.index = eqn, 0
@@ -116,7 +116,7 @@ _OPERATIONS = {"add": lax.add, "sub": lax.sub, "mul": lax.mul, "div": lax.div, "
 
 
 @functools.cache
-def operation(name: str) -> tuple[Any, dict[str, Any]]:
+def operation(name: str) -> tuple[Any, compat.Params]:
     """The primitive of an arithmetic operation, and the parameters of its equations."""
     scalars = [jax.ShapeDtypeStruct((), jnp.float32)] * (1 if name == "neg" else 2)
     (eqn,) = jax.make_jaxpr(_OPERATIONS[name])(*scalars).eqns

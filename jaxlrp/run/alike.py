@@ -13,10 +13,10 @@ from collections.abc import Hashable, Mapping
 import jax
 
 from jaxlrp import compat
-from jaxlrp.graph.contents import Unknown, content, equations_contents
+from jaxlrp.graph.contents import Avals, Unknown, content, equations_contents
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Eqn, Value
-from jaxlrp.graph.particulars import mapped
+from jaxlrp.graph.particulars import images
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.rules import Rule
@@ -29,14 +29,12 @@ _known: weakref.WeakKeyDictionary[Plan, Mapping[Layer, Hashable]] = weakref.Weak
 def alike(plan: Plan) -> Mapping[Layer, Hashable]:
     """Of the layers that have a like in the plan, all that decides how they run: equal keys."""
     if plan not in _known:
-        found = {layer: _likeness(layer) for layer in plan.layers}
-        count = Counter(found.values())
-        numbers: dict[Hashable, int] = {}
-        _known[plan] = {
-            layer: numbers.setdefault(key, len(numbers))
-            for layer, key in found.items()
-            if key is not None and count[key] > 1
-        }
+        avals = Avals()
+        numbers: dict[Hashable, int] = {None: -1}  # what cannot be compared has no number
+        found = [numbers.setdefault(_likeness(layer, avals), len(numbers)) for layer in plan.layers]
+        count = Counter(found)
+        pairs = zip(plan.layers, found, strict=True)
+        _known[plan] = {layer: n for layer, n in pairs if n >= 0 and count[n] > 1}
     return _known[plan]
 
 
@@ -56,16 +54,17 @@ def places(group: Group) -> dict[Eqn | Value, int]:
     return {x: n for n, x in enumerate((*group.eqns, *group.inputs, *values))}
 
 
-def _likeness(layer: Layer) -> Hashable:
+def _likeness(layer: Layer, avals: Avals) -> Hashable:
     """What a layer computes, and how relevance passes it; None if that cannot be compared."""
     group = group_of(layer)
     if group.main.bodies or is_traced(layer.rule) or not is_of_library(layer.rule):
         return None
     try:
         place = places(group)
-        relu = None if layer.relu is None else _likeness(layer.relu)
+        relu = None if layer.relu is None else _likeness(layer.relu, avals)
         if layer.relu is not None and relu is None:
             return None
+        facts = group.particulars
         return (
             layer.kind,
             id(layer.rule),
@@ -74,12 +73,12 @@ def _likeness(layer: Layer) -> Hashable:
             layer.nonnegative,
             layer.sign_split,
             layer.zero_at_zero,
-            None if group.particulars is None else mapped(group.particulars, place.__getitem__),
+            None if facts is None else (type(facts), images(facts, place.__getitem__)),
             tuple((place[eqn], i) for eqn, i in group.detached),
             place[group.main],
             tuple(content(number_of(v)) for v in group.outside),
             relu,
-            equations_contents(group.eqns, group.inputs, group.outputs),
+            equations_contents(group.eqns, group.inputs, group.outputs, avals),
         )
     except (Unknown, KeyError):
         return None

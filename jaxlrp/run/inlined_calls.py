@@ -14,9 +14,10 @@ import jax
 
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import InlinedCall, Value
-from jaxlrp.graph.particulars import mapped
+from jaxlrp.graph.particulars import images
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
+from jaxlrp.run import series
 from jaxlrp.run.alike import is_traced, places
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import Probes
@@ -36,15 +37,21 @@ def run(
 ) -> None:
     """Run steps in order; neighbours that are in one call at this depth run together."""
     last_read = {v: n for n, step in enumerate(steps) for v in step.reads}
+    units = [_unit(step, state, depth) for step in steps]
+    parts = series.parts(steps, [call is None for call in units], state, wanted)
     index = 0
     while index < len(steps):
-        call = _unit(steps[index], state, depth)
+        call = units[index]
+        if index in parts:
+            series.run(parts[index], env, state, run_step)
+            index += len(parts[index].steps)
+            continue
         if call is None:
             run_step(state, steps[index], env)
             index += 1
             continue
         end = index
-        while end < len(steps) and _unit(steps[end], state, depth) is call:
+        while end < len(steps) and units[end] is call:
             end += 1
         body = steps[index:end]
         written = dict.fromkeys(v for step in body for v in step.writes)
@@ -141,6 +148,6 @@ def _of_layer(layer: Layer, probes: Probes) -> Hashable:
         layer.nonnegative,
         layer.sign_split,
         layer.relu is not None,
-        None if parts is None else mapped(parts, places(group).__getitem__),
+        None if parts is None else images(parts, places(group).__getitem__),
         probes.of_layer(layer),
     )

@@ -14,10 +14,11 @@ import jax
 
 from jaxlrp import compat
 from jaxlrp.graph.build import build
-from jaxlrp.graph.ir import Literal, Value
+from jaxlrp.graph.ir import Value
 from jaxlrp.planning.layers import Layer
 from jaxlrp.run import evaluate, reuse
 from jaxlrp.run.bound_call import BoundCall
+from jaxlrp.run.clusters import pieces
 from jaxlrp.run.pull_back import pull_back
 from jaxlrp.run.ready import Program
 
@@ -96,22 +97,26 @@ def _is_eager(bound: BoundCall, leaves: list[Any]) -> bool:
 
 
 class _Equations:
-    """A function as its equations, run one by one, with calls inlined and unread ones left out."""
+    """A function as its equations, run in order, with calls inlined and unread ones left out."""
 
     def __init__(self, function: Any, inputs: Any):
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
         self._graph = build(closed, [()] * len(closed.jaxpr.invars))
         self._tree = jax.tree.structure(shapes)
+        (values, aux, _), _ = shapes
+        self._pieces = pieces(
+            self._graph, self._graph.outputs[: len(jax.tree.leaves((values, aux)))]
+        )
         self._last = self._last_reads()
 
     def _last_reads(self) -> list[list[Value]]:
-        """The values that no equation reads after each one, so that their memory is freed."""
+        """The values that no equation reads after each piece, so that their memory is freed."""
         seen = set(self._graph.outputs)
         found: list[list[Value]] = []
-        for eqn in reversed(self._graph.eqns):
-            ends = dict.fromkeys(v for v in (*eqn.inputs, *eqn.outputs) if v not in seen)
+        for piece in reversed(self._pieces):
+            ends = dict.fromkeys(v for v in (*piece.inputs, *piece.outputs) if v not in seen)
             seen.update(ends)
-            found.append([v for v in ends if not isinstance(v, Literal)])
+            found.append(list(ends))
         return found[::-1]
 
     def __call__(self, leaves: list[Any]) -> Any:
@@ -120,8 +125,8 @@ class _Equations:
     def _outputs(self, leaves: list[Any]) -> Iterator[Any]:
         env: evaluate.Env = dict(zip(self._graph.inputs, leaves, strict=True))
         env.update(self._graph.consts)
-        for eqn, ends in zip(self._graph.eqns, self._last, strict=True):
-            evaluate.run([eqn], env)
+        for piece, ends in zip(self._pieces, self._last, strict=True):
+            piece.run(env)
             for value in ends:
                 del env[value]
         return (jax.numpy.asarray(evaluate.read(env, v)) for v in self._graph.outputs)

@@ -38,8 +38,12 @@ class Calls:
 
         Under `inline` its equations are put in the place of the call.
         """
+        return self.kept(key, lambda: jax.jit(function, inline=inline))
+
+    def kept(self, key: Hashable, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """The function that was made under a key, or else is made now."""
         if key not in self._functions:
-            self._functions[key] = jax.jit(function, inline=inline)
+            self._functions[key] = make()
         return self._functions[key]
 
 
