@@ -210,7 +210,7 @@ def shard_map(function: Any, params: dict[str, Any]) -> Any:
     )
 
 
-def _varying(x: Any) -> frozenset[str]:
+def varying_axes(x: Any) -> frozenset[str]:
     """The axes of a manual mesh along which an array's copies differ."""
     return frozenset(getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", ()))
 
@@ -222,8 +222,8 @@ def typed_like(x: Any, *others: Any) -> Any:
     others vary, and one that varies is summed where they do not. On a mesh of explicit axes it
     takes the sharding of the first.
     """
-    varying = frozenset().union(*map(_varying, others))
-    missing, extra = varying - _varying(x), _varying(x) - varying
+    varying = frozenset().union(*map(varying_axes, others))
+    missing, extra = varying - varying_axes(x), varying_axes(x) - varying
     if missing:
         x = jax.lax.pcast(x, tuple(sorted(missing)), to="varying")
     if extra:
@@ -242,7 +242,7 @@ def sharded_like(x: Any, other: Any) -> Any:
 def linear_transpose(function: Any, like: Any, s: Any) -> Any:
     """The transpose of a linear function of arrays like `like`, applied to `s`; both pytrees."""
     arrays = jax.tree.leaves((like, s))
-    if not any(_varying(a) or _is_explicit(jax.typeof(a).sharding) for a in arrays):
+    if not any(varying_axes(a) or _is_explicit(jax.typeof(a).sharding) for a in arrays):
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
         try:
             return jax.linear_transpose(function, shapes)(s)[0]

@@ -33,17 +33,16 @@ from jaxlrp.graph.primitives import (
 )
 from jaxlrp.graph.signs import Signs
 
-# Linear layers with weights stay apart: different uses of one module have names and rules of their
-# own. A Fourier transform has none.
+# Each is a layer if relevance passes it by itself, with names and rules of its own.
+_LAYERS = FIXED_LINEAR | WINDOW_WINNERS | RUNNING_WINNERS | SORTS
+# Linear layers with weights stay apart: different uses of one module are two layers. A Fourier
+# transform has none.
 _MERGED = (
     ELEMENTWISE
     | MOVES
     | COMPARISONS
     | REDUCTIONS
-    | FIXED_LINEAR
-    | WINDOW_WINNERS
-    | RUNNING_WINNERS
-    | SORTS
+    | _LAYERS
     | {"iota", "stop_gradient", "argmax", "argmin"}
 )
 
@@ -71,7 +70,8 @@ class _Rewriter:
     def __init__(self, varying: Collection[Value], consts: Iterable[tuple[Value, Any]]) -> None:
         self.same: dict[Value, Value] = {}  # a removed value -> the one in its place
         self.varying = set(varying)
-        self.places = Places(consts, self.varying)
+        self.consts = dict(consts)
+        self.places = Places(self.consts.items(), self.varying)
         self.signs = Signs(self.varying)
 
     def graph(self, graph: Graph) -> Graph:
@@ -133,21 +133,39 @@ class _Rewriter:
                 yield inside
 
     def spread_out(self, eqn: Eqn) -> list[Eqn]:
-        """A scatter that adds or multiplies static values, as a sum or product with all of them."""
+        """A scatter of which one side is static, as a sum or product with all of that side.
+
+        Elements that are added to 0, each at a place of its own, are put there.
+        """
         x, *others = eqn.inputs
-        if not self.varying.isdisjoint(others):
-            return [eqn]
         plain, idle = _SCATTERED[eqn.name]
+        added = plain is lax.add and x not in self.varying
+        zero = added and self.is_zero(x)
+        once = added and _places_once(eqn)
+        if not (zero and once) and (zero or not added) and not self.varying.isdisjoint(others):
+            return [eqn]
 
         def function(x: Any, *others: Any) -> Any:
             start = jnp.full(eqn.out.shape, idle, eqn.out.dtype)
-            (static,) = compat.bind(eqn.prim, eqn.params, [start, *others])
-            return plain(x, static)
+            if once:
+                scattered = lax.scatter(start, *others, **_positions(eqn))
+            else:
+                (scattered,) = compat.bind(eqn.prim, eqn.params, [start, *others])
+            return scattered if zero else plain(x, scattered)
 
         eqns = equations(function, [x, *others], eqn, eqn.call)
         self.same[eqn.out] = eqns[-1].out
-        self.varying.add(eqns[-1].out)
+        for made in eqns:
+            if not self.varying.isdisjoint(made.inputs):
+                self.varying.update(made.outputs)
         return eqns
+
+    def is_zero(self, value: Value) -> bool:
+        """Whether a static value is 0 everywhere, for all that is known here."""
+        while (eqn := value.producer) is not None and eqn.name in MOVES and len(eqn.inputs) == 1:
+            (value,) = eqn.inputs
+        known = value.val if isinstance(value, Literal) else self.consts.get(value)
+        return known is not None and compat.is_concrete(known) and not np.any(np.asarray(known))
 
     def plain(self, eqn: Eqn, varies: bool) -> Value | None:
         """The earlier value that an equation returns, if it has no effect."""
@@ -163,6 +181,18 @@ class _Rewriter:
 
     def of(self, value: Value) -> Value:
         return self.same.get(value, value)
+
+
+def _places_once(eqn: Eqn) -> bool:
+    """Whether a scatter that adds puts each element at a place of its own."""
+    depth = len(eqn.params["dimension_numbers"].scatter_dims_to_operand_dims)
+    single = eqn.inputs[1].size == depth
+    return "add" in eqn.name and (single or eqn.params["unique_indices"])
+
+
+def _positions(eqn: Eqn) -> dict[str, Any]:
+    names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    return {name: eqn.params[name] for name in names}
 
 
 def _key(eqn: Eqn) -> Hashable:
@@ -185,6 +215,8 @@ def _literal_key(value: Literal) -> Hashable:
 
 def _may_stand_for(earlier: Eqn, later: Eqn) -> bool:
     """Whether one value may replace both: no rematerialised border or other module is between."""
+    if later.name in _LAYERS and later.name != "reduce_sum" and earlier.scope != later.scope:
+        return False
     short, long = sorted((earlier.scope, later.scope), key=len)
     return long[: len(short)] == short and _recomputed(earlier) is _recomputed(later)
 

@@ -9,10 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
+from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn, Literal, Value, is_low
-from jaxlrp.graph.primitives import carrying
+from jaxlrp.graph.primitives import DEVICE_MOVES, DEVICE_SUMS, carrying
 
 Env = dict[Value, Any]
+
+# Their operands need not vary along the same axes of a manual mesh.
+_APART = DEVICE_MOVES | DEVICE_SUMS
 
 
 class Counted(NamedTuple):
@@ -121,7 +125,22 @@ def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
             params = compat.retyped(eqn.prim, params, values[0].dtype)
         if eqn.name == "reduce_precision":
             return [values[0]]
+    if len(values) > 1 and eqn.name not in _APART and not row(eqn.name).pairs:
+        values = _varying_alike(values)  # an equation made anew does not say it
     return compat.bind(eqn.prim, params, values)
+
+
+def _varying_alike(values: Sequence[Any]) -> Sequence[Any]:
+    """Operands that vary along the same axes of a manual mesh."""
+    axes = [compat.varying_axes(v) for v in values]
+    every = frozenset().union(*axes)
+    if all(a == every for a in axes):
+        return values
+    gaps = (tuple(sorted(every - a)) for a in axes)
+    return [
+        jax.lax.pcast(v, gap, to="varying") if gap else v
+        for v, gap in zip(values, gaps, strict=True)
+    ]
 
 
 def _widen_operand(v: Any, value: Value) -> Any:

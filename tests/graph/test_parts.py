@@ -63,6 +63,13 @@ def scanned_sum(gates):
     return lambda x: jax.lax.scan(step, X[0] - X[1], x)[1]
 
 
+WIDE = RNG.normal(size=(10, 2))
+
+
+def grown(h, a):
+    return jax.nn.relu(jnp.concatenate([h, a], -1)) @ WIDE
+
+
 PAIRS = {
     "a bias for each part": (whole, each),
     "a bias for each head": (whole, by_heads),
@@ -198,6 +205,53 @@ PAIRS = {
             lambda x: jnp.concatenate([x, x @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]],
             x,
         ),
+    ),
+    "joined in steps": (
+        lambda x: (
+            lambda h, a: jnp.concatenate(
+                [h * S[:6] + C[:6], a * S[6:10] + B[:4], grown(h, a) * S[10:] + B[4:6]], -1
+            )
+        )(jnp.tanh(x), jnp.tanh(x) @ U),
+        lambda x: (
+            lambda j: jnp.concatenate([j, jax.nn.relu(j) @ WIDE], -1) * S + jnp.r_[C[:6], B[:6]]
+        )((lambda h: jnp.concatenate([h, h @ U], -1))(jnp.tanh(x))),
+    ),
+    "joined at once": (
+        lambda x: (
+            lambda h, a: jnp.concatenate(
+                [h * S[:6] + C[:6], a * S[6:10] + B[:4], grown(h, a) * S[10:] + B[4:6]], -1
+            )
+        )(jnp.tanh(x), jnp.tanh(x) @ U),
+        lambda x: (
+            lambda h, a: jnp.concatenate([h, a, grown(h, a)], -1) * S + jnp.r_[C[:6], B[:6]]
+        )(jnp.tanh(x), jnp.tanh(x) @ U),
+    ),
+    "examples taken one by one": (
+        lambda x: jnp.concatenate([x * S[:6] + C[:6], (x @ U) * S[6:10] + B[:4]], -1),
+        lambda x: jnp.stack(
+            [jnp.concatenate([v, v @ U], -1) * S[:10] + jnp.r_[C[:6], B[:4]] for v in x]
+        ),
+    ),
+    "one half of a layer is read by another": (
+        lambda x: (
+            lambda a, b: jnp.concatenate(
+                [a * S[:6] + C[:6], b * S[6:] + B[:6], jax.nn.relu(b) @ V + B[6:10]], -1
+            )
+        )(*jnp.split(x @ W, 2, -1)),
+        lambda x: (
+            lambda a, b: (
+                jnp.concatenate([a, b, jax.nn.relu(b) @ V], -1) * jnp.r_[S, np.ones(4)]
+                + jnp.r_[C[:6], B[:10]]
+            )
+        )(*jnp.split(x @ W, 2, -1)),
+    ),
+    "added at places of a learned array": (
+        lambda x: jnp.pad(x @ U, ((1, 0), (0, 0))) + W[:4, :4],
+        lambda x: jnp.asarray(W[:4, :4]).at[1:].add(x @ U),
+    ),
+    "added at places of zeros": (
+        lambda x: jnp.pad(x @ U, ((1, 0), (0, 0))) + W[:4, :4],
+        lambda x: jnp.zeros((4, 4)).at[1:].add(x @ U) + W[:4, :4],
     ),
     "layers joined before a mean over one": (
         lambda x: jnp.concatenate([(x @ U) + B[:4], (x @ V) + B[4:8]], -1)[:, None].sum(1),

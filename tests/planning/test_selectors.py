@@ -143,6 +143,28 @@ def test_what_two_modules_compute_alike_stays_apart():
     np.testing.assert_allclose(lrp.explain(fn, rules)(X), jax.nn.relu(X) * B.sum(1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("first", ["inner", "outer"])
+def test_layers_without_weights_in_two_scopes_stay_apart(first):
+    def pool(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (2,), "VALID")
+
+    def fn(x):
+        outer = pool(x) if first == "outer" else None
+        with jax.named_scope("a"):
+            inner = pool(x) * jnp.array([1.0, 2.0])
+        outer = pool(x) if outer is None else outer
+        return (inner + outer * jnp.array([3.0, 1.0])).sum(keepdims=True)
+
+    x = jnp.array([1.0, 2.0, 3.0, 1.0])
+    rules = {"affine": lrp.Epsilon(0.0), "add": lrp.Epsilon(0.0), "reduce": lrp.Epsilon(0.0)}
+    stopped = rules | {lrp.all_of(lrp.inside("a"), lrp.kind("max_pool")): lrp.Stop()}
+    assert lrp.explain(fn, stopped)(x).tolist() == [0.0, 6.0, 3.0, 0.0]
+    masked = lrp.explain(fn, rules)(x, condition={"a/max_pool": 0.0})
+    assert masked.tolist() == [0.0, 6.0, 3.0, 0.0]
+    _, at = lrp.explain(fn, rules, layers="a/max_pool")(x)
+    assert at["a/max_pool"].tolist() == [2.0, 6.0]
+
+
 @pytest.mark.parametrize("also", [False, True], ids=["a summand", "an output too"])
 def test_a_summand_whose_bias_is_added_by_parts(also):
     def net(biased):
