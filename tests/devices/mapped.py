@@ -111,6 +111,22 @@ def all_to_all(x, w, v):
     return lax.all_to_all(h, "d", 0, 1, tiled=True) @ v
 
 
+WIDE_SCALE, WIDE_SHIFT = draw(2, 64, seed=13, scale=1.0)
+
+
+def joined(x, w, v):
+    """A scale and a shift of two layers that were joined: they go to each of them."""
+    both = jnp.concatenate([x @ w, x @ w[:, ::-1]], -1)
+    h = jax.nn.relu(both * WIDE_SCALE + WIDE_SHIFT)
+    return h[:, :32] @ v + h[:, 32:] @ v
+
+
+def parts_of_one(x, w, v):
+    """A bias for each half of one layer: they are added to the whole."""
+    a, b = jnp.split(x @ w, 2, -1)
+    return ((a + WIDE_SHIFT[:16]) * (b + WIDE_SHIFT[16:32])) @ v[:16]
+
+
 COLUMNS = P(None, "d")
 BEFORE, SCALE = draw(1, 16, scale=1.0)[0], draw(1, 8, scale=1.0)[0]
 SHIFT = draw(1, 8, seed=5, scale=0.1)[0]
@@ -244,6 +260,8 @@ INSIDE = {
     "ppermute": (ppermute, (P("d"), SHARED, SHARED), P("d"), neighbours),
     "psum_scatter": (psum_scatter, (SHARED, COLUMNS, P("d")), P("d"), perceptron),
     "all_to_all": (all_to_all, (P("d"), SHARED, SHARED), P("d"), perceptron),
+    "joined": (joined, (P("d"), SHARED, SHARED), P("d"), joined),
+    "parts": (parts_of_one, (P("d"), SHARED, SHARED), P("d"), parts_of_one),
 }
 
 

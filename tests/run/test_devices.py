@@ -136,6 +136,12 @@ def test_a_sum_over_devices_is_part_of_the_layer_before_it(network, rule):
         assert distance(f"split/{network}/{rule}/unchecked") <= 1e-10
 
 
+@pytest.mark.parametrize("rule", [*RULES, "unchecked"])
+@pytest.mark.parametrize("network", ["joined", "parts"])
+def test_scales_and_shifts_that_move_inside_shard_map(network, rule):
+    assert distance(f"inside/{network}/{rule}") <= 1e-10
+
+
 @pytest.mark.parametrize("collective", COLLECTIVES)
 def test_collectives_conserve(collective):
     found = results("mapped")[f"inside/{collective}/lrp_zero"]
