@@ -8,7 +8,7 @@ equations.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from jaxlrp.graph.primitives import (
     WINDOW_WINNERS,
 )
 from jaxlrp.graph.signs import Signs
+from jaxlrp.graph.stacks import with_own_pieces
 
 # Each is a layer if relevance passes it by itself, with names and rules of its own.
 _LAYERS = FIXED_LINEAR | WINDOW_WINNERS | RUNNING_WINNERS | SORTS
@@ -93,10 +94,10 @@ class _Rewriter:
             if eqn.bodies:
                 eqn.bodies = tuple(self.body(body) for body in eqn.bodies)
             elif eqn.name == "stop_gradient" and not varies:
-                self.same[eqn.out] = eqn.inputs[0]
+                self.replace(eqn, eqn.inputs)
                 continue
             elif (value := self.plain(eqn, varies)) is not None:
-                self.same[eqn.out] = value
+                self.replace(eqn, [value])
                 continue
             elif varies and (moved := self.signs.moved(eqn)) is not None:
                 ahead.extendleft(reversed(moved))
@@ -105,13 +106,18 @@ class _Rewriter:
                 alike = seen.setdefault(_key(eqn), [])
                 earlier = next((e for e in alike if _may_stand_for(e, eqn)), None)
                 if earlier is not None:
-                    self.same.update(zip(eqn.outputs, earlier.outputs, strict=True))
+                    self.replace(eqn, earlier.outputs)
                     continue
                 alike.append(eqn)
             kept.append(eqn)
         outputs = [self.of(v) for v in graph.outputs]
-        kept, self.signs.left = self.read(kept, outputs), around
+        kept, self.signs.left = with_own_pieces(self.read(kept, outputs), outputs), around
         return Graph(graph.inputs, graph.consts, kept, outputs)
+
+    def replace(self, eqn: Eqn, values: Sequence[Value]) -> None:
+        """Drop an equation, in whose place values that are there already are read."""
+        self.same.update(zip(eqn.outputs, values, strict=True))
+        self.signs.read_instead(eqn, values)
 
     def read(self, eqns: list[Eqn], outputs: list[Value]) -> list[Eqn]:
         """Equations without the signs and products that are not read after signs have moved."""

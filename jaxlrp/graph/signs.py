@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from jaxlrp.graph.affine_signs import below_zero, moves_one, opposite
 from jaxlrp.graph.ir import Eqn, Graph, Literal, Value
@@ -28,6 +28,12 @@ class Signs:
         self._readers.update(graph.outputs)
         for eqn in graph.eqns:
             self._readers.update(eqn.inputs)
+
+    def read_instead(self, eqn: Eqn, values: Sequence[Value]) -> None:
+        """Count the readers of an equation that was dropped as those of other values."""
+        self._readers.subtract(eqn.inputs)
+        for old, new in zip(eqn.outputs, values, strict=True):
+            self._readers[new] += self._readers[old]
 
     def undone(self, eqn: Eqn) -> Value | None:
         """The value before two changes of sign, unless the first one belongs to a layer."""

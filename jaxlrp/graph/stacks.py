@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.new_equations import alike
 from jaxlrp.graph.primitives import is_view
+
+
+def with_own_pieces(eqns: Sequence[Eqn], outputs: Sequence[Value]) -> list[Eqn]:
+    """Equations in which a stack that is summed shares the views of its pieces with no other.
+
+    `x[None]` may be a piece of the stack and, written alike, an operand of a product.
+    """
+    readers = Counter(v for eqn in eqns for v in eqn.inputs) + Counter(outputs)
+    sums = {(e.inputs[0], *e.params["axes"]) for e in eqns if e.name == "reduce_sum"}
+    kept: list[Eqn] = []
+    for eqn in eqns:
+        if eqn.name == "concatenate" and (eqn.out, eqn.params["dimension"]) in sums:
+            for place, piece in enumerate(eqn.inputs):
+                maker = piece.producer
+                if readers[piece] > 1 and maker is not None and is_view(maker):
+                    copy, own = alike(maker, list(maker.inputs), at=maker)
+                    kept.append(copy)
+                    eqn.inputs = [*eqn.inputs[:place], own, *eqn.inputs[place + 1 :]]
+        kept.append(eqn)
+    return kept
 
 
 def is_stack_sum(bench: Workbench, total: Eqn) -> bool:

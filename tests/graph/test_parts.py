@@ -245,6 +245,16 @@ PAIRS = {
             )
         )(*jnp.split(x @ W, 2, -1)),
     ),
+    "a stack shares a view with a layer": (
+        lambda x: x + jnp.tanh(x @ W[:, :6]),
+        lambda x: jnp.stack([x, jnp.tanh((x[None] * W.T[:6, None]).sum(-1).T)]).sum(0),
+    ),
+    "a sign on one of two readers past a slice of all": (
+        lambda x: (lambda v: jnp.maximum(v, -v))((x @ U) * S[:4]),
+        lambda x: (lambda v: jnp.maximum(v, -v))(
+            jax.lax.dynamic_slice_in_dim((-(x @ U)) * (-S[:4]), 0, 4, -1)
+        ),
+    ),
     "added at places of a learned array": (
         lambda x: jnp.pad(x @ U, ((1, 0), (0, 0))) + W[:4, :4],
         lambda x: jnp.asarray(W[:4, :4]).at[1:].add(x @ U),
@@ -503,3 +513,9 @@ def test_a_scale_after_a_view_of_a_product_is_the_products(rule, shift):
     for view in (lambda v: v[:, ::-1], lambda v: jnp.flip(v, 1), lambda v: v.T[::-1].T):
         turned = fn(view, lambda v: v * s[::-1] + b[::-1] if shift else v * s[::-1])
         assert_close(turned(X), expected)
+
+
+def test_a_stack_that_shares_a_view_is_a_sum():
+    _, fn = PAIRS["a stack shares a view with a layer"]
+    plan = lrp.plan(fn, lrp.Epsilon(0.1))(X)
+    assert (plan.count("add"), plan.count("reduce")) == (1, 0)
