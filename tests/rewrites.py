@@ -632,7 +632,16 @@ def _(e: Edit) -> bool:
 
 @rewrite("negate before and after a dense layer")
 def _(e: Edit) -> bool:
-    return e.op in ("dense", "conv") and _again(e, "-{0}", e.let("-{0}", e.args[0]))
+    if e.op not in ("dense", "conv") or _reads_a_sign(e):  # either pair of signs may cancel
+        return False
+    return _again(e, "-{0}", e.let("-{0}", e.args[0]))
+
+
+def _reads_a_sign(e: Edit) -> bool:
+    node = e.producer()
+    while node is not None and node.op in VIEWS:
+        node = e.program.by_name.get(node.args[0])
+    return node is not None and node.text.startswith("-")
 
 
 @rewrite("negate the weights and the output")
