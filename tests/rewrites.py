@@ -324,12 +324,13 @@ class Edit:
         return any("jnp.pad(" in n.text for n in nodes if not names.isdisjoint(n.args))
 
     def is_joined(self) -> bool:
-        """Whether scales, shifts and moves alone stand between a line and what was joined or
-        added up."""
+        """Whether scales, shifts and moves alone stand between a line and what was joined, added
+        up or normalised."""
         node = self.producer()
         while node is not None and node.op in ("bias", "scale", "batch_norm", *VIEWS):
             node = self.program.by_name.get(node.args[0])
-        return node is not None and (node.op == "add" or "concatenate" in node.text)
+        ends = ("add", "layer_norm", "rms_norm", "l2_norm", "peak_norm")
+        return node is not None and (node.op in ends or "concatenate" in node.text)
 
     def is_active(self, position: int = 0) -> bool:
         return position < len(self.args) and self.args[position] in self.program.active
@@ -489,6 +490,9 @@ def _(e: Edit) -> bool:
 
 @rewrite("negate a sum's terms")
 def _(e: Edit) -> bool:
+    other = e.program.by_name.get(e.args[1]) if e.op == "add" else None
+    if other is not None and f"-{{{0}}}" in other.text and other.args[0] == e.args[0]:
+        return False  # x + f(x), and f reads the same -x
     return e.op in ("add", "bias") and e.to("-(-{0} - {1})", *e.args)
 
 

@@ -1321,8 +1321,50 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/canonical.py",
-        "    | FIXED_LINEAR\n",
-        "",
+        "_LAYERS = FIXED_LINEAR | WINDOW",
+        "_LAYERS = WINDOW",
         "graph/test_linear_primitives.py::test_a_layer_without_weights_that_is_written_twice_is_one",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "and earlier.scope != later.scope:",
+        "and False:",
+        "planning/test_selectors.py::test_layers_without_weights_in_two_scopes_stay_apart",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "self.signs.read_instead(eqn, values)",
+        "pass",
+        "graph/test_parts.py::test_two_spellings",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "zero = added and self.is_zero(x)",
+        "zero = added",
+        "graph/test_parts.py::test_two_spellings",
+    ),
+    Mutant(
+        "graph/stacks.py",
+        "if readers[piece] > 1 and",
+        "if False and",
+        "graph/test_parts.py::test_a_stack_that_shares_a_view_is_a_sum",
+    ),
+    Mutant(
+        "graph/hoist.py",
+        "found = _taken_apart(bench, value, moves, leaves) if cuts else None",
+        "found = None",
+        "graph/test_parts.py::test_two_spellings",
+    ),
+    Mutant(
+        "graph/readings.py",
+        "+ (v is not leaf and v in leaves)",
+        "",
+        "graph/test_parts.py::test_two_spellings",
+    ),
+    Mutant(
+        "run/evaluate.py",
+        "values = _varying_alike(values)",
+        "pass",
+        "run/test_devices.py::test_scales_and_shifts_that_move_inside_shard_map",
     ),
 )

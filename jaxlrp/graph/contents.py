@@ -176,11 +176,13 @@ def equations_contents(
     `avals` has to be the same for both.
 
     Raises:
-      Unknown: a parameter of an equation cannot be compared.
+      Unknown: a parameter of an equation cannot be compared, or an equation has a body.
     """
     of = _Contents(avals)
     of.values(inputs)
     for eqn in eqns:
+        if eqn.bodies:  # their parameters are compared without these
+            raise Unknown
         of.eqn(eqn)
     of.values(outputs)
     return tuple(of.found)

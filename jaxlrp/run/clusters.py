@@ -36,11 +36,15 @@ class Piece:
 
     def run(self, env: evaluate.Env) -> None:
         """Add the results to `env`."""
-        if self.function is None:
-            evaluate.run(self.eqns, env)
-        else:
-            found = self.function(*(env[v] for v in self.inputs))
-            env.update(zip(self.outputs, found, strict=True))
+        if self.function is not None:
+            try:
+                found = self.function(*(env[v] for v in self.inputs))
+            except ValueError:  # arrays of two devices, each in equations of its own
+                pass
+            else:
+                env.update(zip(self.outputs, found, strict=True))
+                return
+        evaluate.run(self.eqns, env)
 
 
 def pieces(graph: Graph, own: Iterable[Value]) -> list[Piece]:

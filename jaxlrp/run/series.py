@@ -91,14 +91,36 @@ def _function(part: Part, state: RunState, run_step: RunStep) -> Callable[..., A
             run_step(inner, step, env)
         return [env[v] for v in part.results]
 
-    def both(values: list[Any], arrays: list[Any]) -> Any:
-        return jax.vjp(lambda values: forward(values, arrays), values)
+    # JAX keeps the structure of what a jitted function returns for good. That of a derivative holds
+    # the function, and with it the plan; so it stays here.
+    structures: dict[_Signature, Any] = {}
 
-    both = jax.jit(both, inline=True)
-    backward = jax.jit(lambda back, arrived: back(arrived)[0], inline=True)
+    def both(signature: _Signature, values: list[Any], arrays: list[Any]) -> Any:
+        outputs, back = jax.vjp(lambda values: forward(values, arrays), values)
+        kept, structures[signature] = jax.tree.flatten(back)
+        return outputs, kept
+
+    def backward(signature: _Signature, kept: list[Any], arrived: list[Any]) -> list[Any]:
+        return jax.tree.unflatten(structures[signature], kept)(arrived)[0]
+
+    both, backward = (jax.jit(f, inline=True) for f in (both, backward))
+
+    def ahead(values: list[Any], arrays: list[Any]) -> Any:
+        signature = _Signature(tuple(map(jax.typeof, (*values, *arrays))))
+        outputs, kept = both(signature, values, arrays)
+        return outputs, (signature, kept)
+
     call = jax.custom_vjp(jax.jit(forward, inline=True))
-    call.defvjp(both, lambda back, arrived: (backward(back, arrived), None))
+    call.defvjp(ahead, lambda kept, arrived: (backward(*kept, arrived), None))
     return call
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Signature:
+    """The types of arrays with which a function was traced."""
+
+    avals: tuple[Any, ...]
 
 
 def _key(step: Step, state: RunState, avals: Avals) -> Hashable:
@@ -208,6 +230,8 @@ class _Reads:
         self._plan = plan
         self._last = {v: n for n, step in enumerate(steps) for v in step.reads}
         self._last.update(dict.fromkeys(wanted, len(steps)))
+        layers = (step.layer for step in steps if step.layer is not None)
+        self._fused = {y.relu: y for y in layers if y.relu is not None}  # by the ReLU after it
 
     def part(self, start: int, end: int, keys: Sequence[Hashable]) -> Part | None:
         """Some steps as a part, if one function of them gives what they give one by one."""
@@ -215,6 +239,8 @@ class _Reads:
         layers = {step.layer for step in steps if step.layer is not None}
         if any(y.relu is not None and y.relu not in layers for y in layers):
             return None
+        if any(y in self._fused and self._fused[y] not in layers for y in layers):
+            return None  # what the layer before gives without the ReLU is never made
         written = dict.fromkeys(v for step in steps for v in step.writes)
         read = dict.fromkeys(v for step in steps for v in step.reads)
         inputs = [v for v in read if v not in written and not isinstance(v, Literal)]

@@ -315,6 +315,7 @@ def cases():
         for rule, rules in RULES.items():
             yield f"inside/{name}/{rule}", lambda n=name, r=rules: inside(n, r, True)
         yield f"inside/{name}/unchecked", lambda n=name: inside(n, RULES["zplus"], False)
+    yield "two places", two_places
     yield "ledger/checked", lambda: ledgers(True)
     yield "ledger/unchecked", lambda: ledgers(False)
     for rule, rules in SPLIT_RULES.items():
@@ -327,6 +328,21 @@ def cases():
                 )
     for rule, rules in FIRST_RULES.items():
         yield f"inside/psum_scatter/{rule}", lambda r=rules: inside("psum_scatter", r, True)
+
+
+def two_places():
+    """Eager, with one part of the function on a device and the other on another one."""
+    places = jax.devices()[:2]
+    weights = [jax.device_put(W, place) for place in places]
+    given = [jax.device_put(X, place) for place in places]
+
+    def fn(xs):
+        return [jnp.tanh(x @ w) for x, w in zip(xs, weights, strict=True)]
+
+    found = lrp.explain(fn, RULES["zplus"])(given)
+    alone = lrp.explain(lambda x: jnp.tanh(x @ W), RULES["zplus"])(X)
+    assert [r.devices() for r in found] == [{place} for place in places]
+    return np.stack([np.asarray(r) for r in found]), np.stack([alone, alone])
 
 
 def outcome(case) -> dict:

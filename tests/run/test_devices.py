@@ -155,6 +155,10 @@ def test_a_mesh_with_explicit_axes(rule, place):
     assert distance(f"explicit/{rule}/{place}") <= 1e-10
 
 
+def test_eager_parts_on_two_devices():
+    assert distance("two places") <= 1e-10
+
+
 def test_two_processes_explain_one_batch():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     said = run("examples/two_processes.py", XLA_FLAGS=flags)

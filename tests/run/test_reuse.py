@@ -186,7 +186,8 @@ def test_arrays_changed_in_place_are_seen(monkeypatch):
     def changed():
         found.append(explain(X))
         expected = planned_anew(monkeypatch, lambda: lrp.explain(fn, rules)(X))
-        np.testing.assert_array_equal(found[-1], expected)
+        # XLA may add up the parts of a program in another order each time that it compiles it.
+        np.testing.assert_allclose(found[-1], expected, rtol=1e-13)
         assert not np.array_equal(*found[-2:])
 
     w *= np.arange(1.0, 5.0)
@@ -198,7 +199,7 @@ def test_arrays_changed_in_place_are_seen(monkeypatch):
     # A rule that had the old numbers elsewhere must not meet the plan that was changed.
     old = {**rules, lrp.first("dense"): lrp.ZBox(np.full(4, -9.0), np.full(4, 9.0))}
     expected = planned_anew(monkeypatch, lambda: lrp.explain(fn, old)(X))
-    np.testing.assert_array_equal(lrp.explain(fn, old)(X), expected)
+    np.testing.assert_allclose(lrp.explain(fn, old)(X), expected, rtol=1e-13)
 
 
 def test_positions_that_the_plan_knows_are_seen():

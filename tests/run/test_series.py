@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import jax
@@ -77,7 +78,47 @@ def low(x):
     return x.astype(jnp.float32)
 
 
-NETWORKS = [tanhs, relus, residual, tied, normed, read_by_all, rematerialised, scanned, low]
+def other_loops(x):
+    """Weights are made by loops, the bodies of which hold another number in the last two blocks."""
+    for number, w in enumerate(WEIGHTS):
+        k = 0.8 if number < len(WEIGHTS) - 2 else 0.2
+        w, _ = jax.lax.scan(lambda c, _: (c * k, None), jnp.asarray(w), length=2)
+        x = jnp.tanh(x @ w)
+    return x
+
+
+def other_branches(x):
+    for number, w in enumerate(WEIGHTS):
+        k = 1.0 if number < len(WEIGHTS) - 2 else -0.5
+        w = jax.lax.cond(B[0] < 5, lambda w: w * k, jnp.sin, jnp.asarray(w))
+        x = jnp.tanh(x @ w)
+    return x
+
+
+def before_activation(x):
+    """The first ReLU runs with the layer before the blocks, each of which begins with one."""
+    x = x @ V
+    for w in WEIGHTS:
+        h = jax.nn.relu(x) @ (w + 0.1)
+        h = h - h.mean(-1, keepdims=True)
+        x = h * jax.lax.rsqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-3)
+    return x
+
+
+NETWORKS = [
+    tanhs,
+    relus,
+    residual,
+    tied,
+    normed,
+    read_by_all,
+    rematerialised,
+    scanned,
+    low,
+    other_loops,
+    other_branches,
+    before_activation,
+]
 MAPS = {name: getattr(lrp.composites, name)() for name in ("lrp_zero", "epsilon_plus", "attn_lrp")}
 
 
@@ -207,3 +248,22 @@ def test_few_blocks_run_by_themselves():
     assert series._blocks_at_once(2, 3) == 0
     assert series._blocks_at_once(40, 12) == 1
     assert 10 <= series._blocks_at_once(2, 300) <= 30
+
+
+def test_plans_of_series_are_let_go(monkeypatch):
+    monkeypatch.setattr(series, "_FIXED", 0.2)
+
+    def fn(x):
+        for w in WEIGHTS[:4]:
+            x = jnp.tanh(x @ w)
+        return x
+
+    before = _plans()
+    for number in range(reuse._KEPT + 20):
+        jax.make_jaxpr(lrp.explain(fn, lrp.Epsilon(0.1 + number)))(X)
+    assert _plans() - before <= reuse._KEPT
+
+
+def _plans():
+    gc.collect()
+    return sum(isinstance(kept, lrp.Plan) for kept in gc.get_objects())
