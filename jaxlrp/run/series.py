@@ -110,8 +110,12 @@ def _function(part: Part, state: RunState, run_step: RunStep) -> Callable[..., A
         outputs, kept = both(signature, values, arrays)
         return outputs, (signature, kept)
 
+    def back(kept: tuple[_Signature, list[Any]], arrived: list[Any]) -> Any:
+        signature, arrays = kept
+        return backward(signature, arrays, arrived), None
+
     call = jax.custom_vjp(jax.jit(forward, inline=True))
-    call.defvjp(ahead, lambda kept, arrived: (backward(*kept, arrived), None))
+    call.defvjp(ahead, back)
     return call
 
 
