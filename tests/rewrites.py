@@ -684,8 +684,8 @@ def _(e: Edit) -> bool:
         if a in e.program.active
         and a in e.program.by_name
         and e.program.readers(a) > 1
-        # A sum becomes part of the one that reads it, if its terms are computed again.
-        and e.program.by_name[a].op not in ("fourier", "add")
+        # A sum or product becomes part of the one that reads it, if its operands are computed again.
+        and e.program.by_name[a].op not in ("fourier", "add", "mul")
         and not (_is_summed(e.program, a) and _ends_in_a_shift(e.program, a))
     ]
     if not shared or e.node.body:
@@ -1172,7 +1172,7 @@ def wrap(program: Program, name: str, rng: random.Random) -> Program | None:
     returns = tuple(n.name for n in part if n.name in later)
     if not args or not returns:
         return None
-    if any(len(n.returns) > 1 and n.name in args for n in nodes):  # several values, not an array
+    if any(len(n.returns) > 1 and n.name in (*args, *returns) for n in nodes):  # no array
         return None
     text = WRAPS[name]
     if name == "carry of one step" and (
