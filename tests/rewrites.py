@@ -684,7 +684,7 @@ def _(e: Edit) -> bool:
         if a in e.program.active
         and a in e.program.by_name
         and e.program.readers(a) > 1
-        # A sum or product becomes part of the one that reads it, if its operands are computed again.
+        # A sum or product becomes part of the one that reads it, if it is computed again.
         and e.program.by_name[a].op not in ("fourier", "add", "mul")
         and not (_is_summed(e.program, a) and _ends_in_a_shift(e.program, a))
     ]
