@@ -167,6 +167,8 @@ def compare(one: Program, other: Program, rules: str) -> Outcome:
         verdict = "same" if gap <= TOLERANCE else "reference"
     if verdict != "same" and (_saturates(one) or _saturates(other)):
         verdict = "redrawn: an activation loses digits"
+    if verdict == "reference" and draws.cancels(one):  # 0 / 0, where a density passes on
+        verdict = "redrawn: the terms of a sum cancel"
     return Outcome(verdict, one, other, gap, referenced=expected is not None)
 
 

@@ -1174,6 +1174,9 @@ def wrap(program: Program, name: str, rng: random.Random) -> Program | None:
         return None
     if any(len(n.returns) > 1 and n.name in (*args, *returns) for n in nodes):  # no array
         return None
+    shapes = [program.shapes[a] for a in args if a in program.shapes]
+    if any(shape[:1] != shapes[0][:1] for shape in shapes):  # a bias that is given a batch axis
+        return None
     text = WRAPS[name]
     if name == "carry of one step" and (
         len(args) != 1 or len(returns) != 1 or program.shapes[args[0]] != program.shapes[returns[0]]
