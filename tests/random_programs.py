@@ -64,8 +64,9 @@ def fits(rewrite: str, rules: str) -> bool:
     """Whether a rewrite should keep relevance under a rule map."""
     if rewrite in CHANGES_KIND:
         return not any(d in rules for d in (*DIFFERS, "relative"))
-    if rewrite.startswith("straight_through: "):
-        # The derivative of a rounding is 0, that of a straight-through estimator 1.
+    if rewrite.startswith("straight_through: ") or rewrite == "peak_norm: backwards":
+        # The derivative of a rounding is 0, that of a straight-through estimator 1. A sign that an
+        # activation takes from the norm before it turns its derivative.
         return not any(r in rules for r in BY_DERIVATIVE)
     if rewrite.startswith("power: "):
         # A sum of two squares, or an activation: alike where sums have no stabiliser.

@@ -9,7 +9,7 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
-from jaxlrp.graph.particulars import Activation
+from jaxlrp.graph.particulars import Activation, Move
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.rules.base import check_carries
@@ -63,7 +63,7 @@ class _Decider:
                 bodies = group.main.bodies
                 pairs = [p for body in bodies for p in control_flow.results(group.main, body)]
                 stack += [inside for inside, outside in pairs if outside is v]
-            elif layer.rule.carries == "same":
+            elif layer.rule.carries == "same" or group.particulars == Move("move"):
                 stack += group.inputs
             elif not layer.rule.from_weight:
                 return False

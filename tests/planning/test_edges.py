@@ -67,6 +67,10 @@ def test_the_seed_of_an_output_is_asked_of_the_rule_that_makes_it():
     # Moves are looked through.
     _, plan = layers_of(lambda x: perceptron(x).T[::-1], lrp.composites.guided_backprop())
     assert set(plan.seeds.values()) == {RELEVANCE}
+    # Nothing but moves and winners says that it starts from the weight, whatever the spelling.
+    for fn in (lambda x: x.max(-1), lambda x: x.reshape(2, 2, 2).max((1, 2))):
+        _, plan = layers_of(fn, lrp.composites.guided_backprop())
+        assert set(plan.seeds.values()) == {DENSITY}
 
 
 def test_the_carry_of_a_scan_carries_relevance_if_any_step_sends_it():
