@@ -255,6 +255,20 @@ PAIRS = {
             jax.lax.dynamic_slice_in_dim((-(x @ U)) * (-S[:4]), 0, 4, -1)
         ),
     ),
+    "a layer and a part of it that another reads": (
+        lambda x: (
+            lambda z: jnp.concatenate(
+                [z * S[:4] + C[:4], z[:, :2] * S[4:6] + C[4:6], jnp.tanh(z[:, :2]) @ V[:2]], -1
+            )
+        )(x @ U),
+        lambda x: (
+            lambda z: (
+                jnp.concatenate([z, z[:, :2], jnp.tanh(z[:, :2]) @ V[:2]], -1)
+                * jnp.r_[S[:6], np.ones(4)]
+                + jnp.r_[C[:6], np.zeros(4)]
+            )
+        )(x @ U),
+    ),
     "added at places of a learned array": (
         lambda x: jnp.pad(x @ U, ((1, 0), (0, 0))) + W[:4, :4],
         lambda x: jnp.asarray(W[:4, :4]).at[1:].add(x @ U),
