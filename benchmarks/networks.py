@@ -143,6 +143,15 @@ class BERT(nn.Module):
         return nn.Dense(self.classes)(jnp.tanh(nn.Dense(768)(x[:, 0])))
 
 
+def rotate(x):
+    """Rotary positions on (batch, length, heads, width)."""
+    half = x.shape[-1] // 2
+    angles = jnp.arange(x.shape[1])[:, None] * 10_000.0 ** (-jnp.arange(half) / half)
+    cos, sin = (f(angles)[:, None, :].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    a, b = x[..., :half], x[..., half:]
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
 class Network(NamedTuple):
     """`fn(params, x)` gives logits; `x` lies within [-3, 3]."""
 

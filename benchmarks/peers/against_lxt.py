@@ -29,6 +29,7 @@ import turns
 from jax import lax
 from lxt.efficient import monkey_patch
 from lxt.efficient.models import llama as lxt_rules
+from networks import rotate
 from transformers import LlamaConfig
 from transformers.models.llama import modeling_llama
 
@@ -54,14 +55,6 @@ HEADER = (
 
 def norm(x, scale):
     return x * lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + EPSILON) * scale
-
-
-def rotate(x):
-    half = x.shape[-1] // 2
-    angles = jnp.arange(x.shape[1])[:, None] * 10_000.0 ** (-jnp.arange(half) / half)
-    cos, sin = (f(angles)[:, None, :].astype(x.dtype) for f in (jnp.cos, jnp.sin))
-    a, b = x[..., :half], x[..., half:]
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
 def block(x, p):

@@ -148,7 +148,7 @@ class _Rewriter:
         added = plain is lax.add and x not in self.varying
         zero = added and self.is_zero(x)
         once = added and _places_once(eqn)
-        if not (zero and once) and (zero or not added) and not self.varying.isdisjoint(others):
+        if not self.varying.isdisjoint(others) and not (once if zero else added):
             return [eqn]
 
         def function(x: Any, *others: Any) -> Any:

@@ -70,6 +70,13 @@ def grown(h, a):
     return jax.nn.relu(jnp.concatenate([h, a], -1)) @ WIDE
 
 
+def dense_by_parts(x):
+    h = jnp.tanh(x)
+    a = h @ U
+    parts = [h * S[:6] + C[:6], a * S[6:10] + B[:4], grown(h, a) * S[10:] + B[4:6]]
+    return jnp.concatenate(parts, -1)
+
+
 PAIRS = {
     "a bias for each part": (whole, each),
     "a bias for each head": (whole, by_heads),
@@ -207,21 +214,13 @@ PAIRS = {
         ),
     ),
     "joined in steps": (
-        lambda x: (
-            lambda h, a: jnp.concatenate(
-                [h * S[:6] + C[:6], a * S[6:10] + B[:4], grown(h, a) * S[10:] + B[4:6]], -1
-            )
-        )(jnp.tanh(x), jnp.tanh(x) @ U),
+        dense_by_parts,
         lambda x: (
             lambda j: jnp.concatenate([j, jax.nn.relu(j) @ WIDE], -1) * S + jnp.r_[C[:6], B[:6]]
         )((lambda h: jnp.concatenate([h, h @ U], -1))(jnp.tanh(x))),
     ),
     "joined at once": (
-        lambda x: (
-            lambda h, a: jnp.concatenate(
-                [h * S[:6] + C[:6], a * S[6:10] + B[:4], grown(h, a) * S[10:] + B[4:6]], -1
-            )
-        )(jnp.tanh(x), jnp.tanh(x) @ U),
+        dense_by_parts,
         lambda x: (
             lambda h, a: jnp.concatenate([h, a, grown(h, a)], -1) * S + jnp.r_[C[:6], B[:6]]
         )(jnp.tanh(x), jnp.tanh(x) @ U),
