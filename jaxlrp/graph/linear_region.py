@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -27,12 +28,13 @@ def after(
     """Equations after a value that belong to it, and the moves between them.
 
     They may part (a split) and meet again (a concatenation), but one value comes out. A number that
-    cancels one of the numbers written within the value, or their product, belongs to it too. With
-    `within_layer` the value itself is inside the layer, and not its input.
+    cancels one of the numbers written within the value, or their product, belongs to it too, unless
+    a later number cancels it: in `2 * y / 2` neither belongs to y. With `within_layer` the value
+    itself is inside the layer, and not its input.
     """
     eqns: list[Eqn] = []
     inside: set[Eqn] = set()
-    kept, pending = 0, False
+    ours = _Ours()
     within = _left_over(written.numbers)
     frontier: dict[Value, tuple[float, ...]] = {start: within}  # with the written numbers in each
     while not any(v in bench.ends for v in frontier if v is not start or within_layer):
@@ -44,24 +46,63 @@ def after(
         within = read.pop() if len(read) == 1 else (math.nan,)
         by = factor_of(bench, eqn)
         number = is_written_scale(bench, eqn)
-        cancels = _cancels(within, by) or (written.falls and by < 0.0)
-        ours = belongs(eqn) or (number and cancels)
-        if not ours and not passes(eqn) and not number and eqn.name != "reordered":
+        own = belongs(eqn)
+        if not own and not passes(eqn) and not number and eqn.name != "reordered":
             break
         if any(v not in frontier for v in bench.activity.active_inputs(eqn)):
             break
+        if own:
+            ours.places.append(len(eqns))
+        elif number:
+            ours.add_number(len(eqns), by, _cancels(within, by) or (written.falls and by < 0.0))
         eqns.append(eqn)
         inside.add(eqn)
-        pending = pending or ours
         for value in [v for v in eqn.inputs if v in frontier]:
             if all(e in inside for e in bench.reached_uses(value)):
                 frontier.pop(value, None)
         reached = (v for v in eqn.outputs if v in bench.activity.reached)
         scaled = tuple(f * by for f in within)
         frontier.update(dict.fromkeys(reached, scaled))
-        if pending and len(frontier) == 1 and eqn.out in frontier and len(eqn.outputs) == 1:
-            kept, pending = len(eqns), False
-    return eqns[:kept]
+        if len(frontier) == 1 and len(eqn.outputs) == 1 and eqn.out in frontier:
+            ours.joined.append(len(eqns) - 1)
+    return eqns[: ours.end()]
+
+
+@dataclasses.dataclass
+class _Ours:
+    """Places of the equations, in the order of a walk, that belong to the value it starts from.
+
+    Attributes:
+      places: the places.
+      numbers: those at which a written number cancels one within the value, and that number.
+      joined: the places after which there is one value only.
+    """
+
+    places: list[int] = dataclasses.field(default_factory=list)
+    numbers: dict[int, float] = dataclasses.field(default_factory=dict)
+    joined: list[int] = dataclasses.field(default_factory=list)
+
+    def add_number(self, place: int, by: float, cancels: bool) -> None:
+        """A written number; numbers that cancel each other are both added, or neither is.
+
+        A second change of sign is left to what follows, as the sign within a sigmoid.
+        """
+        positive = ((i, f) for i, f in self.numbers.items() if f > 0.0)
+        undone = next((i for i, f in positive if math.isclose(f * by, 1.0)), None)
+        if undone is not None:
+            del self.numbers[undone]
+            if self.places[-1] == undone:
+                self.places.pop()
+            else:
+                self.places.append(place)
+        elif cancels:
+            self.numbers[place] = by
+            self.places.append(place)
+
+    def end(self) -> int:
+        """The number of equations up to the last place, and on to the next joined one."""
+        ends = (next((k + 1 for k in self.joined if k >= i), 0) for i in reversed(self.places))
+        return next((k for k in ends if k), 0)
 
 
 def _left_over(numbers: tuple[float, ...]) -> tuple[float, ...]:

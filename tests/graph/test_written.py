@@ -84,6 +84,19 @@ ALIKE = {
         lambda u, p: ((u[:, None] * jnp.ones((2, 3, 1))).mean(1) @ (0.5 * p["w"])) * 2,
         lambda u, p: ((u[:, None] * jnp.ones((2, 3, 1))).sum(1) / 3 @ (4 * p["w"])) / 4,
         lambda u, p: ((u[:, None] * jnp.ones((2, 3, 1))).sum(1) / 3 @ (-p["w"])) * -1,
+        lambda u, p: (3 * ((u[:, None] * jnp.ones((2, 3, 1))).mean(1) @ p["w"])) / 3,
+        lambda u, p: (3 * ((u[:, None] * jnp.ones((2, 3, 1))).mean(1) @ p["w"])).T.T / 3,
+    ],
+    "a number within": [
+        lambda u, p: (0.5 * u) @ p["w"],
+        lambda u, p: (2 * ((0.5 * u) @ p["w"])) / 2,
+        lambda u, p: (2 * ((0.5 * u) @ p["w"]))[:, ::-1][:, ::-1] / 2,
+        lambda u, p: (u @ (0.5 * p["w"])) / 0.5 * 0.5,
+    ],
+    "a number within, and a bias after it": [
+        lambda u, p: (0.5 * u) @ p["w"] + p["w"][0],
+        lambda u, p: (2 * ((0.5 * u) @ p["w"] + p["w"][0])) / 2,
+        lambda u, p: (2 * ((0.5 * u) @ p["w"]) + 2 * p["w"][0]) / 2,
     ],
     "before a sigmoid": [
         lambda u, p: jax.nn.sigmoid(jax.nn.relu(u) @ p["w"]),
