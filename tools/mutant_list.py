@@ -283,8 +283,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "if pending and len(frontier) == 1 and",
-        "if pending and",
+        "if len(frontier) == 1 and len(eqn.outputs) == 1",
+        "if len(eqn.outputs) == 1",
         "graph/test_parts.py::test_elements_that_something_else_reads_too_keep_their_order",
     ),
     Mutant("graph/linear.py", "if operand == 1:", "if False:", KERNEL),
@@ -306,6 +306,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "return by < 0.0 or",
         "graph/test_written.py",
     ),
+    Mutant(
+        "graph/linear_region.py",
+        "math.isclose(f * by, 1.0)), None)",
+        "False), None)",
+        "graph/test_written.py",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "if f > 0.0)\n",
+        "if True)\n",
+        "graph/test_written.py",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "                self.places.append(place)\n        elif",
+        "                pass\n        elif",
+        "graph/test_written.py",
+    ),
     Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),
     Mutant(
         "graph/written_numbers.py",
@@ -321,8 +339,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "cancels = _cancels(within, by) or (written.falls and by < 0.0)",
-        "cancels = _cancels(within, by)",
+        "ours.add_number(len(eqns), by, _cancels(within, by) or (written.falls and by < 0.0))",
+        "ours.add_number(len(eqns), by, _cancels(within, by))",
         "graph/test_signs.py::test_signs_that_cancel",
     ),
     Mutant(

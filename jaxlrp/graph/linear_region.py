@@ -64,8 +64,8 @@ def after(
         scaled = tuple(f * by for f in within)
         frontier.update(dict.fromkeys(reached, scaled))
         if len(frontier) == 1 and len(eqn.outputs) == 1 and eqn.out in frontier:
-            ours.joined.append(len(eqns) - 1)
-    return eqns[: ours.end()]
+            ours.one_value_after(len(eqns) - 1)
+    return eqns[: ours.end]
 
 
 @dataclasses.dataclass
@@ -75,12 +75,14 @@ class _Ours:
     Attributes:
       places: the places.
       numbers: those at which a written number cancels one within the value, and that number.
-      joined: the places after which there is one value only.
+      ends: places after which there is one value only.
+      end: the number of equations that belong to the value, with those between them.
     """
 
     places: list[int] = dataclasses.field(default_factory=list)
     numbers: dict[int, float] = dataclasses.field(default_factory=dict)
-    joined: list[int] = dataclasses.field(default_factory=list)
+    ends: list[int] = dataclasses.field(default_factory=list)
+    end: int = 0
 
     def add_number(self, place: int, by: float, cancels: bool) -> None:
         """A written number; numbers that cancel each other are both added, or neither is.
@@ -99,10 +101,11 @@ class _Ours:
             self.numbers[place] = by
             self.places.append(place)
 
-    def end(self) -> int:
-        """The number of equations up to the last place, and on to the next joined one."""
-        ends = (next((k + 1 for k in self.joined if k >= i), 0) for i in reversed(self.places))
-        return next((k for k in ends if k), 0)
+    def one_value_after(self, place: int) -> None:
+        """The places found so far count. Those found within branches that do not join again do not."""
+        self.ends.append(place)
+        last = self.places[-1] if self.places else None
+        self.end = 0 if last is None else next(i for i in self.ends if i >= last) + 1
 
 
 def _left_over(numbers: tuple[float, ...]) -> tuple[float, ...]:

@@ -92,6 +92,9 @@ ALIKE = {
         lambda u, p: (2 * ((0.5 * u) @ p["w"])) / 2,
         lambda u, p: (2 * ((0.5 * u) @ p["w"]))[:, ::-1][:, ::-1] / 2,
         lambda u, p: (u @ (0.5 * p["w"])) / 0.5 * 0.5,
+        lambda u, p: jnp.concatenate(
+            [v / 2 for v in jnp.split(2 * (u @ (0.5 * p["w"])), [1], -1)], -1
+        ),
     ],
     "a number within, and a bias after it": [
         lambda u, p: (0.5 * u) @ p["w"] + p["w"][0],
@@ -109,6 +112,7 @@ ALIKE = {
         lambda u, p: jax.nn.gelu(u @ p["w"], approximate=False),
         lambda u, p: jax.nn.gelu(-(u @ -p["w"]), approximate=False),
         lambda u, p: jax.nn.gelu(-((-u) @ p["w"]), approximate=False),
+        lambda u, p: jax.nn.gelu((u @ (0.5 * p["w"])) * 2, approximate=False),
     ],
     "an activation's last numbers and a bias": [
         lambda u, p: (jax.nn.sigmoid(u) + p["w"][0]) @ p["w"],
