@@ -267,8 +267,9 @@ CHANGES_KIND = {
     "convolution as patches",
     "convolution as gathered patches",
 }
-# Those that change over how many features a relative epsilon takes its mean.
+# Those that change over which outputs a relative epsilon takes its mean, or the biases in them.
 SPLITS_FEATURES = {
+    "bias behind a view",
     "split the outputs of a dense layer",
     "split the channels of a convolution",
     "dense fused with another",
