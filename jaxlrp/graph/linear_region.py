@@ -102,7 +102,10 @@ class _Ours:
             self.places.append(place)
 
     def one_value_after(self, place: int) -> None:
-        """The places found so far count. Those found within branches that do not join again do not."""
+        """The places found so far count.
+
+        Those within branches that do not join again do not.
+        """
         self.ends.append(place)
         last = self.places[-1] if self.places else None
         self.end = 0 if last is None else next(i for i in self.ends if i >= last) + 1
