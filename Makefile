@@ -19,7 +19,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-pictures demo-gallery demo-vit demo-bytes demo-reviews demo-lstm demo-guided test test-pages test-slow \
-	coverage test-matrix third-party lint format types docs docs-serve api tutorials fuzz bench bench-peers bench-llama bench-loops bench-planning bench-methods \
+	coverage test-matrix third-party lint format types docs docs-serve api tutorials fuzz bench bench-peers bench-lxt bench-many bench-growth bench-llama bench-loops bench-planning bench-methods \
 	dataset clean
 
 help:
@@ -44,6 +44,9 @@ help:
 	@echo "make tutorials    execute tutorials/ into docs/tutorials/, with outputs"
 	@echo "make bench        time and memory against the gradient"
 	@echo "make bench-peers  the same explanations by Zennit and by LXT, beside each other"
+	@echo "make bench-lxt    the transformers beside LXT alone"
+	@echo "make bench-many   many targets of one image and a stream of images, beside Zennit"
+	@echo "make bench-growth how the cost grows with depth, width, batch and targets"
 	@echo "make bench-llama  memory of a model with 7 billion parameters on eight simulated devices"
 	@echo "make bench-loops  recurrent cells, scanned blocks and selective scans against the gradient"
 	@echo "make bench-methods  what each companion method costs, in gradients"
@@ -133,6 +136,15 @@ bench: $(VENV)/.bench
 bench-peers: $(PEERS)/.bench-peers
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(ARGS)
 	$(PEERS)/bin/python benchmarks/peers/against_lxt.py $(ARGS_LXT)
+
+bench-lxt: $(PEERS)/.bench-peers
+	$(PEERS)/bin/python benchmarks/peers/against_lxt.py $(ARGS_LXT)
+
+bench-many: $(PEERS)/.bench-peers
+	$(PEERS)/bin/python benchmarks/peers/many.py $(ARGS)
+
+bench-growth: $(VENV)/.bench
+	$(BIN)/python benchmarks/growth.py $(ARGS)
 
 bench-llama: $(VENV)/.bench
 	$(BIN)/python benchmarks/llama.py $(ARGS)

@@ -68,8 +68,8 @@ class LSTM(nn.Module):
         return nn.Dense(CLASSES)(hidden[:, -1])
 
 
-def lstm() -> Program:
-    x = Draw().normal(32, 64, 256)
+def lstm(steps: int = 64) -> Program:
+    x = Draw().normal(32, steps, 256)
     model = LSTM()
     params = model.init(jax.random.key(0), x)
     return Program(model.apply, params, x, ("lstm_lrp_all", "lrp_zero", "attn_lrp"))
@@ -271,6 +271,7 @@ def mamba(states: Callable) -> Program:
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
     "lstm": lstm,
+    "lstm_200": functools.partial(lstm, 200),
     "gru_remat": gru_remat,
     "nested": functools.partial(nested, remat=False),
     "nested_remat": functools.partial(nested, remat=True),

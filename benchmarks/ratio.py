@@ -203,14 +203,18 @@ def measure(
             else:
                 measured[rule] = made
             del made
-    for entry in measured.values():  # the first call of each touches its memory
+    take_turns(list(measured.values()), options.runs)
+    return measured
+
+
+def take_turns(entries: Sequence[Measured], rounds: int) -> None:
+    for entry in entries:  # the first call of each touches its memory
         jax.block_until_ready(entry.compiled(*entry.args))
-    for _ in range(options.runs):
-        for entry in measured.values():
+    for _ in range(rounds):
+        for entry in entries:
             start = time.perf_counter()
             jax.block_until_ready(entry.compiled(*entry.args))
             entry.run_s.append(time.perf_counter() - start)
-    return measured
 
 
 # --- the table ----------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
-"""AttnLRP and CP-LRP of a small LLaMA by jaxlrp and by LXT, with the same weights.
+"""AttnLRP and CP-LRP of transformers by jaxlrp, and by LXT or autolrp, with the same weights.
 
-    python benchmarks/peers/against_lxt.py
-    python benchmarks/peers/against_lxt.py --length 128 --pairs 3
-    python benchmarks/peers/against_lxt.py --double                # relevance in float64, no times
+    python benchmarks/peers/against_lxt.py                       # all rows: an hour
+    python benchmarks/peers/against_lxt.py --networks llama --length 128 --pairs 3
+    python benchmarks/peers/against_lxt.py --networks bert --peers autolrp --rules cp_lrp
+    python benchmarks/peers/against_lxt.py --double              # relevance in float64, no times
 
-Eight blocks of width 256. The relevance of the next token's logit with respect to the embedded
-tokens is compared first; then both sides take turns in one process. LXT patches the classes of a
-model for the whole process, so each set of rules runs in a process of its own.
+A LLaMA of eight blocks of width 256, BERT-base and ViT-B/16, all with random weights. The relevance
+of one logit with respect to the embedded tokens or the pixels is compared first; then both sides
+take turns in one process. LXT patches the classes of a model for the whole process, so each row has
+a process of its own, and one that fails does not stop the others. autolrp gives another relevance
+and runs only if it is named and installed (`pip install --no-deps autolrp==0.2.0`).
 """
 
 import argparse
@@ -22,130 +25,112 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
-import operators  # noqa: F401
+import numpy as np
 import ratio
 import torch
 import turns
-from jax import lax
-from lxt.efficient import monkey_patch
-from lxt.efficient.models import llama as lxt_rules
-from networks import rotate
-from transformers import LlamaConfig
-from transformers.models.llama import modeling_llama
+from lxt_cases import CASES, LENGTHS, Case
 
-import jaxlrp as lrp
-
-WIDTH, HIDDEN, HEADS, DEPTH, VOCABULARY, EPSILON = 256, 688, 8, 8, 1000, 1e-5
-RULES = {
-    "attn_lrp": (lrp.composites.attn_lrp, lxt_rules.attnLRP),
-    "cp_lrp": (lrp.composites.cp_lrp, lxt_rules.cp_LRP),
-}
+PEERS = ("lxt", "autolrp")
+RULES = ("attn_lrp", "cp_lrp")
 HEADER = (
-    "rules",
+    "network",
     "tokens",
+    "rules",
+    "peer",
     "distance",
-    "LXT / jaxlrp",
+    "peer / jaxlrp",
     "interval",
     "jaxlrp, s",
-    "LXT, s",
+    "peer, s",
     "jaxlrp / own gradient",
-    "LXT / own gradient",
+    "peer / own gradient",
 )
 
 
-def norm(x, scale):
-    return x * lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + EPSILON) * scale
-
-
-def block(x, p):
-    h = norm(x, p["input_layernorm.weight"])
-    q, k, v = (
-        (h @ p[f"self_attn.{name}_proj.weight"]).reshape(*x.shape[:2], HEADS, -1) for name in "qkv"
-    )
-    q, k = rotate(q), rotate(k)
-    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / q.shape[-1] ** 0.5
-    seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-    weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf))
-    mixed = jnp.einsum("bhqk,bkhe->bqhe", weights, v).reshape(x.shape)
-    x = x + mixed @ p["self_attn.o_proj.weight"]
-    h = norm(x, p["post_attention_layernorm.weight"])
-    gated = jax.nn.silu(h @ p["mlp.gate_proj.weight"]) * (h @ p["mlp.up_proj.weight"])
-    return x + gated @ p["mlp.down_proj.weight"]
-
-
-def logits(params, x):
-    for number in range(DEPTH):
-        start = f"model.layers.{number}."
-        x = block(x, {k.removeprefix(start): v for k, v in params.items() if k.startswith(start)})
-    return norm(x[:, -1], params["model.norm.weight"]) @ params["lm_head.weight"]
-
-
 class Sides:
-    """The model in both frameworks; functions without arguments that run to the end."""
+    """One network in both frameworks; functions without arguments that run to the end."""
 
-    def __init__(self, length: int, double: bool):
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            intermediate_size=HIDDEN,
-            num_hidden_layers=DEPTH,
-            num_attention_heads=HEADS,
-            rms_norm_eps=EPSILON,
-            max_position_embeddings=length,
-        )
-        self.model = modeling_llama.LlamaForCausalLM(config).eval().requires_grad_(False)
-        for weight in self.model.parameters():
-            if weight.ndim > 1:
-                weight.normal_(std=weight.shape[1] ** -0.5)
-            else:
-                weight.uniform_(0.5, 1.5)
-        self.embedded = torch.randn(1, length, WIDTH)
-        if double:
-            self.model.double()
-            self.embedded = self.embedded.double()
-        self.params = {
-            name: jnp.asarray(weight.numpy().T if weight.ndim > 1 else weight.numpy())
-            for name, weight in self.model.state_dict().items()
-        }
-        self.x = jnp.asarray(self.embedded.numpy())
-        self.target = jnp.array([7])
+    def __init__(self, case: Case, double: bool):
+        self.case = case
+        dtype = np.float64 if double else np.float32
+        self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), case.params)
+        self.x = jnp.asarray(case.x, dtype)
+        self.pixels = torch.from_numpy(np.asarray(case.x, dtype))
+        self.renew()
+
+    def renew(self) -> None:
+        """Makes the module again: LXT replaces some classes and not the modules made of them."""
+        self.module = self.case.module().eval().requires_grad_(False).to(self.pixels.dtype)
 
     def jax(self, step: Callable[..., Any]) -> Callable[[], Any]:
-        args = (self.params, self.x, self.target)
+        args = (self.params, self.x, jnp.array([self.case.target]))
         compiled = ratio.make(step, args).compiled
         return lambda: jax.block_until_ready(compiled(*args))
 
     def torch(self, times_input: bool) -> Any:
-        x = self.embedded.clone().requires_grad_()
-        logit = self.model(inputs_embeds=x, use_cache=False, logits_to_keep=1).logits[0, -1, 7]
+        x = self.pixels.clone().requires_grad_()
+        logit = self.case.logits(self.module, x)[0, self.case.target]
         (gradient,) = torch.autograd.grad(logit, x)
         return (x * gradient if times_input else gradient).detach()
 
+    def lxt(self, rules: str) -> Callable[[], Any]:
+        self.case.lxt[rules]()
+        self.renew()
+        return partial(self.torch, True)
 
-def rows(rules: str, lengths: list[int], pairs: int, double: bool) -> list[tuple[str, ...]]:
-    found = []
-    ours, theirs = RULES[rules]
-    all_sides = [Sides(length, double) for length in lengths]
-    for length, sides in zip(lengths, all_sides, strict=True):
-        # The plain gradient runs before LXT changes the classes, and has its rounds to itself.
-        gradient = sides.jax(ratio.gradient(logits))
-        gap = turns.distance(gradient()[1], sides.torch(times_input=False))
-        plain = turns.timed([gradient, partial(sides.torch, False)], 0 if double else pairs)
-        found.append((rules, length, sides, plain, gap))
-    monkey_patch(modeling_llama, patch_map=theirs)
-    table = []
-    for _, length, sides, plain, gap in found:
-        mine = sides.jax(ratio.explanation(logits, ours()))
-        away = turns.distance(mine()[1], sides.torch(times_input=True))
-        if double:
-            table.append((rules, str(length), f"{away:.0e}"))
-            continue
-        table.append(("gradient", str(length), f"{gap:.0e}", *turns.of_pairs(*plain), "", ""))
-        taken = turns.timed([mine, partial(sides.torch, True)], pairs)
-        over = [turns.middle(t) / turns.middle(p) for t, p in zip(taken, plain, strict=True)]
-        cells = (f"{number:.2f}" for number in over)
-        table.append((rules, str(length), f"{away:.0e}", *turns.of_pairs(*taken), *cells))
+    def autolrp(self, rules: str) -> Callable[[], Any]:
+        """Norms, activations and attention as the papers have them; the rest is its default."""
+        import autolrp
+        from autolrp import nodes
+
+        chosen = {
+            **autolrp.BASE,
+            **{"attn_lrp": autolrp.ATTNLRP, "cp_lrp": autolrp.CPLRP}[rules],
+            **autolrp.on(nodes.ELEMENTWISE_NODES, "yx"),
+            **autolrp.on(nodes.LAYERNORM_NODES, "detach_std"),
+        }
+        config = autolrp.LRPConfig(rule=chosen)
+
+        def run() -> Any:
+            x = autolrp.tensor(self.pixels.clone())
+            self.case.logits(self.module, x)[0, self.case.target].lrp(config=config)
+            return torch.Tensor(x.relevance.detach())
+
+        return run
+
+
+def rows(options: argparse.Namespace) -> list[tuple[str, ...]]:
+    """The gradients and one set of rules by one peer."""
+    (name,), (length,) = options.networks, options.length
+    (rules,), (peer,) = options.rules, options.peers
+    case = CASES[name](length)
+    start = (name, str(length))
+    if peer == "lxt" and rules not in case.lxt:
+        return [(*start, rules, "lxt has none", *[""] * (len(HEADER) - 4))]
+    with jax.enable_x64(options.double):
+        return _rows(Sides(case, options.double), start, rules, peer, options)
+
+
+def _rows(
+    sides: Sides, start: tuple[str, str], rules: str, peer: str, options: argparse.Namespace
+) -> list[tuple[str, ...]]:
+    # The plain gradient runs before LXT changes the classes, and has its rounds to itself.
+    gradient = sides.jax(ratio.gradient(lambda params, x: sides.case.fn(params, x)))
+    apart = f"{turns.distance(gradient()[1], sides.torch(times_input=False)):.0e}"
+    table = [(*start, "gradient", "PyTorch", apart)]
+    plain = turns.timed(
+        [gradient, partial(sides.torch, False)], 0 if options.double else options.pairs
+    )
+    mine = sides.jax(ratio.explanation(sides.case.fn, ratio.RULES[rules]()))
+    theirs = getattr(sides, peer)(rules)
+    table.append((*start, rules, peer, f"{turns.distance(mine()[1], theirs()):.0e}"))
+    if options.double:
+        return table
+    taken = turns.timed([mine, theirs], options.pairs)
+    over = [turns.middle(t) / turns.middle(p) for t, p in zip(taken, plain, strict=True)]
+    table[0] += (*turns.of_pairs(*plain), "", "")
+    table[1] += (*turns.of_pairs(*taken), *(f"{number:.2f}" for number in over))
     return table
 
 
@@ -153,23 +138,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
-    parser.add_argument("--length", nargs="+", type=int, default=[128, 512, 2048])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=["lxt"])
+    parser.add_argument("--length", nargs="+", type=int, help="tokens; a ViT has 197")
     parser.add_argument("--pairs", type=int, default=9, help="timed pairs (default 9)")
     parser.add_argument("--double", action="store_true", help="compare in float64, time nothing")
+    parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if len(options.rules) > 1:
-        lengths, double = map(str, options.length), ["--double"] if options.double else []
-        rest = ["--length", *lengths, "--pairs", str(options.pairs), *double]
-        for rules in options.rules:
-            subprocess.run([sys.executable, __file__, "--rules", rules, *rest], check=True)
-        return
     threads = len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    print(f"\n{ratio.machine()}; torch {torch.__version__}, {threads} threads\n", flush=True)
-    with jax.enable_x64(options.double):
-        table = rows(options.rules[0], options.length, options.pairs, options.double)
-        ratio.show(table, HEADER[:3] if options.double else HEADER)
+    if options.row:
+        torch.set_num_threads(threads)
+        ratio.show(rows(options), HEADER[:5] if options.double else HEADER)
+        return
+    print(f"\n{ratio.machine()}; torch {torch.__version__}, {threads} threads")
+    rest = ["--row", "--pairs", str(options.pairs), *(["--double"] if options.double else [])]
+    failed = []
+    for name in options.networks:
+        lengths = LENGTHS[name] if name.startswith("vit") else options.length or LENGTHS[name]
+        for row in (
+            (length, rules, peer)
+            for length in lengths
+            for rules in options.rules
+            for peer in options.peers
+        ):
+            print(flush=True)
+            length, rules, peer = map(str, row)
+            chosen = ["--networks", name, "--length", length, "--rules", rules, "--peers", peer]
+            if subprocess.run([sys.executable, __file__, *chosen, *rest]).returncode:
+                failed.append(" ".join(chosen))
+    if failed:
+        sys.exit("\nno row of: " + "; ".join(failed))
 
 
 if __name__ == "__main__":
