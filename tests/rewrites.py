@@ -520,6 +520,8 @@ def _(e: Edit) -> bool:
 def _(e: Edit) -> bool:
     if e.op != "bias" or e.array(1) is None or e.shape[-1] < 2:
         return False
+    if e.program.readers(e.args[0]) > 1:  # as below: joined pieces are such a view
+        return False
     k = e.rng.randint(1, e.shape[-1] - 1)
     text = "jnp.concatenate([{0}[..., :K] + {1}[:K], {0}[..., K:] + {1}[K:]], -1)"
     return e.to(text.replace("K", str(k)), *e.args)

@@ -314,8 +314,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "if f > 0.0)\n",
-        "if True)\n",
+        "if not in_function:",
+        "if True:",
+        "graph/test_written.py",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "        value = eqn.out\n    return False",
+        "        break\n    return False",
         "graph/test_written.py",
     ),
     Mutant(
@@ -339,8 +345,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "ours.add_number(len(eqns), by, _cancels(within, by) or (written.falls and by < 0.0))",
-        "ours.add_number(len(eqns), by, _cancels(within, by))",
+        "cancels = _cancels(within, by) or (written.falls and by < 0.0)",
+        "cancels = _cancels(within, by)",
         "graph/test_signs.py::test_signs_that_cancel",
     ),
     Mutant(

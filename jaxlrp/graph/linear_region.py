@@ -10,11 +10,13 @@ from jaxlrp.graph import branches
 from jaxlrp.graph.affine import affine_operand, brings_zeros, is_move, is_written_scale
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.homogeneous import is_complete
-from jaxlrp.graph.ir import Eqn, Value
+from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.primitives import ADDITIONS, AFFINE, COPIES, ELEMENTWISE, rounds
 from jaxlrp.graph.sources import sources
 from jaxlrp.graph.unique_paths import has_unique_paths
 from jaxlrp.graph.written_numbers import NOTHING_WRITTEN, Written, factor_of
+
+_MOST = 8  # equations that are searched
 
 
 def after(
@@ -54,7 +56,8 @@ def after(
         if own:
             ours.places.append(len(eqns))
         elif number:
-            ours.add_number(len(eqns), by, _cancels(within, by) or (written.falls and by < 0.0))
+            cancels = _cancels(within, by) or (written.falls and by < 0.0)
+            ours.add_number(len(eqns), by, cancels, _is_in_function(bench, eqn.out))
         eqns.append(eqn)
         inside.add(eqn)
         for value in [v for v in eqn.inputs if v in frontier]:
@@ -84,13 +87,14 @@ class _Ours:
     ends: list[int] = dataclasses.field(default_factory=list)
     end: int = 0
 
-    def add_number(self, place: int, by: float, cancels: bool) -> None:
+    def add_number(self, place: int, by: float, cancels: bool, in_function: bool) -> None:
         """A written number; numbers that cancel each other are both added, or neither is.
 
-        A second change of sign is left to what follows, as the sign within a sigmoid.
+        A number or sign within a function, as in a sigmoid, is left to that function.
         """
-        positive = ((i, f) for i, f in self.numbers.items() if f > 0.0)
-        undone = next((i for i, f in positive if math.isclose(f * by, 1.0)), None)
+        undone = None
+        if not in_function:
+            undone = next((i for i, f in self.numbers.items() if math.isclose(f * by, 1.0)), None)
         if undone is not None:
             del self.numbers[undone]
             if self.places[-1] == undone:
@@ -109,6 +113,22 @@ class _Ours:
         self.ends.append(place)
         last = self.places[-1] if self.places else None
         self.end = 0 if last is None else next(i for i in self.ends if i >= last) + 1
+
+
+def _is_in_function(bench: Workbench, value: Value) -> bool:
+    """Whether a nonlinear elementwise function reads a value, past further written numbers."""
+    for _ in range(_MOST):
+        readers = bench.reached_uses(value)
+        if any(e.name in ELEMENTWISE and e.name not in AFFINE | COPIES for e in readers):
+            return True
+        if len(readers) != 1:
+            break
+        (eqn,) = readers
+        shifts = eqn.name in ADDITIONS and any(isinstance(v, Literal) for v in eqn.inputs)
+        if not shifts and not is_written_scale(bench, eqn):
+            break
+        value = eqn.out
+    return False
 
 
 def _left_over(numbers: tuple[float, ...]) -> tuple[float, ...]:

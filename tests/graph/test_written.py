@@ -107,6 +107,11 @@ ALIKE = {
         lambda u, p: jax.nn.sigmoid(-(jax.nn.relu(u) @ -p["w"])),
         lambda u, p: 1 / (1 + jnp.exp(-jnp.negative(relu(u) @ -p["w"]))),
         lambda u, p: 0.5 * (jnp.tanh(0.5 * (relu(u) @ p["w"])) + 1),
+        lambda u, p: 0.5 * (jnp.tanh(0.5 * ((relu(u) @ (0.5 * p["w"])) * 2)) + 1),
+    ],
+    "before a hard sigmoid": [
+        lambda u, p: jnp.clip(0.2 * (u @ p["w"]) + 0.5, 0, 1),
+        lambda u, p: jnp.clip(0.2 * ((u @ (0.2 * p["w"])) * 5) + 0.5, 0, 1),
     ],
     "before a gelu": [
         lambda u, p: jax.nn.gelu(u @ p["w"], approximate=False),
