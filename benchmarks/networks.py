@@ -1,4 +1,4 @@
-"""The networks that the benchmarks explain: VGG16, ResNet50, a multilayer perceptron, ViT and BERT.
+"""The networks that the benchmarks explain: convolutional ones, a perceptron, ViT and BERT.
 
 Written in Flax Linen as anyone would write them; nothing here knows of relevance. Weights are
 random (He), and so are the BatchNorm statistics.
@@ -64,6 +64,57 @@ class ResNet50(nn.Module):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
                 x = Bottleneck(64 * 2**stage, stride)(x)
+        return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
+
+
+class InvertedResidual(nn.Module):
+    """Widen by 1x1, filter each channel, narrow by 1x1; a skip where the shape stays."""
+
+    features: int
+    size: int
+    stride: int
+    expansion: int
+
+    @nn.compact
+    def __call__(self, x):
+        def conv(x, width, size, stride=1, groups=1):
+            sizes, strides = (size, size), (stride, stride)
+            x = nn.Conv(width, sizes, strides, feature_group_count=groups, use_bias=False)(x)
+            return nn.BatchNorm(use_running_average=True)(x)
+
+        wide = self.expansion * x.shape[-1]
+        y = nn.relu6(conv(x, wide, 1)) if self.expansion > 1 else x
+        y = nn.relu6(conv(y, wide, self.size, self.stride, wide))
+        y = conv(y, self.features, 1)
+        return x + y if x.shape == y.shape else y
+
+
+# Repeats, kernel, stride, expansion and channels of the stages of EfficientNet-Lite0.
+LITE0 = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+class EfficientNetLite0(nn.Module):
+    """Inverted residuals with ReLU6, as in the usual weights."""
+
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(32, (3, 3), (2, 2), use_bias=False)(x)
+        x = nn.relu6(nn.BatchNorm(use_running_average=True)(x))
+        for repeats, size, stride, expansion, features in LITE0:
+            for block in range(repeats):
+                x = InvertedResidual(features, size, 1 if block else stride, expansion)(x)
+        x = nn.Conv(1280, (1, 1), use_bias=False)(x)
+        x = nn.relu6(nn.BatchNorm(use_running_average=True)(x))
         return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
 
 
@@ -163,6 +214,7 @@ class Network(NamedTuple):
 MODELS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "vgg16": (VGG16(), (224, 224, 3)),
     "resnet50": (ResNet50(), (224, 224, 3)),
+    "efficientnet_lite0": (EfficientNetLite0(), (224, 224, 3)),
     "mlp": (MLP(), (1024,)),
     "vit": (ViT(), (224, 224, 3)),
     "vit_remat": (ViT(remat=True), (224, 224, 3)),

@@ -1,4 +1,4 @@
-"""VGG16 and ResNet50 of `benchmarks/networks.py` as PyTorch modules, with the same weights.
+"""Convolutional networks of `benchmarks/networks.py` as PyTorch modules, with the same weights.
 
 Every layer is a module, in the order in which it runs, as Zennit asks for. Where Flax pads unevenly
 (`SAME` under a stride) the convolution does too: rules that replace its input must not reach zeros
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import operators  # noqa: F401
 import torch
+from networks import LITE0
 from torch import nn
 from zennit.layer import Sum
 
@@ -29,10 +30,10 @@ class Padded(nn.Conv2d):
         return super().forward(nn.functional.pad(x, (self.before, self.after) * 2))
 
 
-def _conv(weights: Mapping[str, Any], stride: int = 1) -> nn.Conv2d:
+def _conv(weights: Mapping[str, Any], stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """Padded as `SAME` pads an even number of pixels."""
     size, _, inputs, outputs = weights["kernel"].shape
-    layer = Padded(inputs, outputs, size, stride, bias="bias" in weights)
+    layer = Padded(inputs * groups, outputs, size, stride, groups=groups, bias="bias" in weights)
     total = max(size - stride, 0)
     layer.before, layer.after = total // 2, total - total // 2
     layer.weight.data = _numbers(weights["kernel"].transpose(3, 2, 0, 1))
@@ -110,9 +111,49 @@ def resnet50(variables: Mapping[str, Any]) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+class InvertedResidual(nn.Module):
+    def __init__(self, params: Mapping[str, Any], statistics: Mapping[str, Any], stride: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        last = sum(name.startswith("Conv_") for name in params) - 1
+        for number in range(last + 1):
+            conv, norm = params[f"Conv_{number}"], f"BatchNorm_{number}"
+            groups = conv["kernel"].shape[-1] if number == last - 1 else 1
+            layers += [
+                _conv(conv, stride if number == last - 1 else 1, groups),
+                _norm(params[norm], statistics[norm]),
+                *([nn.ReLU6()] if number < last else []),
+            ]
+        self.main = nn.Sequential(*layers)
+        inputs, outputs = layers[0].in_channels, layers[-2].out_channels
+        self.sum = Sum() if stride == 1 and inputs == outputs else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.main(x)
+        return y if self.sum is None else self.sum(torch.stack([x, y], dim=-1))
+
+
+def efficientnet_lite0(variables: Mapping[str, Any]) -> nn.Module:
+    params, statistics = variables["params"], variables["batch_stats"]
+
+    def outer(number: int, stride: int) -> list[nn.Module]:
+        conv, norm = f"Conv_{number}", f"BatchNorm_{number}"
+        return [_conv(params[conv], stride), _norm(params[norm], statistics[norm]), nn.ReLU6()]
+
+    layers = outer(0, 2)
+    for repeats, _, stride, _, _ in LITE0:
+        for block in range(repeats):
+            name = f"InvertedResidual_{len(layers) - 3}"
+            step = 1 if block else stride
+            layers.append(InvertedResidual(params[name], statistics[name], step))
+    layers += [*outer(1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), _dense(params["Dense_0"])]
+    return nn.Sequential(*layers)
+
+
 MODELS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "vgg16": vgg16,
     "resnet50": resnet50,
+    "efficientnet_lite0": efficientnet_lite0,
 }
 
 
