@@ -80,6 +80,8 @@ def draw(run: int, number: int, attempt: int = 0) -> Case:
         place = rng.randrange(2**31)
         if name in KNOWN or not draws.fits(name, rules):
             continue
+        if any(name in pair and pair & {n for n, _ in chain} - {name} for pair in rewrites.APART):
+            continue
         written = rewrites.apply(program, name, place)
         if written is not None:
             program = written

@@ -276,6 +276,8 @@ SPLITS_FEATURES = {
     "bias before a slice, the rest cut off",
     "a wider padding cut off",
 }
+# Not both in one chain: of several signs that could cancel, the one written first decides.
+APART = [{"peak_norm: backwards", "negate the weights and the output"}]
 # What is computed twice is one value if both are written alike: no other rewrite comes after.
 LAST = {"compute an argument again"}
 # Rewrites after which the library answers otherwise today, and why; see docs/recognition.md.
