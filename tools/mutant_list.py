@@ -1345,9 +1345,39 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/canonical.py",
-        "_LAYERS = FIXED_LINEAR | WINDOW",
-        "_LAYERS = WINDOW",
+        "_LAYERS = LINEAR_CORES | FIXED_LINEAR | WINDOW",
+        "_LAYERS = LINEAR_CORES | WINDOW",
         "graph/test_linear_primitives.py::test_a_layer_without_weights_that_is_written_twice_is_one",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "return eqn.name in LINEAR_CORES and single and all(map(self.is_number, factors))",
+        "return False",
+        "graph/test_linear_primitives.py::test_a_layer_without_weights_that_is_written_twice_is_one",
+    ),
+    Mutant(
+        "graph/canonical.py",
+        "return eqn.name in LINEAR_CORES and single and all(map(self.is_number, factors))",
+        "return eqn.name in LINEAR_CORES and single",
+        "graph/test_repeated_calls.py",
+    ),
+    Mutant(
+        "graph/shared_exponentials.py",
+        "if total is not None and total in readers and",
+        "if False and",
+        "graph/test_shared_exponentials.py::test_softmaxes_that_share_an_exponential",
+    ),
+    Mutant(
+        "graph/shared_exponentials.py",
+        'if eqn is None or eqn.name != "sub":',
+        "if True:",
+        "graph/test_shared_exponentials.py::test_softmaxes_that_share_an_exponential",
+    ),
+    Mutant(
+        "graph/shared_exponentials.py",
+        "if eqn is None or eqn.bodies or eqn.name not in _OF_MAXIMA:",
+        "if True:",
+        "graph/test_shared_exponentials.py::test_softmaxes_that_share_an_exponential",
     ),
     Mutant(
         "graph/canonical.py",

@@ -25,25 +25,27 @@ from jaxlrp.graph.primitives import (
     COPIES,
     ELEMENTWISE,
     FIXED_LINEAR,
+    LINEAR_CORES,
     MOVES,
     REDUCTIONS,
     RUNNING_WINNERS,
     SORTS,
     WINDOW_WINNERS,
 )
+from jaxlrp.graph.shared_exponentials import with_own_exponentials
 from jaxlrp.graph.signs import Signs
 from jaxlrp.graph.stacks import with_own_pieces
 
 # Each is a layer if relevance passes it by itself, with names and rules of its own.
-_LAYERS = FIXED_LINEAR | WINDOW_WINNERS | RUNNING_WINNERS | SORTS
+_LAYERS = LINEAR_CORES | FIXED_LINEAR | WINDOW_WINNERS | RUNNING_WINNERS | SORTS
 # Linear layers with weights stay apart: different uses of one module are two layers. A Fourier
-# transform has none.
+# transform has none, and neither has a product with numbers that are written in the program.
 _MERGED = (
     ELEMENTWISE
     | MOVES
     | COMPARISONS
     | REDUCTIONS
-    | _LAYERS
+    | (_LAYERS - LINEAR_CORES)
     | {"iota", "stop_gradient", "argmax", "argmin"}
 )
 
@@ -72,6 +74,7 @@ class _Rewriter:
         self.same: dict[Value, Value] = {}  # a removed value -> the one in its place
         self.varying = set(varying)
         self.consts = dict(consts)
+        self.numbers: set[Value] = set()  # made of what is written in the program alone
         self.places = Places(self.consts.items(), self.varying)
         self.signs = Signs(self.varying)
 
@@ -88,6 +91,8 @@ class _Rewriter:
             if varies:
                 self.varying.update(eqn.outputs)
                 self.varying.update(v for body in eqn.bodies for v in self.varying_in(eqn, body))
+            elif not eqn.bodies and all(map(self.is_number, eqn.inputs)):
+                self.numbers.update(eqn.outputs)
             if varies and eqn.name in _SCATTERED:
                 kept += self.spread_out(eqn)
                 continue
@@ -102,7 +107,7 @@ class _Rewriter:
             elif varies and (moved := self.signs.moved(eqn)) is not None:
                 ahead.extendleft(reversed(moved))
                 continue
-            elif eqn.name in _MERGED:
+            elif eqn.name in _MERGED or (varies and self.has_no_weights(eqn)):
                 alike = seen.setdefault(_key(eqn), [])
                 earlier = next((e for e in alike if _may_stand_for(e, eqn)), None)
                 if earlier is not None:
@@ -112,7 +117,17 @@ class _Rewriter:
             kept.append(eqn)
         outputs = [self.of(v) for v in graph.outputs]
         kept, self.signs.left = with_own_pieces(self.read(kept, outputs), outputs), around
+        kept = with_own_exponentials(kept)
         return Graph(graph.inputs, graph.consts, kept, outputs)
+
+    def is_number(self, value: Value) -> bool:
+        return isinstance(value, Literal) or value in self.numbers
+
+    def has_no_weights(self, eqn: Eqn) -> bool:
+        """Whether an equation is a product of one varying value with written numbers."""
+        factors = [v for v in eqn.inputs if v not in self.varying]
+        single = len(factors) == len(eqn.inputs) - 1
+        return eqn.name in LINEAR_CORES and single and all(map(self.is_number, factors))
 
     def replace(self, eqn: Eqn, values: Sequence[Value]) -> None:
         """Drop an equation, in whose place values that are there already are read."""

@@ -226,8 +226,10 @@ def test_a_solver_whose_coefficients_depend_on_the_input_is_an_error(fn, primiti
         rfft,
         lambda x: jnp.cumsum(x, -1),
         lambda x: lax.reduce_window(x, 0.0, lax.add, (2,), (2,), "VALID"),
+        lambda x: x @ jnp.full((4, 4), 0.5),
+        lambda x: x @ (jnp.arange(16.0).reshape(4, 4) % 5),
     ],
-    ids=["fft", "cumsum", "sums of windows"],
+    ids=["fft", "cumsum", "sums of windows", "one number", "written numbers"],
 )
 def test_a_layer_without_weights_that_is_written_twice_is_one(linear):
     def power(x):
