@@ -66,10 +66,12 @@ def many_jax(sides: Sides, rules: Any, batch: int) -> Callable[..., Any]:
     explain = lrp.explain(sides.fn, rules, argnums=1)
 
     def step(params: Any, x: jax.Array, targets: jax.Array) -> jax.Array:
-        each = jax.lax.map(
-            lambda target: explain(params, x, target=target[None]), targets, batch_size=batch
-        )
-        return each[:, 0]
+        def one(target: jax.Array) -> jax.Array:
+            return explain(params, x, target=target[None])[0]
+
+        if len(targets) <= batch:  # XLA's convolutions are slow in a loop on CPU
+            return jax.vmap(one)(targets)
+        return jax.lax.map(one, targets, batch_size=batch)
 
     return step
 
