@@ -192,6 +192,12 @@ def test_badges_are_current():
     assert checked.returncode == 0, checked.stderr
 
 
+def test_summary_of_the_benchmarks_has_their_numbers():
+    command = [sys.executable, "tools/benchmark_summary.py", "--check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_tutorials_are_those_of_their_sources():
     command = [sys.executable, "tools/tutorials.py", "--check"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,0 +1,92 @@
+"""The table at the head of `benchmarks/README.md`, from the tables of results below it.
+
+python tools/benchmark_summary.py           # writes the table
+python tools/benchmark_summary.py --check   # fails if it is stale
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "benchmarks" / "README.md"
+PLACE = re.compile(r"(<!-- summary: .*? -->\n\n)(.*?)(?=\n<!-- end of the summary -->)", re.DOTALL)
+
+EXACT = "Measured again after contributions became exact"
+LOOPS = "Loops and repeated calls"
+LLAMA = "Seven billion parameters on eight devices"
+GAMMA, ALPHA_BETA = "epsilon_gamma_box", "epsilon_alpha2_beta1"
+ROWS = [  # how a row is called, the section and the row that have its numbers, and the rules
+    ("VGG16, batch 2", EXACT, "vgg16, 2", ["epsilon", "epsilon_plus_flat"]),
+    (
+        "ResNet50, batch 2",
+        EXACT,
+        "resnet50, 2",
+        ["epsilon", "epsilon_plus_flat", GAMMA, ALPHA_BETA],
+    ),
+    ("ResNet50, batch 8", EXACT, "resnet50, 8", [ALPHA_BETA]),
+    ("12 dense layers, batch 256", EXACT, "mlp, 256", ["epsilon", "zplus"]),
+    ("ViT-B/16, batch 2", EXACT, "vit, 2", ["attn_lrp", "cp_lrp"]),
+    ("BERT-base, batch 2", EXACT, "bert, 2", ["attn_lrp", "cp_lrp"]),
+    ("LSTM, 64 steps", LOOPS, "lstm", ["lstm_lrp_all"]),
+    ("Mamba's scan", LOOPS, "mamba_scan", ["mamba_lrp"]),
+    ("LLaMA, 7 billion parameters", LLAMA, "attn_lrp", [""]),
+]
+TIME, MEMORY, BUILD = ["run"], ["memory", "times the gradient's"], ["build", "trace"]
+
+
+def results(text: str) -> dict[tuple[str, str, str], dict[str, str]]:
+    """The cells of each row, by its section, network and rules."""
+    found = {}
+    for section in re.split(r"^#{2,} ", text, flags=re.MULTILINE)[1:]:
+        title = section.split("\n", 1)[0]
+        for head, *rows in _tables(section):
+            network = ""
+            for row in rows[1:]:
+                network = row[0].split(" (")[0] or network
+                cells = dict(zip(head, row, strict=True))
+                found.setdefault((title, network, cells.get("rules", "")), cells)
+    return found
+
+
+def _tables(text: str) -> Iterator[list[list[str]]]:
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        yield [[cell.strip() for cell in row[1:-1].split("|")] for row in table.split("\n") if row]
+
+
+def summary(text: str) -> str:
+    found = results(text)
+    lines = [
+        "| network | rules | time | memory | trace and compilation |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for name, title, row, several in ROWS:
+        link = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for n, rules in enumerate(several):
+            cells = found[title, row, rules]
+            first = f"[{name}](#{link})" if name and n == 0 else ""
+            numbers = [_number(cells, names) for names in (TIME, MEMORY, BUILD)]
+            lines.append(f"| {' | '.join([first, f'`{rules or row}`', *numbers])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(cells: dict[str, str], names: list[str]) -> str:
+    """The number of the first of these columns that the table has, without what is said of it."""
+    return next((cells[name].split()[0] for name in names if cells.get(name)), "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
+    check = parser.parse_args().check
+    text = PAGE.read_text()
+    made, places = PLACE.subn(lambda place: place[1] + summary(text), text)
+    assert places == 1, f"where in {PAGE.name} is the table?"
+    if check and made != text:
+        sys.exit(f"stale, write anew by tools/benchmark_summary.py: {PAGE.name}")
+    PAGE.write_text(made)
+
+
+if __name__ == "__main__":
+    main()
