@@ -149,6 +149,8 @@ def is_steady(relevance: np.ndarray) -> bool:
 def compare(one: Program, other: Program, rules: str) -> Outcome:
     if draws.ties(one):
         return Outcome("redrawn: ties", one, other)
+    if draws.adds_sum_of_same(one) or draws.adds_sum_of_same(other):
+        return Outcome("redrawn: a sum within a sum", one, other)
     a = explained(one, rules)
     if not isinstance(a, str) and not is_steady(a[1]):
         return Outcome("redrawn: sensitive", one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import random
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import jaxlrp as lrp
+from tests.layer_reference import ACTIVATIONS
 from tests.programs import Node, Program
 from tests.rewrites import CHANGES_KIND, KNOWN, LOOPS, SPELLINGS, SPLITS_FEATURES
 
@@ -334,6 +336,21 @@ def ties(one: Program) -> bool:
         cells = np.sort(cells.reshape(-1, 4), -1)
         if (cells[:, 3] - cells[:, 2] < 1e-9).any():
             return True
+    return False
+
+
+def adds_sum_of_same(one: Program) -> bool:
+    """Whether x is added to an activation of x that is itself written as a sum with x.
+
+    `x + (0.5 * x + 0.5 * x * erf(x))` has three terms; see docs/recognition.md.
+    """
+    for node in (n for n in one.nodes if n.op == "add"):
+        for x, activation in (node.args, node.args[::-1]):
+            maker = one.by_name.get(activation)
+            if maker is not None and maker.op in ACTIVATIONS and maker.args == (x,):
+                written = ast.parse(maker.text.format("x"), mode="eval").body
+                if isinstance(written, ast.BinOp) and isinstance(written.op, ast.Add | ast.Sub):
+                    return True
     return False
 
 
