@@ -97,7 +97,7 @@ heatmap.grid(
 # %% [markdown]
 # ## Account
 #
-# The ledger says how much of the logits arrived at the pixels, and what took the rest.
+# The ledger says how much of the logits arrived at the pixels, and which layers took the rest.
 
 # %%
 ledger = lrp.ledger(network.apply, rules, argnums=1)(params, x, target=said)

@@ -2,7 +2,7 @@
 # # An LSTM, step by step
 #
 # A recurrent network reads a handwritten digit row by row, as a time series of 28 steps with 28 values each. Which step decided?
-# The rules for gates come from Arras et al.: a gate gets nothing, the signal that it lets through gets everything.
+# The rules for gates come from Arras et al.: the gate receives no relevance, and the signal that passes through it receives all.
 
 # %%
 import flax.linen as nn
@@ -132,5 +132,6 @@ for name, found in maps.items():
     print(f"{name:17s} {1 - kept:.1%} of the answers change")
 
 # %% [markdown]
-# Both find rows that matter far more than chance does. In this network and this test gradient × input is ahead, although its
-# numbers are far smaller (the scales at the ends of the rows above); in [an LSTM that reads reviews](../demos.md#the-same-reviews-read-by-an-lstm) LRP-all is.
+# Both find rows that matter far more than chance does. In this network and this test gradient × input finds more of them, although its
+# numbers are far smaller (the scales at the ends of the rows above). In [an LSTM that reads
+# reviews](../demos.md#the-same-reviews-read-by-an-lstm) LRP-all finds more.

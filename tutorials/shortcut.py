@@ -121,7 +121,7 @@ heatmap.grid(
 )
 
 # %% [markdown]
-# Third, the test of the suspicion: change only what the maps point at.
+# Third, the suspicion is tested: only the part at which the maps point is changed.
 
 
 # %%
