@@ -361,6 +361,9 @@ def cancels(one: Program) -> bool:
         a, b = (np.asarray(values[arg]) for arg in node.args)
         if (np.abs(a + b) < 1e-6 * (np.abs(a) + np.abs(b))).any():
             return True
+    for node in (n for n in one.nodes if n.op in ("avg_pool", "mean")):
+        if (np.abs(values[node.name]) < 1e-12 * np.abs(values[node.args[0]]).max()).any():
+            return True
     return False
 
 
