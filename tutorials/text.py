@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A text classifier
 #
-# A small transformer learns whether a sentence of a film review is positive, and AttnLRP says which words made it think so. The 10,000
+# A small transformer learns whether a sentence of a film review is positive, and AttnLRP says which words led to the answer. The 10,000
 # sentences and their ratings by people come with the sources of the package vaderSentiment, which pip fetches once into `out/`.
 
 # %%
@@ -134,7 +134,7 @@ ledger = lrp.ledger(network.apply, rules, wrt="embed")(params, x[:200], target=d
 print(textwrap.fill(ledger.verdict, 95))
 
 # %% [markdown]
-# Position embeddings get a share too, and so do unknown words:
+# Position embeddings and unknown words receive a share of relevance too:
 
 # %%
 size = {name: float(jnp.abs(r).sum()) for name, r in R.items()}
