@@ -1353,13 +1353,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/canonical.py",
         "return eqn.name in LINEAR_CORES and single and all(map(self.is_number, factors))",
         "return False",
-        "graph/test_linear_primitives.py::test_a_layer_without_weights_that_is_written_twice_is_one",
+        "graph/test_linear_primitives.py::test_a_product_with_written_numbers_that_is_written_twice_is_one",
     ),
     Mutant(
         "graph/canonical.py",
         "return eqn.name in LINEAR_CORES and single and all(map(self.is_number, factors))",
         "return eqn.name in LINEAR_CORES and single",
-        "graph/test_repeated_calls.py",
+        "graph/test_linear_primitives.py::test_a_product_with_weights_that_is_written_twice_is_two",
     ),
     Mutant(
         "graph/shared_exponentials.py",
