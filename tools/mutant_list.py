@@ -1363,7 +1363,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/shared_exponentials.py",
-        "if total is not None and total in readers and",
+        "if total is not None and summed and",
         "if False and",
         "graph/test_shared_exponentials.py::test_softmaxes_that_share_an_exponential",
     ),

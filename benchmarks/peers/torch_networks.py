@@ -17,7 +17,7 @@ from torch import nn
 from zennit.layer import Sum
 
 
-def _numbers(array: Any) -> torch.Tensor:
+def numbers(array: Any) -> torch.Tensor:
     return torch.from_numpy(np.array(array))
 
 
@@ -36,16 +36,16 @@ def _conv(weights: Mapping[str, Any], stride: int = 1, groups: int = 1) -> nn.Co
     layer = Padded(inputs * groups, outputs, size, stride, groups=groups, bias="bias" in weights)
     total = max(size - stride, 0)
     layer.before, layer.after = total // 2, total - total // 2
-    layer.weight.data = _numbers(weights["kernel"].transpose(3, 2, 0, 1))
+    layer.weight.data = numbers(weights["kernel"].transpose(3, 2, 0, 1))
     if "bias" in weights:
-        layer.bias.data = _numbers(weights["bias"])
+        layer.bias.data = numbers(weights["bias"])
     return layer
 
 
 def _norm(weights: Mapping[str, Any], statistics: Mapping[str, Any]) -> nn.BatchNorm2d:
     layer = nn.BatchNorm2d(len(weights["scale"]), eps=1e-5)
-    layer.weight.data, layer.bias.data = _numbers(weights["scale"]), _numbers(weights["bias"])
-    layer.running_mean, layer.running_var = map(_numbers, (statistics["mean"], statistics["var"]))
+    layer.weight.data, layer.bias.data = numbers(weights["scale"]), numbers(weights["bias"])
+    layer.running_mean, layer.running_var = map(numbers, (statistics["mean"], statistics["var"]))
     return layer
 
 
@@ -55,7 +55,7 @@ def _dense(weights: Mapping[str, Any], picture: tuple[int, int, int] | None = No
     if picture is not None:
         kernel = kernel.reshape(*picture, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
     layer = nn.Linear(*kernel.shape)
-    layer.weight.data, layer.bias.data = _numbers(kernel.T), _numbers(weights["bias"])
+    layer.weight.data, layer.bias.data = numbers(kernel.T), numbers(weights["bias"])
     return layer
 
 

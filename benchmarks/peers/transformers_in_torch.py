@@ -12,6 +12,7 @@ import numpy as np
 import operators  # noqa: F401
 import torch
 from torch import nn
+from torch_networks import numbers
 from torchvision.models import vision_transformer
 from transformers import BertConfig, ViTConfig
 from transformers.models.bert import modeling_bert
@@ -23,21 +24,17 @@ ACTIVATION = "gelu_pytorch_tanh"
 Weights = dict[str, torch.Tensor]
 
 
-def _numbers(array: Any) -> torch.Tensor:
-    return torch.from_numpy(np.array(array))
-
-
 def _norm(to: str, weights: Mapping[str, Any]) -> Weights:
     return {
-        f"{to}.weight": _numbers(weights["scale"]),
-        f"{to}.bias": _numbers(weights["bias"]),
+        f"{to}.weight": numbers(weights["scale"]),
+        f"{to}.bias": numbers(weights["bias"]),
     }
 
 
 def _dense(to: str, weights: Mapping[str, Any], inputs: int = WIDTH) -> Weights:
     """A dense layer; of a projection to heads or from them, the heads are one axis."""
     kernel = np.asarray(weights["kernel"]).reshape(inputs, -1)
-    return {f"{to}.weight": _numbers(kernel.T), f"{to}.bias": _numbers(weights["bias"]).flatten()}
+    return {f"{to}.weight": numbers(kernel.T), f"{to}.bias": numbers(weights["bias"]).flatten()}
 
 
 def _blocks(params: Mapping[str, Any], names: Mapping[str, str]) -> Weights:
@@ -58,14 +55,14 @@ def _blocks(params: Mapping[str, Any], names: Mapping[str, str]) -> Weights:
 
 def _patches(to: str, weights: Mapping[str, Any]) -> Weights:
     kernel = np.asarray(weights["kernel"]).transpose(3, 2, 0, 1)
-    return {f"{to}.weight": _numbers(kernel), f"{to}.bias": _numbers(weights["bias"])}
+    return {f"{to}.weight": numbers(kernel), f"{to}.bias": numbers(weights["bias"])}
 
 
 def torchvision_vit(params: Mapping[str, Any]) -> nn.Module:
     module = vision_transformer.vit_b_16()
     found: Weights = {
-        "class_token": _numbers(params["token"]),
-        "encoder.pos_embedding": _numbers(params["position"]),
+        "class_token": numbers(params["token"]),
+        "encoder.pos_embedding": numbers(params["position"]),
         **_patches("conv_proj", params["Conv_0"]),
         **_norm("encoder.ln", params["LayerNorm_0"]),
         **_dense("heads.head", params["Dense_0"]),
@@ -97,8 +94,8 @@ def huggingface_vit(params: Mapping[str, Any]) -> nn.Module:
         "second norm": "layernorm_after",
     }
     inner: Weights = {
-        "embeddings.cls_token": _numbers(params["token"]),
-        "embeddings.position_embeddings": _numbers(params["position"]),
+        "embeddings.cls_token": numbers(params["token"]),
+        "embeddings.position_embeddings": numbers(params["position"]),
         **_patches("embeddings.patch_embeddings.projection", params["Conv_0"]),
         **_blocks(params, names),
         **_norm("layernorm", params["LayerNorm_0"]),

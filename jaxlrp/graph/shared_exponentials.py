@@ -29,24 +29,50 @@ def with_own_exponentials(eqns: Sequence[Eqn]) -> list[Eqn]:
         kept.append(eqn)
         if eqn.name not in ("exp", "exp2"):
             continue
-        for total, shares in list(_softmaxes(eqn, readers[eqn.out]).items())[1:]:
-            shift: list[Eqn] = []
-            argument = _shifted_again(eqn.inputs[0], shift)
+        moved = _moved(eqn.out, readers)
+        for total, shares in list(_softmaxes(moved, readers).items())[1:]:
+            argument = _shifted_again(eqn.inputs[0], kept)
             copy, own = alike(eqn, [argument], at=eqn)
-            kept += [*shift, copy]
+            kept.append(copy)
+            again = {eqn.out: own}
             for reader in (total, *shares):
-                reader.inputs = [own if v is eqn.out else v for v in reader.inputs]
+                reader.inputs = [
+                    _moved_again(v, again, kept) if v in moved else v for v in reader.inputs
+                ]
     return kept
 
 
-def _softmaxes(exp: Eqn, readers: Sequence[Eqn]) -> dict[Eqn, list[Eqn]]:
+def _moved(value: Value, readers: dict[Value, list[Eqn]]) -> dict[Value, None]:
+    """A value, and what moves and copies make of it alone."""
+    found = {value: None}
+    ahead = [value]
+    while ahead:
+        for eqn in readers[ahead.pop()]:
+            if eqn.name in MOVES | COPIES and len(eqn.inputs) == len(eqn.outputs) == 1:
+                found[eqn.out] = None
+                ahead.append(eqn.out)
+    return found
+
+
+def _moved_again(value: Value, again: dict[Value, Value], made: list[Eqn]) -> Value:
+    """The same moves of another exponential."""
+    if value not in again:
+        eqn = value.producer
+        assert eqn is not None
+        copy, again[value] = alike(eqn, [_moved_again(eqn.inputs[0], again, made)], at=eqn)
+        made.append(copy)
+    return again[value]
+
+
+def _softmaxes(moved: dict[Value, None], readers: dict[Value, list[Eqn]]) -> dict[Eqn, list[Eqn]]:
     """For each sum of an exponential, the quotients of the exponential and that sum."""
     found: dict[Eqn, list[Eqn]] = defaultdict(list)
-    for eqn in readers:
+    for eqn in dict.fromkeys(e for v in moved for e in readers[v]):
         if eqn.name == "div" or eqn.name == "mul":
-            first = eqn.inputs[0] is exp.out
+            first = eqn.inputs[0] in moved
             total = _sum_within(eqn.inputs[1 if first else 0])
-            if total is not None and total in readers and (first or eqn.name == "mul"):
+            summed = total is not None and not moved.keys().isdisjoint(total.inputs)
+            if total is not None and summed and (first or eqn.name == "mul"):
                 found[total].append(eqn)
     return found
 

@@ -38,7 +38,25 @@ def by_reciprocals(u):
     return e * (1 / e.sum(-1, keepdims=True)), e.sum(0, keepdims=True) ** -1 * e
 
 
-SPELLINGS = [shared, with_a_shift, with_a_stopped_shift, by_reciprocals]
+def with_moves(u):
+    e = jnp.exp(u)
+    across = e.T
+    return e / e.sum(-1, keepdims=True), (across / across.sum(-1)[:, None]).T
+
+
+def with_moved_terms(u):
+    e = jnp.exp(u)
+    return (e[None] / e.sum(-1)[None, :, None])[0], e / e.T.sum(-1)
+
+
+SPELLINGS = [
+    shared,
+    with_a_shift,
+    with_a_stopped_shift,
+    by_reciprocals,
+    with_moves,
+    with_moved_terms,
+]
 RULES = {
     "default": {},
     "attn_lrp": lrp.composites.attn_lrp(),
