@@ -782,11 +782,29 @@ MUTANTS: tuple[Mutant, ...] = (
         "if False:",
         NO_SOFTMAX,
     ),
+    Mutant(
+        "run/masked_softmax.py",
+        "jnp.max(logits, rows,",
+        "jnp.max(logits, 0,",
+        "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
+    ),
+    Mutant(
+        "run/masked_softmax.py",
+        "return jnp.where(_are_shut(logits, softmax.rows), 0.0, logits)",
+        "return logits",
+        "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
+    ),
+    Mutant(
+        "run/layer_vjp.py",
+        "**dict(zip(group.inputs, given, strict=True))}[logits]",
+        "}[logits]",
+        "architectures/test_attention_bad_input.py::test_a_shut_row_has_no_relevance",
+    ),
     Mutant("graph/softmax.py", "not _same(above, exp)", "above.name != exp.name", NO_SOFTMAX),
     Mutant(
         "graph/softmax.py",
-        'group.eqns[-1].name in ("log", "add", "sub")',
-        "False",
+        """group.kind != "softmax" or group.eqns[-1].name in _OF_LOGARITHMS""",
+        '''group.kind != "softmax"''',
         "graph/test_look_alikes.py::test_what_is_made_of_shares_may_be_negative",
     ),
     Mutant(

@@ -57,9 +57,11 @@ class Softmax:
 
     Attributes:
       logits: the exponents, if a mask may make them -inf.
+      rows: the axes of the logits that the weights sum to 1 over; empty if they are unknown.
     """
 
     logits: Value | None = None
+    rows: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -34,8 +34,24 @@ def find_masks(bench: Workbench) -> None:
     """Remember the logits of a softmax only if a mask may make them -inf."""
     for group in bench.groups:
         logits = group.particulars_as(Softmax).logits
-        if logits is not None and not _may_be_shut(bench, logits):
-            group.particulars = Softmax()
+        if logits is not None:
+            shut = _may_be_shut(bench, logits)
+            group.particulars = Softmax(logits, _rows(group, logits)) if shut else Softmax()
+
+
+def _rows(group: Group, logits: Value) -> tuple[int, ...]:
+    """The axes that a softmax sums over, if each weight stands where its logit stands."""
+    if group.eqns[-1].name in _OF_LOGARITHMS:
+        return ()
+    size, sums = math.prod(logits.shape), set[tuple[int, ...]]()
+    for eqn in group.eqns:
+        if all(math.prod(v.shape) < size for v in eqn.inputs):
+            continue  # of the sums and maxima
+        if eqn.name == "reduce_sum":
+            sums.add(tuple(eqn.params["axes"]))
+        elif eqn.name not in ELEMENTWISE | COPIES | {"reduce_max", "stop_gradient", "select_n"}:
+            return ()
+    return sums.pop() if len(sums) == 1 else ()
 
 
 def prove_shares(bench: Workbench) -> None:
@@ -45,7 +61,7 @@ def prove_shares(bench: Workbench) -> None:
 
 def _are_shares(bench: Workbench, group: Group) -> bool:
     """Whether a softmax has probabilities as output (no logarithms, no weights above 1)."""
-    if group.kind != "softmax" or group.eqns[-1].name in ("log", "add", "sub"):
+    if group.kind != "softmax" or group.eqns[-1].name in _OF_LOGARITHMS:
         return False
     terms = [v for e in group.eqns if e.name in ("mul", "add") for v in e.inputs]
     weights = [v for v in terms if v not in bench.activity.depends]
@@ -59,6 +75,9 @@ _SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
 
 _PLAIN = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
 _ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "reordered"}
+
+# The last equation of a softmax whose output is a logarithm.
+_OF_LOGARITHMS = frozenset({"log", "add", "sub"})
 
 _OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 

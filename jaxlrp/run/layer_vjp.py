@@ -30,14 +30,17 @@ def is_plain(layer: Layer) -> bool:
 
 def plain(group: Group, inputs: tuple[Any, ...], outside: Env) -> tuple[Any, ...]:
     """Evaluate a layer whose rule is its derivative."""
-    logits = group.particulars_as(Softmax).logits
+    softmax = group.particulars_as(Softmax)
+    logits = softmax.logits
+    given = inputs
     if logits in group.inputs:
-        inputs = tuple(masked_softmax.without_arrivals(x) for x in inputs)
+        inputs = tuple(masked_softmax.without_arrivals(x, softmax) for x in inputs)
     local = {**outside, **dict(zip(group.inputs, inputs, strict=True))}
     evaluate.run(group.eqns, local, detached=group.detached)
     outputs = tuple(local[v] for v in group.outputs)
     if logits is not None:
-        outputs = tuple(masked_softmax.without_weights(y, local[logits]) for y in outputs)
+        of_mask = {**local, **dict(zip(group.inputs, given, strict=True))}[logits]
+        outputs = tuple(masked_softmax.without_weights(y, of_mask, softmax) for y in outputs)
     return outputs
 
 
@@ -57,7 +60,7 @@ def ruled(
     `shared`, without an account, JAX traces the backward pass once for all layers that it runs.
     """
     group = group_of(layer)
-    logits = group.particulars_as(Softmax).logits
+    softmax = group.particulars_as(Softmax)
     # JAX keeps the objects that these functions close over, so none may hold arrays, as probes do.
     keys, precision, plan = list(outside), state.precision, state.plan
 
@@ -69,9 +72,9 @@ def ruled(
         if relu is not None:
             evaluate.run(group_of(relu).eqns, env)
             return (env[relu.output],)
-        if logits is not None:
+        if softmax.logits is not None:
             y = group.outputs[0]
-            env[y] = masked_softmax.without_weights(env[y], env[logits])
+            env[y] = masked_softmax.without_weights(env[y], env[softmax.logits], softmax)
         return tuple(precision.widen(env[v], v) for v in group.outputs)
 
     def shown(x: Any, arrays: list[Any], z: Any, came: Any) -> tuple[View, tuple[Any, ...]]:

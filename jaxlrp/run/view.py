@@ -26,7 +26,7 @@ from jaxlrp.rules.arithmetic import (
 )
 from jaxlrp.rules.base import LINEAR_KINDS
 from jaxlrp.rules.layer_view import Carries
-from jaxlrp.run import evaluate, winners
+from jaxlrp.run import evaluate, masked_softmax, winners
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.layer_facts import bias_of, constant, has_bias, mean_over_features
 from jaxlrp.run.linear_map import BoundLinear
@@ -258,8 +258,10 @@ class View:
         outputs, back = jax.vjp(function, *self._inputs)
         cotangent = jax.tree.map(lambda c, y: c.astype(y.dtype), cotangent, outputs)
         found = back(cotangent)
-        if group.particulars_as(Softmax).logits in group.inputs:
-            found = tuple(jnp.where(x == -jnp.inf, 0.0, c) for x, c in zip(self._inputs, found))
+        softmax = group.particulars_as(Softmax)
+        if softmax.logits in group.inputs:
+            pairs = zip(self._inputs, found)
+            found = tuple(masked_softmax.without_relevance(c, x, softmax) for x, c in pairs)
         return found[0] if len(found) == 1 else found
 
     def secant(self, density: Any) -> Any:

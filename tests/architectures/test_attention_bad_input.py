@@ -64,9 +64,21 @@ EQUAL_WEIGHTS = {  # the shut row is a mean over all keys
     "where, lowest": masked(lambda u: jnp.where(OPEN, u, LOW)),
     "added, lowest": masked(lambda u: u + np.where(OPEN, 0.0, LOW)),
 }
+
+
+def turned(u):
+    return u.swapaxes(-1, -2)
+
+
 NOT_A_NUMBER = {  # the shut row is NaN
     "where, -inf": masked(lambda u: jnp.where(OPEN, u, -jnp.inf)),
     "added, -inf": masked(lambda u: u + np.where(OPEN, 0.0, -np.inf)),
+    "over columns": normalised(
+        lambda u: turned(jax.nn.softmax(turned(jnp.where(OPEN, u, -jnp.inf)), axis=-2))
+    ),
+    "by logarithms": normalised(
+        lambda u: jnp.exp(jax.nn.log_softmax(jnp.where(OPEN, u, -jnp.inf)))
+    ),
 }
 
 
