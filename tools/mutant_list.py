@@ -634,6 +634,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/unique_paths.py",
+        "if sums_nothing(eqn):",
+        "if False:",
+        "graph/test_linear_regions.py::test_a_sum_of_single_elements_before_a_pad",
+    ),
+    Mutant(
+        "graph/unique_paths.py",
         "& (rows[:, 1:] != 0)",
         "",
         "rules/test_linear_rules.py::test_padding_before_a_convolution[flat]",

@@ -15,6 +15,7 @@ import numpy as np
 from jaxlrp.graph import moving
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.places import Places
+from jaxlrp.graph.primitives import sums_nothing
 
 # Beyond so many elements nothing is claimed, so that planning stays quick.
 _MOST = 4_000_000
@@ -75,6 +76,8 @@ def _moved(places: Places, eqn: Eqn, numbers: _Numbers) -> list[np.ndarray] | No
         return moving.moved(eqn, parts)
     if len(active) > 1:
         return None
+    if sums_nothing(eqn):
+        return [x.reshape(eqn.out.shape)]
     if name in moving.BY_PARAMETERS:
         return moving.moved(eqn, [x])
     if name in _AT_PLACES:

@@ -352,3 +352,20 @@ def test_a_sum_of_single_elements_is_a_move(rule):
         lambda h: jnp.einsum("bnd,n->bd", h, jnp.ones(1)),
     ):
         assert_close(fn(mean)(x, w, b), expected)
+
+
+@pytest.mark.parametrize("bias", ["absorb", "distribute"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_sum_of_single_elements_before_a_pad(bias, scaled):
+    """The zeros of the pad are nobody's input, and the scale is the layer's."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(3, 1, 4)), rng.normal(size=(6, 2))
+    scale = rng.normal(size=4) if scaled else 1.0
+
+    def fn(mean):
+        return lambda x: jnp.pad(mean(x * scale), ((0, 0), (0, 2))) @ w
+
+    rule = lrp.ZPlus(bias=bias)
+    expected = lrp.explain(lambda x: (x[:, 0] * scale) @ w[:4], rule)(x, target=1)
+    for mean in (lambda h: h.mean(1), lambda h: h.sum(1), lambda h: h[:, 0]):
+        assert_close(lrp.explain(fn(mean), rule)(x, target=1), expected)
