@@ -4,6 +4,7 @@
     python benchmarks/peers/against_lxt.py --networks llama --length 128 --pairs 3
     python benchmarks/peers/against_lxt.py --networks bert --peers autolrp --rules cp_lrp
     python benchmarks/peers/against_lxt.py --double              # relevance in float64, no times
+    python benchmarks/peers/against_lxt.py --memory              # peaks, no times
 
 A LLaMA of eight blocks of width 256, BERT-base and ViT-B/16, all with random weights. The relevance
 of one logit with respect to the embedded tokens or the pixels is compared first; then both sides
@@ -46,6 +47,8 @@ HEADER = (
     "jaxlrp / own gradient",
     "peer / own gradient",
 )
+
+MEMORY_HEADER = ("network", "tokens", "rules", "peer", "jaxlrp, MB", "peer, MB")
 
 
 class Sides:
@@ -107,7 +110,7 @@ def rows(options: argparse.Namespace) -> list[tuple[str, ...]]:
     case = CASES[name](length)
     start = (name, str(length))
     if peer == "lxt" and rules not in case.lxt:
-        return [(*start, rules, "lxt has none", *[""] * (len(HEADER) - 4))]
+        return [(*start, rules, "lxt has none")]
     with jax.enable_x64(options.double):
         return _rows(Sides(case, options.double), start, rules, peer, options)
 
@@ -117,6 +120,11 @@ def _rows(
 ) -> list[tuple[str, ...]]:
     # The plain gradient runs before LXT changes the classes, and has its rounds to itself.
     gradient = sides.jax(ratio.gradient(lambda params, x: sides.case.fn(params, x)))
+    if options.memory:
+        plain = turns.peaks([gradient, partial(sides.torch, False)])
+        mine = sides.jax(ratio.explanation(sides.case.fn, ratio.RULES[rules]()))
+        both = turns.peaks([mine, getattr(sides, peer)(rules)])
+        return [(*start, "gradient", "PyTorch", *plain), (*start, rules, peer, *both)]
     apart = f"{turns.distance(gradient()[1], sides.torch(times_input=False)):.0e}"
     table = [(*start, "gradient", "PyTorch", apart)]
     plain = turns.timed(
@@ -144,15 +152,18 @@ def main() -> None:
     parser.add_argument("--length", nargs="+", type=int, help="tokens; a ViT has 197")
     parser.add_argument("--pairs", type=int, default=9, help="timed pairs (default 9)")
     parser.add_argument("--double", action="store_true", help="compare in float64, time nothing")
+    parser.add_argument("--memory", action="store_true", help="print peaks, time nothing")
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     if options.row:
         torch.set_num_threads(threads)
-        ratio.show(rows(options), HEADER[:5] if options.double else HEADER)
+        header = MEMORY_HEADER if options.memory else HEADER[:5] if options.double else HEADER
+        ratio.show([(*row, *[""] * (len(header) - len(row))) for row in rows(options)], header)
         return
     print(f"\n{ratio.machine()}; torch {torch.__version__}, {threads} threads")
-    rest = ["--row", "--pairs", str(options.pairs), *(["--double"] if options.double else [])]
+    flags = [f"--{name}" for name in ("double", "memory") if getattr(options, name)]
+    rest = ["--row", "--pairs", str(options.pairs), *flags]
     failed = []
     for name in options.networks:
         lengths = LENGTHS[name] if name.startswith("vit") else options.length or LENGTHS[name]

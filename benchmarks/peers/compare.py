@@ -3,6 +3,7 @@
     python benchmarks/peers/compare.py                                   # tens of minutes
     python benchmarks/peers/compare.py --networks resnet50 --batch 1 --pairs 3
     python benchmarks/peers/compare.py --double --batch 1       # relevance in float64, no times
+    python benchmarks/peers/compare.py --memory --batch 1       # peaks, no times
 
 Relevance is compared first: a speed for another answer counts for nothing. Then both sides take
 turns in this process, on the same number of threads, and a ratio is formed of each pair. The table
@@ -64,6 +65,16 @@ HEADER = (
     "build of jaxlrp, s",
 )
 
+MEMORY_HEADER = (
+    "network",
+    "batch",
+    "rules",
+    "jaxlrp, MB",
+    "Zennit, MB",
+    "own gradient, MB",
+    "PyTorch's gradient, MB",
+)
+
 
 class Sides:
     """One network in both frameworks; functions without arguments that run to the end."""
@@ -115,6 +126,19 @@ def distances(name: str, batch: int, rules: list[str]) -> list[tuple[str, ...]]:
     return found
 
 
+def memory(name: str, batch: int, rules: list[str]) -> list[tuple[str, ...]]:
+    """The most memory that each side takes."""
+    sides = Sides(name, batch)
+    gradient, _ = sides.jax(ratio.gradient(sides.fn))
+    gradients = turns.peaks([gradient, sides.gradient])
+    found = []
+    for rule in rules:
+        ours, make = COMPOSITES[rule]
+        mine, _ = sides.jax(ratio.explanation(sides.fn, ours()))
+        found.append((name, str(batch), rule, *turns.peaks([mine, sides.zennit(make)]), *gradients))
+    return found
+
+
 def rows(name: str, batch: int, rules: list[str], pairs: int) -> list[tuple[str, ...]]:
     sides = Sides(name, batch)
     gradient, _ = sides.jax(ratio.gradient(lambda params, x: sides.fn(params, x)))
@@ -143,6 +167,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9, help="timed pairs (default 9)")
     parser.add_argument("--shared", action="store_true", help="say that other work ran beside it")
     parser.add_argument("--double", action="store_true", help="compare in float64, time nothing")
+    parser.add_argument("--memory", action="store_true", help="print peaks, time nothing")
     options = parser.parse_args()
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -157,6 +182,8 @@ def main() -> None:
             if options.double:
                 with jax.enable_x64(True):
                     ratio.show(distances(name, batch, options.composites), HEADER[:4])
+            elif options.memory:
+                ratio.show(memory(name, batch, options.composites), MEMORY_HEADER)
             else:
                 ratio.show(rows(name, batch, options.composites, options.pairs), HEADER)
 

@@ -1,9 +1,13 @@
 """Two programs that take turns, and an interval for the ratio of their times."""
 
+import ctypes
+import gc
 import math
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +65,33 @@ def times(sides: Sequence[Callable[[], Any]], pairs: int) -> tuple[str, ...]:
     mine, theirs, *gradients = timed(sides, pairs)
     over = [middle(quotients(*both)) for both in zip((mine, theirs), gradients, strict=True)]
     return *of_pairs(mine, theirs), *(f"{number:.2f}" for number in over)
+
+
+def peak(side: Callable[[], Any]) -> float:
+    """MB that a side needs at most, beside what the process holds before it runs.
+
+    It runs once before. The peak is that of the resident memory (`VmHWM` of Linux), so buffers
+    count whatever allocates them.
+    """
+    side()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before = _resident("VmRSS")
+    side()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status does not state {name}; peaks need Linux.")
+    return int(found[1]) / 1024
+
+
+def peaks(sides: Sequence[Callable[[], Any]]) -> tuple[str, ...]:
+    """Cells of a table: MB of each side, the median of three."""
+    return tuple(f"{statistics.median(peak(side) for _ in range(3)):.0f}" for side in sides)
 
 
 def distance(mine: Any, theirs: Any) -> float:
