@@ -50,6 +50,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/ranges.py", "(0.0 if a[0] <= 0.0 <= a[1] else low)", "low", CLAIMS),
     Mutant("graph/ranges.py", "for x in a for y in b]", "for x, y in zip(a, b)]", CLAIMS),
     Mutant(
+        "planning/edges.py",
+        'group.transport != "linear"',
+        'group.transport == "move"',
+        "run/test_seeds.py::test_a_number_at_an_output_is_looked_through",
+    ),
+    Mutant(
         "graph/ranges.py",
         "return EVERYTHING\n\n\ndef monotone",
         "return POSITIVE\n\n\ndef monotone",

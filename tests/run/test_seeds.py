@@ -487,3 +487,18 @@ def test_moves_in_a_body_are_looked_through_as_well(through):
     expected = lrp.explain(lambda x: turned(jax.nn.relu(x @ W)), rules)(X)
     found = lrp.explain(lambda x: moves[through](jax.nn.relu(x @ W)), rules)(X)
     np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("name", ["beta_smooth", "guided_backprop", "epsilon_plus"])
+@pytest.mark.parametrize(
+    "number", [lambda y: (2.0 * y) / 2.0, lambda y: -1.0 * (-y)], ids=["halved", "sign"]
+)
+def test_a_number_at_an_output_is_looked_through(name, number):
+    """The input itself is part of the output, and a number makes no output."""
+
+    def fn(last):
+        return lambda x: last(jnp.concatenate([x, x @ W], -1))
+
+    rules = getattr(lrp.composites, name)()
+    expected = lrp.explain(fn(lambda y: y), rules)(X)
+    np.testing.assert_allclose(lrp.explain(fn(number), rules)(X), expected, rtol=1e-12)
