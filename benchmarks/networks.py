@@ -50,9 +50,10 @@ class Bottleneck(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet50(nn.Module):
-    """A stem and sixteen bottleneck blocks."""
+class ResNet(nn.Module):
+    """A stem and bottleneck blocks: sixteen in ResNet50, fifty in ResNet152."""
 
+    depths: tuple[int, ...] = (3, 4, 6, 3)
     classes: int = 1000
 
     @nn.compact
@@ -60,7 +61,7 @@ class ResNet50(nn.Module):
         x = nn.Conv(64, (7, 7), (2, 2), use_bias=False)(x)
         x = nn.relu(nn.BatchNorm(use_running_average=True)(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
-        for stage, depth in enumerate((3, 4, 6, 3)):
+        for stage, depth in enumerate(self.depths):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
                 x = Bottleneck(64 * 2**stage, stride)(x)
@@ -213,7 +214,8 @@ class Network(NamedTuple):
 
 MODELS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "vgg16": (VGG16(), (224, 224, 3)),
-    "resnet50": (ResNet50(), (224, 224, 3)),
+    "resnet50": (ResNet(), (224, 224, 3)),
+    "resnet152": (ResNet((3, 8, 36, 3)), (224, 224, 3)),
     "efficientnet_lite0": (EfficientNetLite0(), (224, 224, 3)),
     "mlp": (MLP(), (1024,)),
     "vit": (ViT(), (224, 224, 3)),

@@ -54,6 +54,7 @@ RUN_TARGETS = {
         "epsilon_gamma_box": 1.9,
         "epsilon_alpha2_beta1": 2.75,
     },
+    "resnet152": {"lrp_zero": 1.1, "epsilon_plus_flat": 1.55, "epsilon_alpha2_beta1": 2.75},
     "mlp": {"lrp_zero": 1.1, "epsilon": 1.1, "zplus": 1.75, "zplus, prepared": 1.8},
     "vit": {"attn_lrp": 1.05, "cp_lrp": 1.05},
     "vit_remat": {"attn_lrp": 1.05, "cp_lrp": 1.05},
@@ -62,11 +63,12 @@ RUN_TARGETS = {
 TEMPORARY_TARGETS = {"epsilon_alpha2_beta1, prepared": 1.3}  # bytes of temporaries alone
 BUILD_TARGET = 2.0  # trace and compilation together
 DENSITY_RULES = ("lrp_zero", "epsilon", "attn_lrp", "cp_lrp")
-MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7}  # of the other rules; density rules: 1.1
+MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7, "resnet152": 1.7}  # of the other rules; density rules: 1.1
 
 BATCHES = {
     "vgg16": (2, 8),
     "resnet50": (2, 8),
+    "resnet152": (2,),
     "mlp": (256,),
     "vit": (2,),
     "vit_remat": (2,),
