@@ -19,6 +19,10 @@ def relu(x):
     return -jnp.minimum(-x, 0.0)
 
 
+def halves(y):
+    return jnp.concatenate([y[:, :2], y[:, 2:]], -1)
+
+
 # The first of each is the plain spelling.
 ALIKE = {
     "a product": [
@@ -108,6 +112,11 @@ ALIKE = {
         lambda u, p: 1 / (1 + jnp.exp(-jnp.negative(relu(u) @ -p["w"]))),
         lambda u, p: 0.5 * (jnp.tanh(0.5 * (relu(u) @ p["w"])) + 1),
         lambda u, p: 0.5 * (jnp.tanh(0.5 * ((relu(u) @ (0.5 * p["w"])) * 2)) + 1),
+    ],
+    "a sign within parts that are joined again": [
+        lambda u, p: jax.nn.relu(-2 * (u @ p["w"] + p["w"][0] - 1)),
+        lambda u, p: jax.nn.relu(-2 * (p["w"][0] - halves(-(u @ p["w"])) - 1)),
+        lambda u, p: jax.nn.relu(-2 * (p["w"][0] + halves(u @ p["w"]) - 1)),
     ],
     "before a hard sigmoid": [
         lambda u, p: jnp.clip(0.2 * (u @ p["w"]) + 0.5, 0, 1),
