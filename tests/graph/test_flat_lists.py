@@ -284,6 +284,17 @@ def test_sums_are_flat(rule):
     assert all(lrp.plan(fn, {})(X).count("add") == 1 for fn in fns)
 
 
+def test_a_stack_of_what_loops_return_is_a_sum():
+    """A loop returns its rows with the axis that the stack would give to them."""
+    one_row = lambda f, v: lax.map(f, v[None])[0]  # noqa: E731
+    fns = [
+        lambda x: jnp.tanh(x @ A) + jax.nn.silu(x @ B),
+        lambda x: jnp.stack([one_row(jnp.tanh, x @ A), jax.nn.silu(x @ B)]).sum(0),
+        lambda x: jnp.stack([one_row(jnp.tanh, x @ A), one_row(jax.nn.silu, x @ B)]).sum(0),
+    ]
+    the_same(fns, {"add": lrp.Epsilon(0.1)})
+
+
 def test_three_terms_by_hand():
     fn = lambda x: (x[0] + x[1]) - (x[2] - x[3])  # noqa: E731
     x = jnp.array([2.0, -3.0, -4.0, 1.0])  # 2, -3, 4, 1: the sum is 4
