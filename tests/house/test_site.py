@@ -124,7 +124,7 @@ FOUND = {  # words as they are typed, and a page or heading that has to be among
     "bert": "transformers/",
     "bias": "concepts/",
     "alpha beta": "rules/#jaxlrp.AlphaBeta",
-    "box": "rules/",
+    "box": "rules/#jaxlrp.ZBox",
     "captum": "coming-from/",
     "conservation": "concepts/#conservation",
     "conservation 42": "faq/#what-does-a-conservation-of-42-mean",
