@@ -118,6 +118,15 @@ def test_method_has_equation_and_source(entries, name):
     assert "<blockquote>" not in entry  # what an example outside `Examples:` becomes
 
 
+def test_parts_that_scroll_can_have_the_focus(pages):
+    shown = {name: html for name, html in pages.items() if not name.startswith("source")}
+    for name, html in shown.items():
+        assert html.count("<table>") == html.count('aria-label="Table"><table>'), name
+        assert html.count('class="equation"') == html.count('class="equation" tabindex="0"'), name
+    assert any("<table>" in html for html in shown.values())
+    assert any('class="equation"' in html for html in shown.values())
+
+
 FOUND = {  # words as they are typed, and a page or heading that has to be among the first three
     "attention": "transformers/",
     "batchnorm": "frameworks/",
