@@ -118,6 +118,24 @@ def test_method_has_equation_and_source(entries, name):
     assert "<blockquote>" not in entry  # what an example outside `Examples:` becomes
 
 
+def test_each_page_has_a_description_of_its_own(pages):
+    described = {
+        name: re.findall(r'<meta (?:name="|property="og:)description" content="([^"]+)">', html)
+        for name, html in pages.items()
+        if not name.startswith("source")
+    }
+    twice = {name for name, found in described.items() if found != [*found[:1]] * 2}
+    assert twice == set(), "for search engines, and the same for shared links"
+    assert len({found[0] for found in described.values()}) == len(described)
+
+
+def test_a_lost_reader_is_led_on(site):
+    lost = (site / "404.html").read_text().split("This page does not exist")[1]
+    links = re.findall(r'<a href="/([^"]*)">the ', lost)
+    assert len(links) == 3
+    assert [link for link in links if not (site / link).exists()] == []
+
+
 def test_parts_that_scroll_can_have_the_focus(pages):
     shown = {name: html for name, html in pages.items() if not name.startswith("source")}
     for name, html in shown.items():
