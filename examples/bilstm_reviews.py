@@ -318,7 +318,7 @@ def main() -> None:
     positive, said = ratings > 0, np.array(in_batches(predict, test, "predicting"))
     print(
         f"Trained on {cut} reviews in {seconds:.0f} s ({cpu:.0f} s of processor time); "
-        f"{np.mean((said > 0) == positive):.1%} of {len(test)} test reviews are right.\n"
+        f"{np.mean((said > 0) == positive):.1%} of {len(test)} test reviews have the right sign.\n"
     )
 
     calls = {LRP: relevance(network, params), GRADIENT: gradient(network, params)}
@@ -333,7 +333,7 @@ def main() -> None:
     curve_file = args.out.with_name(f"{args.out.stem}_deletion.png")
     draw_deletion(curves, curve_file)
     for heading, lines in curves.items():
-        print(f"\n{heading}: right after 0, 1, ... words are deleted")
+        print(f"\n{heading}: share right after 0, 1, ... words are deleted")
         for name, share in lines.items():
             print(f"  {name:<18}" + "".join(f" {value:>6.1%}" for value in share))
     print(f"\nThe text is in {args.out.with_suffix('.html')} and {args.out},")
@@ -345,6 +345,7 @@ def draw_reviews(calls, predict, shown, numbers, people, out: Path) -> None:
     values = in_batches(predict, numbers, "predicting")
     results = {name: in_batches(call, numbers, name) for name, call in calls.items()}
     texts, relevances = {}, {}
+    print("The network's rating, and the part of it that reaches the words:")
     print(f"  {'':<18} {'rating':>7} {'words':>7}   review")
     for row, text in enumerate(shown):
         for name, found in results.items():
