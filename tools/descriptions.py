@@ -12,7 +12,8 @@ LENGTH = 200
 
 def on_page_content(content: str, page: Any, **_: object) -> None:
     """A hook of MkDocs. The first page has the description of the site, from `mkdocs.yml`."""
-    if page.is_homepage or "description" in page.meta or page.file.src_uri.startswith("source/"):
+    name = page.file.src_uri
+    if name == "index.md" or name.startswith("source/") or "description" in page.meta:
         return
     for paragraph in _PARAGRAPH.findall(content.split("<h2", maxsplit=1)[0]):
         text = " ".join(html.unescape(_TAG.sub("", paragraph)).split())
