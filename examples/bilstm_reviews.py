@@ -142,6 +142,10 @@ def train_network(network, numbers, spelling, ratings, seed: int, epochs: int, b
         update, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, update), state, loss
 
+    for part in parts:  # compiles
+        some = part[:batch]
+        ids, lengths = pad([numbers[row] for row in some])
+        step(params, state, ids, lengths, ratings[some].astype(np.float32), jax.random.key(0))
     keys = iter(jax.random.split(jax.random.key(seed + 1), steps))
     with tqdm(total=steps, desc="training", unit="step", mininterval=0.5) as bar:
         for _ in range(epochs):
