@@ -142,6 +142,10 @@ def train_network(network, numbers, spelling, ratings, seed: int, epochs: int, b
         update, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, update), state, loss
 
+    for part in parts:  # compiles
+        some = part[:batch]
+        ids, lengths = pad([numbers[row] for row in some])
+        step(params, state, ids, lengths, ratings[some].astype(np.float32), jax.random.key(0))
     keys = iter(jax.random.split(jax.random.key(seed + 1), steps))
     with tqdm(total=steps, desc="training", unit="step", mininterval=0.5) as bar:
         for _ in range(epochs):
@@ -318,7 +322,7 @@ def main() -> None:
     positive, said = ratings > 0, np.array(in_batches(predict, test, "predicting"))
     print(
         f"Trained on {cut} reviews in {seconds:.0f} s ({cpu:.0f} s of processor time); "
-        f"{np.mean((said > 0) == positive):.1%} of {len(test)} test reviews are right.\n"
+        f"{np.mean((said > 0) == positive):.1%} of {len(test)} test reviews have the right sign.\n"
     )
 
     calls = {LRP: relevance(network, params), GRADIENT: gradient(network, params)}
@@ -333,7 +337,7 @@ def main() -> None:
     curve_file = args.out.with_name(f"{args.out.stem}_deletion.png")
     draw_deletion(curves, curve_file)
     for heading, lines in curves.items():
-        print(f"\n{heading}: right after 0, 1, ... words are deleted")
+        print(f"\n{heading}: share right after 0, 1, ... words are deleted")
         for name, share in lines.items():
             print(f"  {name:<18}" + "".join(f" {value:>6.1%}" for value in share))
     print(f"\nThe text is in {args.out.with_suffix('.html')} and {args.out},")
@@ -345,6 +349,7 @@ def draw_reviews(calls, predict, shown, numbers, people, out: Path) -> None:
     values = in_batches(predict, numbers, "predicting")
     results = {name: in_batches(call, numbers, name) for name, call in calls.items()}
     texts, relevances = {}, {}
+    print("The network's rating, and the part of it that reaches the words:")
     print(f"  {'':<18} {'rating':>7} {'words':>7}   review")
     for row, text in enumerate(shown):
         for name, found in results.items():

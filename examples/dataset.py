@@ -57,7 +57,8 @@ def main() -> None:
     logits, target = group["logits"][:], group["target"][:]
     explained = np.take_along_axis(logits, target[:, None], -1).sum()
     print(f"{np.mean(logits.argmax(-1) == target):.1%} of {len(target)} digits are right;")
-    print(f"{group['relevance'][:].sum() / explained:.1%} of their logits is at the pixels.")
+    print(f"{group['relevance'][:].sum() / explained:.1%} of their logits reaches the pixels.")
+    print(f"The relevance, logits and targets are in zarr.open_group({str(store)!r}, mode='r').")
 
 
 if __name__ == "__main__":

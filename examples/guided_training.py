@@ -75,6 +75,7 @@ def train(explain: Callable | None, images, labels, seed: int, epochs: int, weig
         return optax.apply_updates(params, update), state, loss
 
     start = time.perf_counter()
+    step(params, state, images[:batch], labels[:batch])  # compiles
     with tqdm(total=steps, desc=name, unit="step", mininterval=0.5) as bar:
         for _ in range(epochs):
             order = rng.permutation(len(images))
@@ -143,7 +144,7 @@ def main() -> None:
     run = jax.jit(fn)
     explain = {name: jax.jit(call) for name, call in explain.items()}
     says = {}
-    print(f"Right of {len(x)} test digits, with")
+    print(f"Share of {len(x)} test digits that are right, with")
     print(f"  {'':<25}" + "".join(f" {what:>13}" for what in tests))
     for name, weights in params.items():
         says[name] = {what: np.asarray(run(weights, y)).argmax(-1) for what, y in tests.items()}
@@ -151,11 +152,13 @@ def main() -> None:
         print(f"  {name:<25}" + "".join(f" {share:>13.1%}" for share in right))
     for name in params:
         obeyed = np.mean(says[name]["a false mark"] == lie)
-        print(f"  {name}: {obeyed:.1%} of the false marks are believed")
+        print(f"  {name}: the answer is that of the false mark in {obeyed:.1%} of the digits")
 
     answers = {name: answer["a false mark"] for name, answer in says.items()}
     for what in ("a true mark", "a false mark"):
-        print(f"\nShare of |relevance| for the answer in the corner, test digits with {what}")
+        print(
+            f"\nShare of |relevance| that lies in the corner, for the answer to digits with {what}"
+        )
         print(f"  {'':<25}" + "".join(f" {method:>20}" for method in METHODS))
         for name, weights in params.items():
             found = [

@@ -206,6 +206,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 def print_replacement(found: dict[str, np.ndarray]) -> None:
+    print("  probability of the type, lead of its logit, and how often it is still first:")
     print(f"  {'replaced':<20} {'probability':>12} {'lead':>7} {'still first':>12}")
     for name, (probability, lead, first) in found.items():
         print(f"  {name:<20} {probability:>12.3f} {lead:>7.2f} {first:>12.0%}")
@@ -213,7 +214,7 @@ def print_replacement(found: dict[str, np.ndarray]) -> None:
 
 
 def print_top(file: bytes, R: np.ndarray, count: int) -> None:
-    print(f"The {count} bytes with most relevance, and what stands around them:")
+    print(f"The {count} bytes with the most relevance, with the text around them:")
     for i in np.argsort(-R)[:count]:
         before, byte, after = escaped(
             file[max(0, i - 12) : i], file[i : i + 1], file[i + 1 : i + 9]
@@ -282,7 +283,7 @@ def main() -> None:
     print(lrp.ledger(logits, METHODS[name], argnums=1)(weights, x, target=int(first)))
     padding = float(np.asarray(R[first]).sum(-1)[place < 0].sum())
     bytes_sum = maps[f"for {labels[first]}"].sum()
-    print(f"Of what arrived, the bytes have {bytes_sum:.3f} and the padding {padding:.3f}.\n")
+    print(f"The bytes received {bytes_sum:.3f} of this relevance, the padding {padding:.3f}.\n")
     print_top(file, maps[f"for {labels[first]}"], args.replace)
     draw(file, place, maps, f"Why does {args.file.name} look like {labels[first]}?", args.out)
 

@@ -86,6 +86,7 @@ def train_network(
         update, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, update), state, loss
 
+    step(params, state, images[:batch], labels[:batch], np.zeros(2, int))  # compiles
     with tqdm(total=steps, desc="training", unit="step", mininterval=0.5) as bar:
         for _ in range(epochs):
             order = rng.permutation(len(images))
@@ -211,17 +212,18 @@ def main() -> None:
     maps[GRADIENT] = maps[GRADIENT] * x
     draw(maps, x, targets, args.out)
 
-    print(f"Where the logits of the true class went ({len(x)} digits):")
+    print(f"Share of the true class's logit that reaches the pixels ({len(x)} digits), and shares")
+    print("that biases, stabilisers (epsilon) and rules took on the way:")
     print(f"  {'':<20} {'pixels':>8} {'biases':>8} {'epsilon':>8} {'rule':>8}")
     for name, rules in METHODS.items():
         ledger = lrp.ledger(fn, rules, argnums=1)(params, x, target=truth)
         shares = where_it_went(ledger).values()
         print(f"  {name:<20}" + "".join(f" {round(share, 3) + 0:>8.1%}" for share in shares))
     kept = maps[GRADIENT][0].sum() / np.take_along_axis(logits, truth[:, None], -1).sum()
-    print(f"  {GRADIENT:<20} {kept:>8.1%}   keeps no account of the rest\n")
+    print(f"  {GRADIENT:<20} {kept:>8.1%}   does not account for the rest\n")
 
     medians = interleaved_medians(calls, params, x, targets)
-    print(f"Time per explanation ({len(x)} digits × {len(targets)} classes in one compiled call):")
+    print(f"Median time per explanation ({len(x)} digits × {len(targets)} classes in one call):")
     for name, seconds in medians.items():
         ratio = seconds / medians[GRADIENT]
         print(f"  {name:<20} {1e6 * seconds / targets.size:>5.0f} µs {ratio:>8.2f} × the gradient")

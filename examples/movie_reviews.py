@@ -201,7 +201,7 @@ def main() -> None:
     ids, mask = pad(shown[:1], len(shown[0]))
     for name, rules in METHODS.items():
         ledger = lrp.ledger(logit, rules, wrt="embed")(params, head, ids, mask)
-        print(f"Ledger of {OUR_OWN[0]!r}, {name}: what each kind of layer took")
+        print(f"Ledger of {OUR_OWN[0]!r}, {name}: relevance that each kind of layer took")
         print_by_kind(ledger)
         if args.ledger:
             print(ledger)

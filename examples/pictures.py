@@ -203,7 +203,7 @@ def main() -> None:
             said = ", ".join(f"{names[c]} {shares[c, n]:.1%}" for c in classes[:, n])
             print(f"  {photo:<11} {said}")
         maps = relevance(network, variables, pixels, classes)
-        print("  what became of the logits of the highest classes:")
+        print("  the share of the logits of the highest classes that reaches the pixels:")
         for name, rules in METHODS.items():
             ledger = lrp.ledger(network.apply, rules, argnums=1)
             verdict = ledger(variables, pixels, target=jnp.asarray(classes[0])).verdict

@@ -69,7 +69,7 @@ def work(process: int, coordinator: str) -> None:
     print(
         f"process {process} of {jax.process_count()}: {len(mine)} of {len(relevance)} rows here; "
         f"they differ from those explained alone by {difference:.0e}; "
-        f"of all {len(x)} logits {float(conserved):.1%} is at the inputs",
+        f"{float(conserved):.1%} of all {len(x)} logits reaches the inputs",
         flush=True,
     )
     assert difference < 1e-5

@@ -95,8 +95,8 @@ def print_blackening(
 ) -> None:
     """Lead and share of right answers once the most relevant pixels are gone."""
     print(
-        f"{count} pixels of the stroke blackened in each of {len(x)} digits: "
-        "lead of the true class, and how many are right"
+        f"After blackening {count} pixels of the stroke in each of {len(x)} digits: the lead of\n"
+        "the true class (its logit minus the highest other one), and the share of right answers"
     )
     for network in (CNN, VIT):
         rows = {"none": None, "random": rng.random(x.shape)}
@@ -146,7 +146,8 @@ def main() -> None:
     x, truth = images[chosen], labels[chosen]
 
     maps = {}
-    print(f"Where the logits of the true class went ({len(x)} digits):")
+    print(f"Share of the true class's logit that reaches the pixels ({len(x)} digits), and shares")
+    print("that biases, stabilisers (epsilon) and rules took on the way:")
     print(f"  {'':<24} {'pixels':>8} {'biases':>8} {'epsilon':>8} {'rule':>8}")
     for name, (network, rules) in (METHODS | OTHERS).items():
         fn, params = networks[network]

@@ -167,7 +167,7 @@ def test_two_processes_explain_one_batch():
         "process 0 of 2: 8 of 16 rows here",
         "process 1 of 2: 8 of 16 rows here",
     ]
-    assert all("of all 16 logits 100.0% is at the inputs" in line for line in lines)
+    assert all("100.0% of all 16 logits reaches the inputs" in line for line in lines)
 
 
 def test_a_large_model_costs_the_memory_of_its_gradient():
