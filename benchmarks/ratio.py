@@ -63,7 +63,8 @@ RUN_TARGETS = {
 TEMPORARY_TARGETS = {"epsilon_alpha2_beta1, prepared": 1.3}  # bytes of temporaries alone
 BUILD_TARGET = 2.0  # trace and compilation together
 DENSITY_RULES = ("lrp_zero", "epsilon", "attn_lrp", "cp_lrp")
-MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7, "resnet152": 1.7}  # of the other rules; density rules: 1.1
+# Of the other rules; density rules: 1.1.
+MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7, "resnet152": 1.7}
 
 BATCHES = {
     "vgg16": (2, 8),
