@@ -494,7 +494,8 @@ def _(e: Edit) -> bool:
 @rewrite("negate a sum's terms")
 def _(e: Edit) -> bool:
     other = e.program.by_name.get(e.args[1]) if e.op == "add" else None
-    if other is not None and f"-{{{0}}}" in other.text and other.args[0] == e.args[0]:
+    reads_sign = other is not None and ("-{0}" in other.text or "gelu(" in other.text)
+    if reads_sign and other.args[0] == e.args[0]:
         return False  # x + f(x), and f reads the same -x
     return e.op in ("add", "bias") and e.to("-(-{0} - {1})", *e.args)
 
@@ -724,7 +725,7 @@ def _parts_a_layer(program: Program, name: str, deep: int) -> bool:
     if node is None or node.body:
         return False
     readers = [n.op for n in program.nodes if name in n.args]
-    takes = {"bias", "scale", "batch_norm", "add", "text", *VIEWS}.intersection(readers)
+    takes = {"bias", "scale", "batch_norm", "add", "text", "concat", *VIEWS}.intersection(readers)
     is_layer = node.op in ("dense", "conv", "fourier", "text") or _follows_a_layer(program, name)
     if takes and is_layer and program.readers(name) > 1:
         return True

@@ -51,9 +51,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/ranges.py", "for x in a for y in b]", "for x, y in zip(a, b)]", CLAIMS),
     Mutant(
         "planning/edges.py",
-        'group.transport != "linear"',
-        'group.transport == "move"',
-        "run/test_seeds.py::test_a_number_at_an_output_is_looked_through",
+        "if layer is None and v in self.plan.explained:",
+        "if False:",
+        "run/test_seeds.py::test_an_output_that_holds_the_input_starts_from_the_weight",
     ),
     Mutant(
         "graph/ranges.py",

@@ -62,8 +62,10 @@ class Signs:
                 return self._into_terms(eqn, maker)
             if self._is_join(maker):
                 return self._into_parts(eqn, maker)
-            scaled = self._is_product(maker) or self._is_scaled(maker)
-            return self._into_a_factor(eqn, maker) if scaled else None
+            # A scaled value with another reader is a value of its own, and keeps its number.
+            scaled = self._is_scaled(maker) and self._readers[maker.out] == 1
+            into = self._is_product(maker) or scaled
+            return self._into_a_factor(eqn, maker) if into else None
         if self._is_product(eqn):
             return self._out_of_product(eqn)
         return self._out_of_number(eqn) if eqn.name in ("mul", "div") else None

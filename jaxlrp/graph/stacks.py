@@ -45,7 +45,7 @@ def is_stack_sum(bench: Workbench, total: Eqn) -> bool:
     if len(active) < 2:
         return False
     along = stack.name == "concatenate" and stack.params["dimension"] == axis
-    return along and all(v.shape[axis] == 1 for v in stack.inputs)
+    return along and all(_is_layer_of_stack(bench, stack, v, total.out) for v in active)
 
 
 def stacked_terms(bench: Workbench, total: Eqn) -> list[Value]:
@@ -55,3 +55,15 @@ def stacked_terms(bench: Workbench, total: Eqn) -> list[Value]:
     stack = total.inputs[0].producer
     assert stack is not None
     return list(bench.activity.active_inputs(stack))
+
+
+def _is_layer_of_stack(bench: Workbench, stack: Eqn, piece: Value, out: Value) -> bool:
+    """Whether a piece is a whole value with one more axis, or what a loop returns so."""
+    eqn = piece.producer
+    if eqn is None:
+        return False
+    if eqn.bodies:
+        return piece.shape[stack.params["dimension"]] == 1
+    alone = bench.sole_use(piece) is stack and piece not in bench.activity.explained
+    whole = bench.is_open(eqn) and is_view(eqn) and eqn.inputs[0].shape == out.shape
+    return alone and whole

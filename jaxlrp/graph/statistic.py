@@ -133,18 +133,25 @@ def _weighs_before_a_sum(bench: Workbench, value: Value, source: Value) -> bool:
         if (v, reduced) in seen or v is source or eqn is None or v not in bench.activity.depends:
             continue
         seen.add((v, reduced))
-        if reduced and eqn.name in ("mul", "div"):
-            static = [w for w in eqn.inputs if w not in bench.activity.depends]
-            for factor in static:
-                learned = any(map(is_inexact, bench.statics.parameters(factor)))
-                if learned and bench.statics.varying_axes(factor):
-                    return True
+        if reduced and _weighs(bench, eqn):
+            return True
         stack.extend((w, reduced or _is_reduction(bench, eqn)) for w in eqn.inputs)
     return False
 
 
+def _weighs(bench: Workbench, eqn: Eqn) -> bool:
+    """Whether an equation scales by a learned array that varies."""
+    if eqn.name not in ("mul", "div"):
+        return False
+    for factor in (v for v in eqn.inputs if v not in bench.activity.depends):
+        learned = any(map(is_inexact, bench.statics.parameters(factor)))
+        if learned and bench.statics.varying_axes(factor):
+            return True
+    return False
+
+
 def is_reduced_from(bench: Workbench, value: Value, of: Collection[Value]) -> bool:
-    """Whether a value is made from sums or maxima of one of some others, in any way.
+    """Whether a value is made from sums or maxima of one of some others, without weights between.
 
     This is used before recognition: such a value may become a statistic of a norm or softmax, which
     `statistic_of` decides.
@@ -158,7 +165,9 @@ def is_reduced_from(bench: Workbench, value: Value, of: Collection[Value]) -> bo
         if reduced and one in of:
             return True
         eqn = one.producer
-        if eqn is not None and one in bench.activity.depends and eqn.name in _THROUGH:
+        if eqn is None or one not in bench.activity.depends or (reduced and _weighs(bench, eqn)):
+            continue
+        if eqn.name in _THROUGH:
             reduced = reduced or eqn.name in REDUCTIONS
             stack += [(v, reduced) for v in eqn.inputs]
     return False

@@ -9,7 +9,7 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.dataflow import Origins
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.ir import Graph, Literal, Value
-from jaxlrp.graph.particulars import Activation
+from jaxlrp.graph.particulars import Activation, Move
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.rules.base import check_carries
@@ -44,8 +44,8 @@ class _Decider:
     def starts_from_weight(self, value: Value) -> bool:
         """Whether the seed of an output is its weight, by the rules of the layers that make it.
 
-        Equations that only move elements or multiply them by a number are skipped; if there are
-        several makers, all must say so.
+        Equations that only move elements are skipped, and so are elements of the explained input,
+        which no layer makes; if there are several makers, all must say so.
         """
         stack, seen, found = [value], set(), False
         while stack:
@@ -57,6 +57,8 @@ class _Decider:
             if layer is None and v.producer is None and v.outer is not None:
                 stack += self.origins.before(v)  # the input of a body
                 continue
+            if layer is None and v in self.plan.explained:
+                continue
             if layer is None:
                 return False
             group = group_of(layer)
@@ -64,9 +66,7 @@ class _Decider:
                 bodies = group.main.bodies
                 pairs = [p for body in bodies for p in control_flow.results(group.main, body)]
                 stack += [inside for inside, outside in pairs if outside is v]
-            elif layer.rule.carries == "same" or (
-                layer.kind == "structural" and group.transport != "linear"
-            ):
+            elif layer.rule.carries == "same" or group.particulars == Move("move"):
                 stack += group.inputs
             elif not layer.rule.from_weight:
                 return False

@@ -295,6 +295,26 @@ def test_a_stack_of_what_loops_return_is_a_sum():
     the_same(fns, {"add": lrp.Epsilon(0.1)})
 
 
+def test_a_layer_that_is_written_as_a_sum_is_no_statistic():
+    """The bias of x + f(x) @ w belongs to the layer, also where x itself is a term."""
+
+    def turned(x, w):
+        return (w.T * x[..., None, :]).sum(-1)
+
+    rng = np.random.default_rng(5)
+    u, v, b = (
+        rng.normal(size=(X.shape[-1], 3)),
+        rng.normal(size=(3, X.shape[-1])),
+        rng.normal(size=X.shape[-1]),
+    )
+    fns = [
+        lambda x: x + jnp.tanh(x @ u) @ v + b,
+        lambda x: x + turned(jnp.tanh(turned(x, u)), v) + b,
+    ]
+    for rules in ({"dense": lrp.ZPlus()}, lrp.composites.deep_taylor()):
+        the_same(fns, rules)
+
+
 def test_three_terms_by_hand():
     fn = lambda x: (x[0] + x[1]) - (x[2] - x[3])  # noqa: E731
     x = jnp.array([2.0, -3.0, -4.0, 1.0])  # 2, -3, 4, 1: the sum is 4

@@ -128,6 +128,10 @@ ALIKE = {
         lambda u, p: jax.nn.gelu(-((-u) @ p["w"]), approximate=False),
         lambda u, p: jax.nn.gelu((u @ (0.5 * p["w"])) * 2, approximate=False),
     ],
+    "a relu before it and a gelu after it": [
+        lambda u, p: jax.nn.gelu(jax.nn.relu(u) @ p["w"], approximate=False),
+        lambda u, p: jax.nn.gelu((relu(u) @ (0.5 * p["w"])) * 2, approximate=False),
+    ],
     "an activation's last numbers and a bias": [
         lambda u, p: (jax.nn.sigmoid(u) + p["w"][0]) @ p["w"],
         lambda u, p: (0.5 * (jnp.tanh(0.5 * u) + 1) + p["w"][0]) @ p["w"],

@@ -489,16 +489,33 @@ def test_moves_in_a_body_are_looked_through_as_well(through):
     np.testing.assert_allclose(found, expected)
 
 
-@pytest.mark.parametrize("name", ["beta_smooth", "guided_backprop", "epsilon_plus"])
+@pytest.mark.parametrize("name", ["gradient", "beta_smooth", "guided_backprop", "deconvnet"])
 @pytest.mark.parametrize(
-    "number", [lambda y: (2.0 * y) / 2.0, lambda y: -1.0 * (-y)], ids=["halved", "sign"]
+    "number",
+    [lambda y: y, lambda y: (2.0 * y) / 2.0, lambda y: -1.0 * (-y), lambda y: y + y + y],
+    ids=["none", "halved", "sign", "sum"],
 )
-def test_a_number_at_an_output_is_looked_through(name, number):
-    """The input itself is part of the output, and a number makes no output."""
+def test_an_output_that_holds_the_input_starts_from_the_weight(name, number):
+    """No layer makes the input, and the layer that makes the rest decides, whatever follows."""
 
-    def fn(last):
-        return lambda x: last(jnp.concatenate([x, x @ W], -1))
+    def fn(x):
+        return number(jnp.concatenate([x, x @ W], -1))
 
     rules = getattr(lrp.composites, name)()
-    expected = lrp.explain(fn(lambda y: y), rules)(X)
-    np.testing.assert_allclose(lrp.explain(fn(number), rules)(X), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        lrp.explain(fn, rules)(X), jax.grad(lambda x: fn(x).sum())(X), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("number", [3.0, -1.0])
+def test_a_number_times_the_input(number):
+    found = lrp.explain(lambda x: number * x, lrp.composites.gradient())(X)
+    np.testing.assert_allclose(found, np.full_like(X, number))
+
+
+def test_a_number_at_an_output_changes_no_lrp():
+    whole = lrp.explain(lambda x: jnp.concatenate([x, x @ W], -1), lrp.composites.epsilon_plus())
+    halved = lrp.explain(
+        lambda x: 2 * jnp.concatenate([x, x @ W], -1) / 2, lrp.composites.epsilon_plus()
+    )
+    np.testing.assert_allclose(halved(X), whole(X), rtol=1e-12)
