@@ -19,7 +19,7 @@ from jaxlrp.graph import control_flow
 from jaxlrp.graph.groups import around
 from jaxlrp.graph.ir import Eqn, Graph, Value
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.run import accounts, evaluate, identities
+from jaxlrp.run import accounts, evaluate, identities, late_splits
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.probes import Probes
 from jaxlrp.run.state import RunState
@@ -30,7 +30,8 @@ RunGraph = Callable[[RunState, Graph, Env, Sequence[Value]], None]
 def run(state: RunState, layer: Layer, env: Env, run_graph: RunGraph) -> None:
     """Run a layer of control flow, its bodies by `run_graph`; adds its outputs to `env`."""
     eqn = group_of(layer).main
-    outputs = _RUNNERS[eqn.name](state, layer, eqn, env, run_graph)
+    with late_splits.early():
+        outputs = _RUNNERS[eqn.name](state, layer, eqn, env, run_graph)
     env.update(zip(eqn.outputs, outputs, strict=True))
 
 

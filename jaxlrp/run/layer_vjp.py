@@ -13,7 +13,7 @@ from jaxlrp.errors import RuleError
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.run import accounts, evaluate, masked_softmax
+from jaxlrp.run import accounts, evaluate, late_splits, masked_softmax
 from jaxlrp.run.evaluate import Counted, Env
 from jaxlrp.run.state import RunState
 from jaxlrp.run.view import View
@@ -63,6 +63,7 @@ def ruled(
     softmax = group.particulars_as(Softmax)
     # JAX keeps the objects that these functions close over, so none may hold arrays, as probes do.
     keys, precision, plan = list(outside), state.precision, state.plan
+    late = late_splits.are_late()
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
         env = dict(zip(keys, arrays, strict=True))
@@ -79,7 +80,7 @@ def ruled(
 
     def shown(x: Any, arrays: list[Any], z: Any, came: Any) -> tuple[View, tuple[Any, ...]]:
         env = dict(zip(keys, arrays, strict=True))
-        return _backward(layer, x, env, z, came, relu is not None)
+        return _backward(layer, x, env, z, came, relu is not None, late)
 
     backward = jax.jit(lambda *given: shown(*given)[1], inline=True) if shared else None
 
@@ -147,9 +148,10 @@ def _backward(
     outputs: tuple[Any, ...],
     arrived: tuple[Any, ...],
     relu: bool,
+    late: bool,
 ) -> tuple[View, tuple[Any, ...]]:
     output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
-    view = View(layer, inputs, outside, output, came, relu)
+    view = View(layer, inputs, outside, output, came, relu, late and len(outputs) == 1)
     try:
         back = layer.rule.propagate(view)
     except Exception as error:  # an error of a rule is raised again, with the layer's name

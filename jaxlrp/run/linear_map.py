@@ -28,7 +28,7 @@ from jaxlrp.graph.primitives import (
     MOVES,
     carrying,
 )
-from jaxlrp.run import evaluate
+from jaxlrp.run import evaluate, late_splits
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.kernels import scale_conv_kernel, scale_dot_kernel, thin, weight_position
 from jaxlrp.run.layer_facts import number_of
@@ -59,8 +59,9 @@ class _Map:
 class BoundLinear:
     """A linear group bound to the arrays that it reads, as a `BoundCall` is a plan with arrays."""
 
-    def __init__(self, group: Group, outside: Env, x: Any):
+    def __init__(self, group: Group, outside: Env, x: Any, arrived: Any = None):
         self.group = group
+        self._arrived = arrived
         self.outside = outside
         self.like = x
         self.linear = group.linear
@@ -71,10 +72,12 @@ class BoundLinear:
 
     def map(self, signed: float, positive: float, negative: float, absolute: float) -> _Map:
         if self.one_kernel:
-            return self._mapped(Weighted(self, combination(signed, positive, negative, absolute)))
+            weights = combination(signed, positive, negative, absolute)
+            own = is_zero(positive) and is_zero(negative) and is_zero(absolute)
+            return self._mapped(Weighted(self, weights, late=not own))
         if is_zero(positive) and is_zero(negative):
             terms = [
-                (signed, Weighted(self, lambda w: w)),
+                (signed, Weighted(self, lambda w: w, late=False)),
                 (absolute, Weighted(self, jnp.abs)),
             ]
             terms = [(c, way) for c, way in terms if not is_zero(c)]
@@ -183,6 +186,9 @@ class BoundLinear:
         else:
             scaled = scale_dot_kernel(core, operand, kernel, before, after)
         return scaled.astype(kernel.dtype)
+
+    def late(self, kernel: Any) -> Any:
+        return late_splits.after(self._arrived, kernel)
 
     def _slope(self, chain: Sequence[Eqn], features: frozenset[int]) -> Any:
         """Product of the scales of a chain, of size 1 along all axes except those of features."""

@@ -30,6 +30,10 @@ class LinearProgram(Protocol):
         """The kernel of the layer's core."""
         ...
 
+    def late(self, kernel: Any) -> Any:
+        """A kernel that is there when relevance has arrived; see `late_splits`."""
+        ...
+
     def product(self, core: Eqn, operand: int, x: Any, kernel: Any) -> Any:
         """The core with another kernel."""
         ...

@@ -16,7 +16,7 @@ from jaxlrp import compat
 from jaxlrp.graph.build import build
 from jaxlrp.graph.ir import Value
 from jaxlrp.planning.layers import Layer
-from jaxlrp.run import evaluate, reuse
+from jaxlrp.run import evaluate, late_splits, reuse
 from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.clusters import pieces
 from jaxlrp.run.pull_back import pull_back
@@ -82,7 +82,8 @@ def _function(
     def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
         here = dataclasses.replace(bound, arrays=arrays, consts=consts)
         shown = dict(zip(masks, given, strict=True))
-        *found, extra = pull_back(here, weights, layers, words, shown, share=share)
+        with late_splits.early():
+            *found, extra = pull_back(here, weights, layers, words, shown, share=share)
         return found, [extra[layer] for layer in layers]
 
     return call

@@ -44,6 +44,7 @@ class View:
         output: Any,
         arrived: Any,
         relu: bool = False,
+        late: bool = False,
     ):
         self._group = group = group_of(layer)
         self._inputs = inputs
@@ -51,6 +52,7 @@ class View:
         self._proven = layer.nonnegative
         self.z = output
         self._arrived = arrived
+        self._late = late  # splits of kernels wait for what arrived
         self._relu = relu  # z is max(z, 0), and the density after that ReLU arrived
         self.arriving: Carries = layer.arriving
         self.carries: Carries = layer.carries
@@ -212,7 +214,9 @@ class View:
 
     @functools.cached_property
     def _linear(self) -> BoundLinear:
-        return BoundLinear(self._group, self._outside, self.x)
+        return BoundLinear(
+            self._group, self._outside, self.x, self._arrived if self._late else None
+        )
 
     def map(
         self,

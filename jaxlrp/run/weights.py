@@ -40,10 +40,17 @@ def _is_one(c: Any) -> bool:
 
 
 class Weighted:
-    """Runs with a function of every factor in its place; without `signs` none is negative."""
+    """Runs with a function of every factor in its place.
 
-    def __init__(self, program: LinearProgram, weights: Weights, signs: bool = True):
+    Without `signs` none is negative. With `late` the function is no identity, and its result need
+    not be there before relevance arrives.
+    """
+
+    def __init__(
+        self, program: LinearProgram, weights: Weights, signs: bool = True, late: bool = True
+    ):
         self.program = program
+        self.late = late
         self.weights = weights
         self.signs = signs and weights is not jnp.abs
 
@@ -63,9 +70,9 @@ class Weighted:
         return x * self.weights(factor())
 
     def through(self, core: Eqn, operand: int, x: Any) -> Any:
-        return self.program.product(
-            core, operand, x, self.weights(self.program.kernel(core, operand))
-        )
+        kernel = self.program.kernel(core, operand)
+        kernel = self.program.late(kernel) if self.late else kernel
+        return self.program.product(core, operand, x, self.weights(kernel))
 
     def moved(self, eqn: Eqn, env: dict[Value, Any]) -> list[Any]:
         return self.program.move(eqn, env)

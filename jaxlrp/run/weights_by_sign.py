@@ -136,7 +136,7 @@ class _Signs:
         )
 
     def through(self, core: Eqn, operand: int, x: Parts) -> Parts:
-        kernel = functools.cache(lambda: self.program.kernel(core, operand))
+        kernel = functools.cache(lambda: self.program.late(self.program.kernel(core, operand)))
         positive = functools.cache(lambda: jnp.maximum(kernel(), 0))
         negative = functools.cache(lambda: jnp.minimum(kernel(), 0))
         return self._crossed(

@@ -1,0 +1,82 @@
+"""Splits of kernels that wait for relevance: the same numbers, and less memory at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp.run import late_splits
+
+WIDTH, DEPTH, BATCH = 128, 6, 3
+RNG = np.random.default_rng(0)
+PARAMS = [jnp.asarray(RNG.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5) for _ in range(DEPTH)]
+X = jnp.asarray(RNG.normal(size=(BATCH, WIDTH)))
+RULES = {"zplus": lrp.ZPlus(), "alpha_beta": lrp.AlphaBeta(2.0, 1.0), "gamma": lrp.Gamma(0.25)}
+
+
+def perceptron(params, x):
+    for w in params:
+        x = jax.nn.relu(x @ w)
+    return x
+
+
+def late(rule, params=PARAMS, x=X):
+    return lrp.explain(perceptron, rule, argnums=1)(params, x, target=1)
+
+
+def early(rule, params=PARAMS, x=X):
+    with late_splits.early():
+        return late(rule, params, x)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_not_a_bit_changes(rule):
+    found = [jax.jit(lambda p, x, f=f: f(RULES[rule], p, x))(PARAMS, X) for f in (late, early)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_memory():
+    def temporaries(explanation):
+        compiled = jax.jit(lambda p, x: explanation(RULES["alpha_beta"], p, x)).lower(PARAMS, X)
+        return compiled.compile().memory_analysis().temp_size_in_bytes
+
+    # Early, W+ and W- of all layers are there at once: 12 kernels. Late, those of a layer or two.
+    size = PARAMS[0].nbytes
+    assert temporaries(early) > 8 * size
+    assert temporaries(late) < 6 * size
+
+
+def test_a_kernel_for_all_targets():
+    """A factor for each target would make a kernel, and a product with it, for each."""
+    explain = lrp.explain(perceptron, RULES["zplus"], argnums=1)
+    many = jax.vmap(lambda t: explain(PARAMS, X, target=t))
+    targets = jnp.arange(5)
+    assert f"[5,{WIDTH},{WIDTH}]" not in str(jax.make_jaxpr(many)(targets))
+    expected = [explain(PARAMS, X, target=int(t)) for t in targets]
+    np.testing.assert_allclose(jax.jit(many)(targets), np.stack(expected), rtol=1e-12)
+    twice = jax.jit(jax.vmap(jax.vmap(lambda t: explain(PARAMS, X, target=t))))
+    np.testing.assert_allclose(twice(targets[None]), np.stack(expected)[None], rtol=1e-12)
+
+
+def test_loops_split_once():
+    """In a loop, a split of what all steps share would be made anew at each."""
+
+    def fn(w, x):
+        return jax.lax.scan(lambda h, _: (jax.nn.relu(h @ w), None), x, None, length=3)[0]
+
+    def explanation(w, x):
+        return lrp.explain(fn, RULES["zplus"], argnums=1)(w, x, target=1)
+
+    traced = str(jax.make_jaxpr(explanation)(PARAMS[0], X))
+    assert "custom_vmap" not in traced
+    assert "custom_vmap" in str(jax.make_jaxpr(lambda p, x: late(RULES["zplus"], p, x))(PARAMS, X))
+
+
+def test_relevance_in_a_loss():
+    def loss(explanation):
+        return lambda p: (explanation(RULES["zplus"], p) ** 2).sum()
+
+    found, expected = (jax.jit(jax.grad(loss(f)))(PARAMS) for f in (late, early))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * abs(other).max())
