@@ -50,6 +50,36 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/ranges.py", "(0.0 if a[0] <= 0.0 <= a[1] else low)", "low", CLAIMS),
     Mutant("graph/ranges.py", "for x in a for y in b]", "for x, y in zip(a, b)]", CLAIMS),
     Mutant(
+        "run/late_splits.py",
+        "if arrived is None or not arrived.size",
+        "if True",
+        "run/test_late_splits.py::test_memory",
+    ),
+    Mutant(
+        "run/late_splits.py",
+        "return (_one(numbers[0]) if size else jnp.ones(())), False",
+        "return jax.vmap(_one)(numbers), True",
+        "run/test_late_splits.py::test_a_kernel_for_all_targets",
+    ),
+    Mutant(
+        "run/control_flow.py",
+        "with late_splits.early():",
+        "if True:",
+        "run/test_late_splits.py::test_loops_split_once",
+    ),
+    Mutant(
+        "graph/statistic.py",
+        "or (reduced and _weighs(bench, eqn)):",
+        "or False:",
+        "graph/test_flat_lists.py::test_a_layer_that_is_written_as_a_sum_is_no_statistic",
+    ),
+    Mutant(
+        "graph/signs.py",
+        "self._is_scaled(maker) and self._readers[maker.out] == 1",
+        "self._is_scaled(maker)",
+        "graph/test_written.py::test_numbers_that_cancel_are_not_there",
+    ),
+    Mutant(
         "planning/edges.py",
         "if layer is None and v in self.plan.explained:",
         "if False:",
@@ -940,6 +970,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "leaves = [v if v in alone else _turned(moves, v) for v in leaves]",
         "leaves = list(leaves)",
         "graph/test_parts.py::test_two_spellings[the same, by vmap-ZPlus()]",
+        "elements that are read between two moves are found next, with the same leaves",
     ),
     Mutant(
         "graph/hoist.py",
@@ -1353,7 +1384,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "False",
         f"{SERIES}::test_relevance_is_added_in_the_order_of_the_program",
     ),
-    Mutant("run/series.py", "y.relu is not None and y.relu not in layers", "False", SERIES),
+    Mutant(
+        "run/series.py",
+        "y.relu is not None and y.relu not in layers",
+        "False",
+        SERIES,
+        "a ReLU that runs again after its own output changes nothing, either way",
+    ),
     Mutant("run/series.py", "or any(any(probes.of_layer(y)) for y in shown)", "", SERIES),
     Mutant(
         "run/parameter_values.py",

@@ -164,10 +164,14 @@ def test_a_gate_that_gets_nothing_is_no_path():
     assert noted(gated, {"dense_0": 0.0}, {"product": lrp.SignalTakesAll(signal=0)}) is None
 
 
-def test_a_product_with_itself_takes_all():
+@pytest.mark.parametrize(
+    "product",
+    [lambda x, h: (x @ B) @ (h.T @ h), lambda x, h: (x @ B).sum(-1) + jnp.einsum("bi,bi->b", h, h)],
+    ids=["of a moved value", "of one input"],
+)
+def test_a_product_with_itself_takes_all(product):
     def fn(x):
-        h = x @ A
-        return (x @ B) @ (h.T @ h)
+        return product(x, x @ A)
 
     rules = {"matmul": lrp.SignalTakesAll(signal=1)}
     assert noted(fn, {"dense_1": 0.0}, rules) is not None
