@@ -50,6 +50,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("graph/ranges.py", "(0.0 if a[0] <= 0.0 <= a[1] else low)", "low", CLAIMS),
     Mutant("graph/ranges.py", "for x in a for y in b]", "for x, y in zip(a, b)]", CLAIMS),
     Mutant(
+        "graph/linear_region.py",
+        "if not in_function and by != -1.0:",
+        "if not in_function:",
+        "graph/test_written.py::test_numbers_that_cancel_are_not_there",
+    ),
+    Mutant(
         "run/late_splits.py",
         "if arrived is None or not arrived.size",
         "if True",

@@ -90,10 +90,11 @@ class _Ours:
     def add_number(self, place: int, by: float, cancels: bool, in_function: bool) -> None:
         """A written number; numbers that cancel each other are both added, or neither is.
 
-        A number or sign within a function, as in a sigmoid, is left to that function.
+        A number or sign within a function, as in a sigmoid, is left to that function. A sign that
+        cancels one within the value stays, as it comes first: a later one is what follows.
         """
         undone = None
-        if not in_function:
+        if not in_function and by != -1.0:
             undone = next((i for i, f in self.numbers.items() if math.isclose(f * by, 1.0)), None)
         if undone is not None:
             del self.numbers[undone]

@@ -128,6 +128,13 @@ ALIKE = {
         lambda u, p: jax.nn.gelu(-((-u) @ p["w"]), approximate=False),
         lambda u, p: jax.nn.gelu((u @ (0.5 * p["w"])) * 2, approximate=False),
     ],
+    "signs of two layers": [
+        lambda u, p: (u @ p["w"] + p["w"][0]) @ p["w"],
+        lambda u, p: (-(u @ -p["w"]) + p["w"][0]) @ p["w"],
+        lambda u, p: -(-(u @ p["w"] + p["w"][0]) @ p["w"]),
+        lambda u, p: -(-(-(u @ -p["w"]) + p["w"][0]) @ p["w"]),
+        lambda u, p: -(-(-((-u) @ p["w"]) + p["w"][0]) @ p["w"]),
+    ],
     "a relu before it and a gelu after it": [
         lambda u, p: jax.nn.gelu(jax.nn.relu(u) @ p["w"], approximate=False),
         lambda u, p: jax.nn.gelu((relu(u) @ (0.5 * p["w"])) * 2, approximate=False),
