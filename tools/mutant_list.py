@@ -356,8 +356,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "if not in_function:",
-        "if True:",
+        "if not in_function and by != -1.0:",
+        "if by != -1.0:",
         "graph/test_written.py",
     ),
     Mutant(

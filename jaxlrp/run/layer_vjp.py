@@ -13,8 +13,9 @@ from jaxlrp.errors import RuleError
 from jaxlrp.graph.groups import Group
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.planning.layers import Layer, group_of
-from jaxlrp.run import accounts, evaluate, late_splits, masked_softmax
+from jaxlrp.run import accounts, evaluate, masked_softmax
 from jaxlrp.run.evaluate import Counted, Env
+from jaxlrp.run.late_splits import are_late
 from jaxlrp.run.state import RunState
 from jaxlrp.run.view import View
 
@@ -62,8 +63,7 @@ def ruled(
     group = group_of(layer)
     softmax = group.particulars_as(Softmax)
     # JAX keeps the objects that these functions close over, so none may hold arrays, as probes do.
-    keys, precision, plan = list(outside), state.precision, state.plan
-    late = late_splits.are_late()
+    keys, late, precision, plan = list(outside), are_late(), state.precision, state.plan
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
         env = dict(zip(keys, arrays, strict=True))
