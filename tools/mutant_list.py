@@ -838,14 +838,20 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "run/masked_softmax.py",
+        "jnp.where(jnp.isnan(without), 0.0, y)",
+        "y",
+        "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
+    ),
+    Mutant(
+        "run/masked_softmax.py",
         "return jnp.where(_are_shut(logits, softmax.rows), 0.0, logits)",
         "return logits",
         "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
     ),
     Mutant(
         "run/layer_vjp.py",
-        "**dict(zip(group.inputs, given, strict=True))}[logits]",
-        "}[logits]",
+        "local |= dict(zip(group.inputs, given, strict=True))",
+        "pass",
         "architectures/test_attention_bad_input.py::test_a_shut_row_has_no_relevance",
     ),
     Mutant("graph/softmax.py", "not _same(above, exp)", "above.name != exp.name", NO_SOFTMAX),

@@ -203,8 +203,7 @@ def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
     for stop in dict.fromkeys((source, _origin(bench, source))):
         eqns = bench.slice_back(output, {stop}, _is_allowed(bench))
         if eqns and exp in eqns and bench.closed(eqns, [output]):
-            logits = Softmax(source if source.shape == output.shape else None)
-            bench.claim(Group("softmax", eqns, [stop], [output], exp, logits))
+            bench.claim(Group("softmax", eqns, [stop], [output], exp, Softmax(source)))
             return True
     return False
 

@@ -32,17 +32,14 @@ def is_plain(layer: Layer) -> bool:
 def plain(group: Group, inputs: tuple[Any, ...], outside: Env) -> tuple[Any, ...]:
     """Evaluate a layer whose rule is its derivative."""
     softmax = group.particulars_as(Softmax)
-    logits = softmax.logits
     given = inputs
-    if logits in group.inputs:
+    if softmax.logits in group.inputs:
         inputs = tuple(masked_softmax.without_arrivals(x, softmax) for x in inputs)
     local = {**outside, **dict(zip(group.inputs, inputs, strict=True))}
     evaluate.run(group.eqns, local, detached=group.detached)
-    outputs = tuple(local[v] for v in group.outputs)
-    if logits is not None:
-        of_mask = {**local, **dict(zip(group.inputs, given, strict=True))}[logits]
-        outputs = tuple(masked_softmax.without_weights(y, of_mask, softmax) for y in outputs)
-    return outputs
+    if softmax.logits in group.inputs:
+        local |= dict(zip(group.inputs, given, strict=True))
+    return masked_softmax.without_weights(group, given, local)
 
 
 def ruled(
@@ -61,7 +58,6 @@ def ruled(
     `shared`, without an account, JAX traces the backward pass once for all layers that it runs.
     """
     group = group_of(layer)
-    softmax = group.particulars_as(Softmax)
     # JAX keeps the objects that these functions close over, so none may hold arrays, as probes do.
     keys, late, precision, plan = list(outside), are_late(), state.precision, state.plan
 
@@ -73,10 +69,9 @@ def ruled(
         if relu is not None:
             evaluate.run(group_of(relu).eqns, env)
             return (env[relu.output],)
-        if softmax.logits is not None:
-            y = group.outputs[0]
-            env[y] = masked_softmax.without_weights(env[y], env[softmax.logits], softmax)
-        return tuple(precision.widen(env[v], v) for v in group.outputs)
+        outputs = masked_softmax.without_weights(group, tuple(env[v] for v in group.inputs), env)
+        pairs = zip(outputs, group.outputs, strict=True)
+        return tuple(precision.widen(y, v) for y, v in pairs)
 
     def shown(x: Any, arrays: list[Any], z: Any, came: Any) -> tuple[View, tuple[Any, ...]]:
         env = dict(zip(keys, arrays, strict=True))

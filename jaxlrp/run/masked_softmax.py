@@ -2,7 +2,9 @@
 
 The softmax of such a row is 0/0. Its weights are taken as 0, so that no NaN reaches the rows beside
 it on the way back. Where the axes of a row are known the rule asks each row once: a question to
-each element would keep all logits for the backward pass and split the loops that XLA fuses.
+each element would keep all logits for the backward pass and split the loops that XLA fuses. Where
+they are unknown (segments, weights that are transposed before the division) the softmax of the mask
+alone is 0/0 at the same weights.
 """
 
 from __future__ import annotations
@@ -12,14 +14,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlrp.graph.groups import Group
 from jaxlrp.graph.particulars import Softmax
+from jaxlrp.run import evaluate
+from jaxlrp.run.evaluate import Env
 
 
-def without_weights(weights: Any, logits: Any, softmax: Softmax) -> Any:
-    """0 in the rows whose logits are all -inf."""
+def without_weights(group: Group, inputs: tuple[Any, ...], env: Env) -> tuple[Any, ...]:
+    """The outputs of a softmax, with 0 in the rows whose logits are all -inf."""
+    softmax = group.particulars_as(Softmax)
+    outputs = tuple(env[y] for y in group.outputs)
+    if softmax.logits is None:
+        return outputs
     if softmax.rows:
-        return jnp.where(_are_shut(logits, softmax.rows), 0.0, weights)
-    return jnp.where(jnp.isnan(weights) & (logits == -jnp.inf), 0.0, weights)
+        shut = _are_shut(env[softmax.logits], softmax.rows)
+        return tuple(jnp.where(shut, 0.0, y) for y in outputs)
+    of_mask = dict(env)
+    for value, x in zip(group.inputs, inputs, strict=True):
+        of_mask[value] = jnp.where(x == -jnp.inf, x, jnp.zeros_like(x))
+    evaluate.run(group.eqns, of_mask)
+    pairs = ((env[y], of_mask[y]) for y in group.outputs)
+    return tuple(jnp.where(jnp.isnan(without), 0.0, y) for y, without in pairs)
 
 
 def without_arrivals(logits: Any, softmax: Softmax) -> Any:

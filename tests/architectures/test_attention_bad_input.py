@@ -70,7 +70,27 @@ def turned(u):
     return u.swapaxes(-1, -2)
 
 
+def divided(move, back, added=False):
+    """A softmax whose exponentials and sums are moved before the division, and then moved back."""
+
+    def f(u):
+        u = u + np.where(OPEN, 0.0, -np.inf) if added else jnp.where(OPEN, u, -jnp.inf)
+        e = jnp.exp(u - u.max(-1, keepdims=True))
+        total = jnp.broadcast_to(e.sum(-1, keepdims=True), e.shape)
+        return back(move(e) / move(total)).reshape(u.shape)
+
+    return f
+
+
+def rows(u):
+    return u.reshape(-1, TIME)
+
+
 NOT_A_NUMBER = {  # the shut row is NaN
+    "turned, where": normalised(divided(turned, turned)),
+    "turned, added": normalised(divided(turned, turned, added=True)),
+    "rows": normalised(divided(rows, rows)),
+    "flipped": normalised(divided(lambda u: u[..., ::-1], lambda a: a[..., ::-1])),
     "where, -inf": masked(lambda u: jnp.where(OPEN, u, -jnp.inf)),
     "added, -inf": masked(lambda u: u + np.where(OPEN, 0.0, -np.inf)),
     "over columns": normalised(
