@@ -350,8 +350,20 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "math.isclose(f * by, 1.0)), None)",
-        "False), None)",
+        "for i in reversed(earlier)",
+        "for i in earlier",
+        "graph/test_written.py",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "        if undone not in self.places:\n            return",
+        "        if undone not in self.places:\n            self.places.append(undone)",
+        "graph/test_written.py",
+    ),
+    Mutant(
+        "graph/linear_region.py",
+        "return math.isclose(self.numbers[place] * by, 1.0)",
+        "return False",
         "graph/test_written.py",
     ),
     Mutant(
@@ -368,8 +380,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "                self.places.append(place)\n        elif",
-        "                pass\n        elif",
+        "            self.places.append(place)\n\n    def one",
+        "            pass\n\n    def one",
         "graph/test_written.py",
     ),
     Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),

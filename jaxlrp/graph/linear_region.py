@@ -39,6 +39,7 @@ def after(
     ours = _Ours()
     within = _left_over(written.numbers)
     frontier: dict[Value, tuple[float, ...]] = {start: within}  # with the written numbers in each
+    written_after: dict[Value, tuple[int, ...]] = {}  # places of numbers that no later one cancels
     while not any(v in bench.ends for v in frontier if v is not start or within_layer):
         uses = {e for v in frontier for e in bench.reached_uses(v)} - inside
         eqn = min(uses, key=lambda e: e.order, default=None)
@@ -48,6 +49,7 @@ def after(
         within = read.pop() if len(read) == 1 else (math.nan,)
         by = factor_of(bench, eqn)
         number = is_written_scale(bench, eqn)
+        earlier = _in_all([written_after.get(v, ()) for v in eqn.inputs if v in frontier])
         own = belongs(eqn)
         if not own and not passes(eqn) and not number and eqn.name != "reordered":
             break
@@ -57,15 +59,17 @@ def after(
             ours.places.append(len(eqns))
         elif number:
             cancels = _cancels(within, by) or (written.falls and by < 0.0)
-            ours.add_number(len(eqns), by, cancels, _is_in_function(bench, eqn.out))
+            in_function = _is_in_function(bench, eqn.out)
+            earlier = ours.add_number(len(eqns), by, cancels, in_function, earlier)
         eqns.append(eqn)
         inside.add(eqn)
         for value in [v for v in eqn.inputs if v in frontier]:
             if all(e in inside for e in bench.reached_uses(value)):
                 frontier.pop(value, None)
-        reached = (v for v in eqn.outputs if v in bench.activity.reached)
+        reached = [v for v in eqn.outputs if v in bench.activity.reached]
         scaled = tuple(f * by for f in within)
         frontier.update(dict.fromkeys(reached, scaled))
+        written_after.update(dict.fromkeys(reached, earlier))
         if len(frontier) == 1 and len(eqn.outputs) == 1 and eqn.out in frontier:
             ours.one_value_after(len(eqns) - 1)
     return eqns[: ours.end]
@@ -77,7 +81,7 @@ class _Ours:
 
     Attributes:
       places: the places.
-      numbers: those at which a written number cancels one within the value, and that number.
+      numbers: the written numbers at their places.
       ends: places after which there is one value only.
       end: the number of equations that belong to the value, with those between them.
     """
@@ -87,23 +91,37 @@ class _Ours:
     ends: list[int] = dataclasses.field(default_factory=list)
     end: int = 0
 
-    def add_number(self, place: int, by: float, cancels: bool, in_function: bool) -> None:
-        """A written number; numbers that cancel each other are both added, or neither is.
+    def add_number(
+        self, place: int, by: float, cancels: bool, in_function: bool, earlier: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """A written number; it belongs to the value if it cancels one that is written within it.
 
-        A number or sign within a function, as in a sigmoid, is left to that function. A sign that
-        cancels one within the value stays, as it comes first: a later one is what follows.
+        Of numbers that cancel each other, the latest first, both belong or neither does. A number
+        or sign within a function, as in a sigmoid, is left to that function. A sign that cancels
+        one within the value stays, as it comes first: a later one is what follows. `earlier` are
+        the places of the numbers before this one that no other one cancels; returns those after it.
         """
-        undone = None
         if not in_function and by != -1.0:
-            undone = next((i for i, f in self.numbers.items() if math.isclose(f * by, 1.0)), None)
-        if undone is not None:
-            del self.numbers[undone]
-            if self.places[-1] == undone:
-                self.places.pop()
-            else:
-                self.places.append(place)
-        elif cancels:
-            self.numbers[place] = by
+            undone = next((i for i in reversed(earlier) if self._undoes(i, by)), None)
+            if undone is not None:
+                self._add_or_remove_both(undone, place)
+                return tuple(i for i in earlier if i != undone)
+        if cancels:
+            self.places.append(place)
+        elif in_function:
+            return earlier
+        self.numbers[place] = by
+        return (*earlier, place)
+
+    def _undoes(self, place: int, by: float) -> bool:
+        return math.isclose(self.numbers[place] * by, 1.0)
+
+    def _add_or_remove_both(self, undone: int, place: int) -> None:
+        if undone not in self.places:
+            return
+        if self.places[-1] == undone:
+            self.places.pop()
+        else:
             self.places.append(place)
 
     def one_value_after(self, place: int) -> None:
@@ -114,6 +132,10 @@ class _Ours:
         self.ends.append(place)
         last = self.places[-1] if self.places else None
         self.end = 0 if last is None else next(i for i in self.ends if i >= last) + 1
+
+
+def _in_all(places: list[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(i for i in places[0] if all(i in others for others in places[1:]))
 
 
 def _is_in_function(bench: Workbench, value: Value) -> bool:

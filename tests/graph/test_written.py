@@ -32,6 +32,12 @@ ALIKE = {
         lambda u, p: (-u) @ -p["w"],
         lambda u, p: (2 * u) @ (p["w"] / 2),
         lambda u, p: (u @ (0.5 * p["w"])) * 2,
+        lambda u, p: (2.0 * ((u @ (0.5 * p["w"])) * 2)) / 2.0,
+        lambda u, p: ((u @ (0.5 * p["w"])) / 2.0) * 2 * 2,
+        lambda u, p: ((u @ (0.25 * p["w"])) * 2) * 2 * 2 / 2,
+        lambda u, p: jnp.concatenate(
+            [(2 * (v * 2)) / 2 for v in jnp.split(u @ (0.5 * p["w"]), 2, -1)], -1
+        ),
         lambda u, p: (u @ (-0.5 * p["w"])) * -2,
         lambda u, p: (u @ (p["w"] * 4)) / 4,
         lambda u, p: -(u @ (-p["w"].T).T),
