@@ -172,6 +172,8 @@ def compare(one: Program, other: Program, rules: str) -> Outcome:
         verdict = "same" if gap <= TOLERANCE else "reference"
     if verdict != "same" and (_saturates(one) or _saturates(other)):
         verdict = "redrawn: an activation loses digits"
+    if verdict != "same" and draws.at_a_kink(one):
+        verdict = "redrawn: a rounded number at a kink"
     if verdict == "reference" and draws.cancels(one):  # 0 / 0, where a density passes on
         verdict = "redrawn: the terms of a sum cancel"
     return Outcome(verdict, one, other, gap, referenced=expected is not None)

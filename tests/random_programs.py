@@ -342,6 +342,23 @@ def ties(one: Program) -> bool:
     return False
 
 
+def at_a_kink(one: Program) -> bool:
+    """Whether an activation in a network that rounds is where it has two derivatives.
+
+    A rounded number often is: leaky_relu has the derivatives 1 and 0.1 at 0.
+    """
+    values, step = one.values(), 1e-6
+    if not any(n.op == "straight_through" for n in one.nodes):
+        return False
+    for node in one.nodes:
+        if node.op in ACTIVATIONS and node.op != "straight_through" and len(node.args) == 1:
+            f, at = ACTIVATIONS[node.op][0], np.asarray(values[node.args[0]])
+            bend = f(at + step) - 2 * f(at) + f(at - step)
+            if (np.abs(bend) > 1e-3 * step).any():
+                return True
+    return False
+
+
 def adds_sum_of_same(one: Program) -> bool:
     """Whether x is added to an activation of x that is itself written as a sum with x.
 
