@@ -993,9 +993,14 @@ def _(e: Edit) -> bool:
 
 
 def _follows_a_layer(program: Program, name: str) -> bool:
-    """Whether a value is that of a linear layer or norm, which has a scale after it, or a part."""
+    """Whether a value is that of a linear layer or norm, which has a scale after it, or a part.
+
+    So may be a line of several operands that an earlier rewrite wrote: a layer in another spelling.
+    """
     node = program.by_name.get(name)
     while node is not None and node.op in {*VIEWS, "bias", "scale", "batch_norm", "text"}:
+        if node.op == "text" and len(node.args) > 1:
+            return True
         node = program.by_name.get(node.args[0]) if node.args else None
     layers = ("dense", "conv", "fourier", "concat")
     norms = ("layer_norm", "rms_norm", "l2_norm", "peak_norm")

@@ -849,6 +849,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
     ),
     Mutant(
+        "graph/softmax.py",
+        "                return ()  # over several axes, in steps",
+        "                continue",
+        "graph/test_look_alikes.py::test_a_softmax_over_two_axes_whose_sum_is_taken_in_steps",
+    ),
+    Mutant(
         "run/masked_softmax.py",
         "jnp.where(jnp.isnan(without), 0.0, y)",
         "y",

@@ -46,6 +46,8 @@ def _rows(group: Group, logits: Value) -> tuple[int, ...]:
     size, sums = math.prod(logits.shape), set[tuple[int, ...]]()
     for eqn in group.eqns:
         if all(math.prod(v.shape) < size for v in eqn.inputs):
+            if eqn.name == "reduce_sum":
+                return ()  # over several axes, in steps
             continue  # of the sums and maxima
         if eqn.name == "reduce_sum":
             sums.add(tuple(eqn.params["axes"]))
@@ -135,6 +137,8 @@ def _sum_of_exp(bench: Workbench, value: Value) -> Eqn | None:
         return None
     terms = eqn.inputs[0] if eqn.name == "reduce_sum" else eqn.inputs[2]
     inner = _producer_through_moves(bench, terms)
+    while inner is not None and inner.name == "reduce_sum":  # over several axes, in steps
+        inner = _producer_through_moves(bench, inner.inputs[0])
     return inner if inner is not None and inner.name in ("exp", "exp2") else None
 
 

@@ -35,6 +35,7 @@ SQUARE = weights(WIDTH, 5)
 NO_SOFTMAX = {
     "the sum of another axis": lambda e, u: e / e.sum(-1)[:, None, :],
     "the sum of a part": lambda e, u: e / e[..., :3].sum(-1, keepdims=True),
+    "the sum of a part, in steps": lambda e, u: e / e.sum(-1)[:, :2].sum(-1)[:, None, None],
     "the sum of another row": lambda e, u: e / e.sum(-1, keepdims=True)[:, ::-1],
     "the sum of the first row": lambda e, u: e / e.sum(-1, keepdims=True)[:, :1],
     "another exponential": lambda e, u: e / jnp.exp(2 * u).sum(-1, keepdims=True),
@@ -161,6 +162,27 @@ def test_a_softmax_over_a_mapped_axis():
     }
     assert kinds_of(spellings["mapped"]) == ["dense", "softmax", "dense"]
     assert_same(explained(spellings, RULES["attn"]))
+
+
+@pytest.mark.parametrize("shut", ["nothing", "a part of a row", "a row"])
+@pytest.mark.parametrize("rules", ["attn", "cp"])
+def test_a_softmax_over_two_axes_whose_sum_is_taken_in_steps(rules, shut):
+    w, v, x = weights(WIDTH, 5), weights(5, 2), weights(4, 3, WIDTH, seed=1)
+    mask = np.ones((4, 3, 5), bool)
+    mask[{"nothing": [], "a part of a row": (1, 2), "a row": 1}[shut]] = False
+
+    def network(softmax):
+        return lambda x: (softmax(jnp.where(mask, x @ w, -jnp.inf)) @ v)[jnp.array([0, 2, 3])]
+
+    def in_steps(u):
+        e = jnp.exp(u - u.max((-1, -2), keepdims=True))
+        return e / e.sum(-1).sum(-1)[:, None, None]
+
+    whole, steps = (
+        in_numpy(lrp.explain(network(f), RULES[rules]))(x)
+        for f in (lambda u: jax.nn.softmax(u, (-2, -1)), in_steps)
+    )
+    assert_close(steps, whole)
 
 
 def test_a_mask_that_is_added_is_no_bias_of_the_layer_before():
