@@ -356,8 +356,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "        if undone not in self.places:\n            return",
-        "        if undone not in self.places:\n            self.places.append(undone)",
+        "if last > undone:",
+        "if False:",
         "graph/test_written.py",
     ),
     Mutant(
@@ -380,8 +380,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/linear_region.py",
-        "            self.places.append(place)\n\n    def one",
-        "            pass\n\n    def one",
+        "        elif last == undone:\n            self.places.pop()",
+        "",
         "graph/test_written.py",
     ),
     Mutant("graph/homogeneous.py", "for far in _FAR:", "for far in ():", "graph/test_written.py"),

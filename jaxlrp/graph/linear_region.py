@@ -117,12 +117,11 @@ class _Ours:
         return math.isclose(self.numbers[place] * by, 1.0)
 
     def _add_or_remove_both(self, undone: int, place: int) -> None:
-        if undone not in self.places:
-            return
-        if self.places[-1] == undone:
-            self.places.pop()
-        else:
+        last = self.places[-1] if self.places else -1
+        if last > undone:
             self.places.append(place)
+        elif last == undone:
+            self.places.pop()
 
     def one_value_after(self, place: int) -> None:
         """The places found so far count.

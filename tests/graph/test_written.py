@@ -55,6 +55,13 @@ ALIKE = {
             -p["w"]
         ),
     ],
+    "a product and a learned scale": [
+        lambda u, p: u @ p["w"] * p["v"][:, 0],
+        lambda u, p: 2.0 * (u @ p["w"]) * p["v"][:, 0] / 2.0,
+        lambda u, p: (-4.0 * (u @ p["w"]) * p["v"][:, 0]) / -4.0,
+        lambda u, p: 2.0 * ((u @ (0.5 * p["w"])) * 2.0 * p["v"][:, 0]) / 2.0,
+        lambda u, p: 2.0 * ((u @ (0.5 * p["w"])) * p["v"][:, 0]),
+    ],
     "numbers within that cancel, before one of a function": [
         lambda u, p: jnp.tanh(2 * (u @ p["w"])),
         lambda u, p: jnp.tanh(2 * ((2 * u) @ (0.5 * p["w"]))),
