@@ -27,7 +27,7 @@ class Layer:
       dense, conv, affine: matrix (I, J), bias (J,), reach (I, J): which inputs an output can see.
         `bounds`: number of the inputs before an affine chain that was multiplied in.
       activation: f, and df where a rule takes its derivative.
-      move: index (J,) into the input, -1 for a zero.
+      move: index (J,) into the input, -1 for a zero. `factor`: a number written after it.
       join: the inputs one after the other.
       add: the sum of its inputs. avg_pool: matrix.
       max_pool: windows (J, n), indices.
@@ -59,7 +59,7 @@ def _value(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
     if layer.kind == "activation":
         return layer.f(x)
     if layer.kind == "move":
-        return np.append(x, 0.0)[layer.index]
+        return layer.facts.get("factor", 1.0) * np.append(x, 0.0)[layer.index]
     if layer.kind == "join":
         return np.concatenate(inputs)
     if layer.kind == "add":

@@ -310,8 +310,7 @@ class _Reader:
             self.number[node.name] = self.number[a]
             return True
         if node.op == "half":
-            size = self._size(a)
-            return self._layer(node, "activation", a, f=lambda x: 0.5 * x, df=np.ones_like, n=size)
+            return self._layer(node, "move", a, index=np.arange(self._size(a)), factor=0.5)
         b = node.args[1]
         (time, width), out = self.shapes[b], self.shapes[node.name]
         pairs = np.arange(time * width).reshape(time, width)
