@@ -174,7 +174,9 @@ def main() -> None:
     print_table(found, list(photos), outlines(list(photos), SIZE))
     for name, dark in {"gallery": False, "gallery_dark": True}.items():
         draw(found, pixels, labels, args.out / f"{name}.jpg", dark)
-    print(f"\nThe gallery is {args.out / 'gallery.jpg'}; gallery_dark.jpg is for pages in the dark.")
+    print(
+        f"\nThe gallery is {args.out / 'gallery.jpg'}; gallery_dark.jpg is for pages in the dark."
+    )
 
 
 if __name__ == "__main__":
