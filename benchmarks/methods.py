@@ -1,6 +1,6 @@
 """What each companion method costs, in gradients of the same function in the same process.
 
-Processor time, of all threads: what other programs do on the machine matters little.
+Processor time, of all threads: other programs on the machine matter little.
 
 python benchmarks/methods.py            # a table in Markdown
 python benchmarks/methods.py --size 64 --rounds 20
@@ -76,18 +76,30 @@ def explanations(f: Callable, size: int) -> dict[str, tuple[Callable, bool]]:
         "`deep_shap`, 10 references": (methods.deep_shap(f, references=black, **k), False),
         "`simple_taylor`, root given": (methods.simple_taylor(f, root=0.0, **k), False),
         "`simple_taylor`, ray of 32": (methods.simple_taylor(f, examples=1, **k), False),
-        "`integrated_gradients`, 64 steps": (methods.integrated_gradients(f, **k), False),
-        "the same with `batch=64`": (methods.integrated_gradients(f, batch=64, **k), False),
-        "`expected_gradients`, 64 samples": (
+        "`integrated_gradients`, 64 steps, `batch=8`": (
+            methods.integrated_gradients(f, **k),
+            False,
+        ),
+        "`integrated_gradients`, 64 steps, `batch=64`": (
+            methods.integrated_gradients(f, batch=64, **k),
+            False,
+        ),
+        "`expected_gradients`, 64 samples, `batch=8`": (
             methods.expected_gradients(f, references=black, **k),
             True,
         ),
-        "`smooth_grad` of `gradient`, 32": (
+        "`smooth_grad` of `gradient`, 32 samples, `batch=8`": (
             methods.smooth_grad(methods.gradient(f, **k), 1),
             True,
         ),
-        "`smooth_grad` of `epsilon_plus`, 32": (methods.smooth_grad(plus, 1), True),
-        "`var_grad` of `gradient`, 32": (methods.var_grad(methods.gradient(f, **k), 1), True),
+        "`smooth_grad` of `epsilon_plus`, 32 samples, `batch=8`": (
+            methods.smooth_grad(plus, 1),
+            True,
+        ),
+        "`var_grad` of `gradient`, 32 samples, `batch=8`": (
+            methods.var_grad(methods.gradient(f, **k), 1),
+            True,
+        ),
         "`occlusion`, 16 segments": (
             methods.occlusion(f, segments=segments, examples=1, **k),
             False,

@@ -245,7 +245,8 @@ def draw_deletion(curves: dict[str, dict[str, np.ndarray]], out: Path) -> None:
 def measure_deletion(explained: dict, predict: Callable, numbers, positive, most: int, rng):
     """Share of right answers after each number of deletions, {panel: {order: (most + 1,)}}.
 
-    Where the prediction is right, what speaks for the truth goes first; else what speaks against.
+    Where the prediction is right, the words that speak for the truth go first; elsewhere, those
+    that speak against it.
     """
     before = (np.array(in_batches(predict, numbers, "predicting")) > 0) == positive
     sides = np.where(positive, 1.0, -1.0) * np.where(before, 1.0, -1.0)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dark_figures import GROUND
 from imagenet_networks import centre_crop, squeezenet
 from matplotlib.figure import Figure
 from outlines import outlines, positive_share
@@ -125,12 +126,13 @@ def print_table(found, photos: list[str], drawn) -> None:
         print(f"| {name} | {first:.0%} | {second:.0%} | {missed} | {cost:.1f} |")
 
 
-def draw(found, pixels, labels: list[str], path: Path) -> None:
+def draw(found, pixels, labels: list[str], path: Path, dark: bool = False) -> None:
     """One row for each photograph: itself, then the highest class by every method."""
+    ground, ink = (GROUND, "0.9") if dark else ("white", "0")
     rows, columns = len(pixels), len(found) + 1
     cell, gap, left, top = 1.0, 0.05, 1.05, 0.5
     width, height = left + columns * (cell + gap) + 0.05, top + rows * (cell + gap) + 0.05
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor=ground)
 
     def place(row, column, picture):
         x, y = left + column * (cell + gap), top + row * (cell + gap)
@@ -139,7 +141,7 @@ def draw(found, pixels, labels: list[str], path: Path) -> None:
         axes.set_axis_off()
 
     def write(x, y, text, **style):
-        figure.text(x / width, 1 - y / height, text, va="center", **style)
+        figure.text(x / width, 1 - y / height, text, va="center", color=ink, **style)
 
     for column, name in enumerate(["photograph", *found]):
         middle = left + column * (cell + gap) + cell / 2
@@ -170,8 +172,11 @@ def main() -> None:
     labels = [f"{names[c]}\n{shares[n, c]:.0%}" for n, c in enumerate(classes[0])]
     found = explained(logits, pixels, classes)
     print_table(found, list(photos), outlines(list(photos), SIZE))
-    draw(found, pixels, labels, args.out / "gallery.jpg")
-    print(f"\nThe gallery is {args.out / 'gallery.jpg'}.")
+    for name, dark in {"gallery": False, "gallery_dark": True}.items():
+        draw(found, pixels, labels, args.out / f"{name}.jpg", dark)
+    print(
+        f"\nThe gallery is {args.out / 'gallery.jpg'}; gallery_dark.jpg is for pages in the dark."
+    )
 
 
 if __name__ == "__main__":

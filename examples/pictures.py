@@ -25,6 +25,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dark_figures import GROUND, darken, on_black
 from imagenet_networks import centre_crop, efficientnet_lite0, squeezenet
 from matplotlib.figure import Figure
 from outlines import outlines, positive_share
@@ -89,7 +90,7 @@ def label(names: list[str], chosen: int, share: float) -> str:
 
 def draw_front(pixels, R, classes, shares, names, path: Path, dark: bool = False) -> None:
     """Photographs, relevance of the highest class alone and over them, and what parts the two."""
-    ground, ink, pale = ("#1e2129", "0.9", "0.65") if dark else ("white", "0", "0.25")
+    ground, ink, pale = (GROUND, "0.9", "0.65") if dark else ("white", "0", "0.25")
     (first, second), count = R, len(pixels)
     contrast = first - second
     cell, gap, left, top = 1.75, 0.07, 1.35, 0.55
@@ -135,15 +136,11 @@ def draw_front(pixels, R, classes, shares, names, path: Path, dark: bool = False
     figure.savefig(path, dpi=110, pil_kwargs={"quality": 88})
 
 
-def on_black(colors: np.ndarray) -> np.ndarray:
-    """Colours of the same hue whose lightness is inverted: white becomes black."""
-    colors = colors.astype(int)
-    lightness = colors.max(-1, keepdims=True) + colors.min(-1, keepdims=True)
-    return (255 - lightness + colors).astype(np.uint8)
+def draw_methods(title, pixels, maps, classes, names, path: Path) -> None:
+    """All methods, for the highest class, for the second, and the first minus the second.
 
-
-def draw_methods(title, pixels, maps, classes, shares, names, path: Path) -> None:
-    """All methods, for the highest class, for the second, and the first minus the second."""
+    Written on white, and on a dark ground beside it.
+    """
     R = np.stack(list(maps.values()))  # (methods, 2, pictures, H, W)
     first, second = "For the highest class", "For the second class"
     contrast = "Highest minus second"
@@ -164,6 +161,8 @@ def draw_methods(title, pixels, maps, classes, shares, names, path: Path) -> Non
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, pil_kwargs={"quality": 88})
+    darken(figure)
+    figure.savefig(path.with_stem(f"{path.stem}_dark"), dpi=110, pil_kwargs={"quality": 88})
 
 
 def report(maps, photos: list[str], drawn, classes, names) -> None:
@@ -210,7 +209,7 @@ def main() -> None:
             print(f"  {name:<14} {verdict}")
         report(maps, list(photos), outlines(list(photos), size), classes, names)
         stem = title.split("-", maxsplit=1)[0].split(" ", maxsplit=1)[0].lower()
-        draw_methods(title, pixels, maps, classes, shares, names, args.out / f"{stem}.jpg")
+        draw_methods(title, pixels, maps, classes, names, args.out / f"{stem}.jpg")
         if make is efficientnet_lite0:
             for name, dark in {"front": False, "front_dark": True}.items():
                 path = args.out / f"{name}.jpg"

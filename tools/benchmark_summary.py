@@ -1,7 +1,9 @@
-"""The table at the head of `benchmarks/README.md`, from the tables of results below it.
+"""Tables made of the results in `benchmarks/README.md`.
 
-python tools/benchmark_summary.py           # writes the table
-python tools/benchmark_summary.py --check   # fails if it is stale
+They are the table at its head, and that of the companion methods in `docs/methods/cost.md`.
+
+python tools/benchmark_summary.py           # writes the tables
+python tools/benchmark_summary.py --check   # fails if one is stale
 """
 
 import argparse
@@ -10,8 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "benchmarks" / "README.md"
-PLACE = re.compile(r"(<!-- summary: .*? -->\n\n)(.*?)(?=\n<!-- end of the summary -->)", re.DOTALL)
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "README.md"
+METHODS = "Companion methods"
+PLACE = r"(<!-- {0}: .*? -->\n\n)(.*?)(?=\n<!-- end of the {0} -->)"
 
 EXACT = "Measured again after contributions became exact"
 LOOPS = "Loops and repeated calls"
@@ -36,7 +40,7 @@ ROWS = [  # how a row is called, the section and the row that have its numbers, 
 TIME, MEMORY, BUILD = ["run"], ["memory", "times the gradient's"], ["build", "trace"]
 
 
-def results(text: str) -> dict[tuple[str, str, str], dict[str, str]]:
+def results_of(text: str) -> dict[tuple[str, str, str], dict[str, str]]:
     """The cells of each row, by its section, network and rules."""
     found = {}
     for section in re.split(r"^#{2,} ", text, flags=re.MULTILINE)[1:]:
@@ -56,7 +60,7 @@ def _tables(text: str) -> Iterator[list[list[str]]]:
 
 
 def summary(text: str) -> str:
-    found = results(text)
+    found = results_of(text)
     lines = [
         "| network | rules | time | memory | trace and compilation |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -76,16 +80,31 @@ def _number(cells: dict[str, str], names: list[str]) -> str:
     return next((cells[name].split()[0] for name in names if cells.get(name)), "")
 
 
+def methods(text: str) -> str:
+    """The table of the companion methods, as it is."""
+    section = text.split(f"\n## {METHODS}\n")[1]
+    found = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert found, "which the section has"
+    return found[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
     check = parser.parse_args().check
-    text = PAGE.read_text()
-    made, places = PLACE.subn(lambda place: place[1] + summary(text), text)
-    assert places == 1, f"where in {PAGE.name} is the table?"
-    if check and made != text:
-        sys.exit(f"stale, write anew by tools/benchmark_summary.py: {PAGE.name}")
-    PAGE.write_text(made)
+    results = RESULTS.read_text()
+    pages = {
+        RESULTS: ("summary", summary(results)),
+        ROOT / "docs" / "methods" / "cost.md": ("methods", methods(results)),
+    }
+    for page, (name, table) in pages.items():
+        text = page.read_text()
+        place = re.compile(PLACE.format(name), re.DOTALL)
+        made, places = place.subn(lambda found, table=table: found[1] + table, text)
+        assert places == 1, f"where in {page.name} is the table?"
+        if check and made != text:
+            sys.exit(f"stale, write anew by tools/benchmark_summary.py: {page.name}")
+        page.write_text(made)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,38 @@ ROOT = Path(__file__).parents[1]
 SOURCES, PAGES = ROOT / "tutorials", ROOT / "docs" / "tutorials"
 PICTURES = ROOT / "docs" / "img" / "tutorials"
 LIMIT = 180  # seconds
+DARK = "image/x-dark-png"
 # Figures of jaxlrp belong to no window: the kernel has to be told to show them.
-SETUP = "%matplotlib inline\n%config InlineBackend.figure_formats = ['png']"
+SETUP = """%matplotlib inline
+%config InlineBackend.figure_formats = ['png']
+import runpy
+runpy.run_path("tools/tutorials.py")["show_dark_too"](get_ipython())
+del runpy
+"""
+
+
+def show_dark_too(shell: Any) -> None:
+    """Let a kernel return each figure a second time, as a page in the dark shows it."""
+    from IPython.core.formatters import PNGFormatter
+    from IPython.core.pylabtools import print_figure
+    from matplotlib.figure import Figure
+
+    sys.path.insert(0, str(ROOT / "examples"))
+    from dark_figures import darken
+
+    sys.path.pop(0)
+
+    def drawn(figure: Figure) -> bytes:
+        darken(figure)  # which the kernel has drawn on white already
+        return print_figure(figure, "png")
+
+    class DarkFormatter(PNGFormatter):
+        format_type = DARK
+        print_method = "_repr_dark_png_"
+
+    formatter = DarkFormatter()
+    formatter.for_type(Figure, drawn)
+    shell.display_formatter.formatters[DARK] = formatter
 
 
 def checksum(source: Path) -> str:
@@ -73,13 +103,22 @@ def page(name: str, notebook: Any, seconds: float) -> Iterator[str]:
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 pictures += 1
-                png = base64.b64decode(output.data["image/png"])
-                path = write_picture(png, PICTURES / f"{name}_{pictures}")
-                yield f"![{title_of(cell.source)}](../img/tutorials/{path.name})"
+                yield from picture(output.data, f"{name}_{pictures}", title_of(cell.source))
     yield (
         f"*This page is `tutorials/{name}.py`, executed in {seconds:.0f} s on a CPU; with jupytext "
         "Jupyter opens it as a notebook. `make tutorials` runs it again.*"
     )
+
+
+def picture(data: dict[str, str], stem: str, title: str) -> Iterator[str]:
+    """The line of the page that shows a picture, and the one that shows it in the dark."""
+    path = write_picture(base64.b64decode(data["image/png"]), PICTURES / stem)
+    line = f"![{title}](../img/tutorials/{path.name}"
+    if path.suffix == ".png" or DARK not in data:
+        yield f"{line})"
+        return
+    dark = write_picture(base64.b64decode(data[DARK]), PICTURES / f"{stem}_dark")
+    yield f"{line}#only-light)\n![{title}](../img/tutorials/{dark.name}#only-dark)"
 
 
 def title_of(code: str) -> str:

@@ -27,7 +27,7 @@ _known: weakref.WeakKeyDictionary[Plan, Mapping[Layer, Hashable]] = weakref.Weak
 
 
 def alike(plan: Plan) -> Mapping[Layer, Hashable]:
-    """Of the layers that have a like in the plan, all that decides how they run: equal keys."""
+    """All that decides how the layers that have a like in the plan run, as equal keys."""
     if plan not in _known:
         avals = Avals()
         numbers: dict[Hashable, int] = {None: -1}  # what cannot be compared has no number

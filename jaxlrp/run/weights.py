@@ -42,8 +42,8 @@ def _is_one(c: Any) -> bool:
 class Weighted:
     """Runs with a function of every factor in its place.
 
-    Without `signs` none is negative. With `late` the function is no identity, and its result need
-    not be there before relevance arrives.
+    Without `signs` no factor is negative. With `late` the function is not the identity, and its
+    result need not be there before relevance arrives.
     """
 
     def __init__(

@@ -201,9 +201,19 @@ def test_tutorials_are_those_of_their_sources():
     assert {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} == names | {"index"}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_each_photograph_has_a_picture_for_the_dark(page):
+    """A drawing is inverted by the style sheet, and a photograph cannot be."""
+    found = re.findall(r"!\[([^\]]+)\]\(([^)]+)\.jpg(?:#([\w-]+))?\)", page.read_text())
+    light, dark = found[::2], found[1::2]
+    assert [(text, f"{name}_dark") for text, name, _ in light] == [d[:2] for d in dark]
+    assert {scheme for *_, scheme in light} <= {"only-light"}
+    assert {scheme for *_, scheme in dark} <= {"only-dark"}
+
+
 def test_every_demo_is_in_the_gallery_of_demos():
     page = (ROOT / "docs" / "demos.md").read_text()
-    links = re.findall(r"\[!\[[^\]]+\]\(img/[\w.]+\)\]\(([^)]+)\)", page)
+    links = re.findall(r"\[(?:!\[[^\]]+\]\(img/[\w.#-]+\))+\]\(([^)]+)\)", page)
     assert set(links) == {f"#{slug}" for slug in slugs_of(page, "##")} | {"gallery.md"}
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
+
+from jaxlrp import heatmap
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 imagenet_networks = pytest.importorskip("imagenet_networks")
+import dark_figures  # noqa: E402
 import outlines  # noqa: E402
 import weight_files  # noqa: E402
 
@@ -82,3 +86,22 @@ class TestOutlines:
         inside = np.array([[True, False], [True, False]])
         R = np.array([[[3.0, 1.0], [-5.0, 0.0]], [[-1.0, -1.0], [0.0, 0.0]]])
         np.testing.assert_array_equal(outlines.positive_share(R, inside), [0.75, np.nan])
+
+
+class TestDarkFigures:
+    def test_relevance_is_on_black_and_photographs_stay(self):
+        photograph = np.linspace(0, 1, 12).reshape(1, 2, 2, 3)
+        figure = heatmap.show(np.array([[0.0, 1.0], [0.0, -1.0]]), images=photograph, labels="a")
+        dark_figures.darken(figure)
+        shown, relevance = (axes.images[0].get_array() for axes in figure.axes[:2])
+        np.testing.assert_allclose(shown, photograph[0], atol=1e-7)
+        assert (relevance[:, 0] == 0).all(), "no relevance"
+        assert relevance[0, 1].argmax() == 0 and relevance[1, 1].argmax() == 2, "red, blue"
+
+    def test_text_is_light_and_the_ground_is_that_of_the_site(self):
+        figure = heatmap.show(np.ones((2, 2)), title="why")
+        dark_figures.darken(figure)
+        assert to_hex(figure.get_facecolor()) == dark_figures.GROUND
+        texts = figure.findobj(lambda part: hasattr(part, "get_fontsize"))
+        assert min(max(to_rgb(text.get_color())) for text in texts) > 0.5
+        assert any(text.get_text() == "why" for text in texts)

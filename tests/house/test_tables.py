@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 
 import jaxlrp as lrp
-from tests.house.test_documentation import RULES
+from tests.house.test_documentation import RULES, slugs_of
 from tests.rules.test_exact import conv, dense, products
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {"ZBox": (-3.0, 3.0)}
 
 
+def numbers(text):
+    return {float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)}
+
+
 def rows(page, heading):
-    """The cells of each row of the first table under a heading."""
-    text = (ROOT / "docs" / page).read_text().split(f"\n## {heading}\n")[1]
+    """The cells of each row of the first table under a heading, or of the page."""
+    text = (ROOT / "docs" / page).read_text()
+    text = text.split(f"\n## {heading}\n")[1] if heading else text
     lines = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
     return [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines]
 
@@ -87,16 +92,49 @@ def test_the_products_of_a_rule(name):
 
 
 def test_costs_are_those_of_methods_that_the_benchmark_measures():
+    """The numbers are those of benchmarks/README.md: test_documentation.py compares them."""
     text = (ROOT / "docs" / "methods" / "cost.md").read_text()
-    shown = re.findall(r"^\| `(\w+)`.* \| [\d.]+ \|$", text, re.MULTILINE)
+    shown = re.findall(r"^\| (`\w+`.*) \| [\d.]+ \|$", text, re.MULTILINE)
     program = ast.parse((ROOT / "benchmarks" / "methods.py").read_text())
-    labels = [
-        key.value
-        for node in ast.walk(program)
-        if isinstance(node, ast.Dict)
-        for key in node.keys
-        if isinstance(key, ast.Constant) and isinstance(key.value, str)
-    ]
-    measured = {name for label in labels for name in re.findall(r"^`(\w+)`", label)}
-    assert set(shown) == measured
-    assert set(shown) <= {*lrp.methods.__all__, "explain"}
+    (explanations,) = (n for n in program.body if getattr(n, "name", "") == "explanations")
+    (labels,) = (n.value.keys for n in ast.walk(explanations) if isinstance(n, ast.Return))
+    assert shown == [label.value for label in labels]
+    names = {label.split("`")[1] for label in shown}
+    assert names <= {*lrp.methods.__all__, "explain"}
+
+
+CHOICES = {row[0]: row for row in rows("choosing.md", "")}
+
+
+def section(link):
+    """The part of a page that a link on the page of composites leads to."""
+    page, _, anchor = link.partition("#")
+    text = (ROOT / "docs" / (page or "choosing.md")).read_text()
+    _, *parts = re.split(r"^#+ (.*)\n", text, flags=re.MULTILINE)
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    (part,) = (text for title, text in found.items() if anchor in slugs_of(f"# {title}"))
+    return part
+
+
+@pytest.mark.parametrize("network", CHOICES)
+def test_figures_of_a_choice_are_those_of_the_measurement(network):
+    cell = CHOICES[network][3]
+    (measured, *_) = re.findall(r"\]\(([^)]*#[^)]*)\)", cell)
+    quoted = numbers(re.sub(r"\[.*?\]\(.*?\)", "", cell))
+    assert len(quoted) > 1
+    assert quoted - numbers(section(measured)) == set()
+
+
+@pytest.mark.parametrize("network", CHOICES)
+def test_a_choice_has_a_picture(network):
+    (link,) = re.findall(r"\]\((.*?)\)", CHOICES[network][4])
+    assert "![" in section(link)
+
+
+def test_small_networks_are_those_that_the_benchmark_explains():
+    program = ast.parse((ROOT / "benchmarks" / "small_networks.py").read_text())
+    written = {n.value for n in ast.walk(program) if isinstance(n, ast.Constant)}
+    table = section("#small-networks-measured")
+    shown = re.findall(r"\| ([^|]+) \| [\d.]+ % \|$", table, re.MULTILINE)
+    assert {way.strip("`") for way in shown} - {"chance"} <= written
+    assert len(shown) == 14
