@@ -30,6 +30,8 @@ SPELLINGS = (
 )
 KERNEL = "rules/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks"
 NO_NORM = "graph/test_look_alikes.py::test_what_is_no_norm"
+SHARES = "graph/test_shares.py"
+SHIFTS = "graph/test_shares.py::test_a_shift_that_varies_within_a_row_is_none_of_the_softmax"
 NO_SOFTMAX = "graph/test_look_alikes.py::test_what_is_no_softmax"
 MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
@@ -820,14 +822,14 @@ MUTANTS: tuple[Mutant, ...] = (
     # Softmax.
     Mutant(
         "graph/softmax.py",
-        "own = aligned(numerator, above.out, beside, exp.out) is not False",
-        "own = True",
+        "own, proven = own is not False, own is True",
+        "own, proven = True, own is True",
         NO_SOFTMAX,
     ),
     Mutant(
         "graph/softmax.py",
-        "return read == [_unwrapped(eqn.inputs[1])]",
-        "return True",
+        "read == [_unwrapped(scatter.inputs[1])]",
+        "bool(read)",
         "graph/test_look_alikes.py::test_a_softmax_over_segments",
     ),
     Mutant(
@@ -856,7 +858,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "run/masked_softmax.py",
-        "jnp.where(jnp.isnan(without), 0.0, y)",
+        "jnp.where(jnp.isnan(y) & jnp.isnan(of), 0.0, y)",
         "y",
         "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
     ),
@@ -872,18 +874,62 @@ MUTANTS: tuple[Mutant, ...] = (
         "pass",
         "architectures/test_attention_bad_input.py::test_a_shut_row_has_no_relevance",
     ),
-    Mutant("graph/softmax.py", "not _same(above, exp)", "above.name != exp.name", NO_SOFTMAX),
     Mutant(
         "graph/softmax.py",
-        """group.kind != "softmax" or group.eqns[-1].name in _OF_LOGARITHMS""",
-        '''group.kind != "softmax"''',
-        "graph/test_look_alikes.py::test_what_is_made_of_shares_may_be_negative",
+        "not _same(above, total.exp)",
+        "above.name != total.exp.name",
+        NO_SOFTMAX,
     ),
     Mutant(
         "graph/softmax.py",
-        "<= 1.0 for v in weights)",
-        "<= 9e9 for v in weights)",
-        "graph/test_look_alikes.py::test_what_is_made_of_shares_may_be_negative",
+        "if not runs_alike(numerator, above.out) or not runs_alike(total.terms",
+        "if not runs_alike(total.terms",
+        SHARES,
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "or not runs_alike(total.terms, total.exp.out)",
+        "",
+        SHARES,
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "elif eqn.name in MOVES - _OF_UNIT_AXES or eqn.name in REDUCTIONS:",
+        "elif False:",
+        SHARES,
+    ),
+    Mutant(
+        "graph/softmax.py",
+        'eqn.params["slice_sizes"] != (1, *eqn.inputs[0].shape[1:])',
+        "False",
+        SHARES,
+    ),
+    Mutant("graph/softmax.py", "and exponent is not None\n", "\n", SHARES),
+    Mutant("graph/softmax.py", "aligned(other, origin, log, origin) is not False", "True", SHARES),
+    Mutant("graph/softmax.py", "own = constant and _is_maximum", "own = _is_maximum", SHIFTS),
+    Mutant(
+        "graph/softmax.py",
+        "own = not bench.statics.varying_axes(shift) & within",
+        "own = True",
+        SHIFTS,
+    ),
+    Mutant(
+        "graph/shares.py", "return _is_at_least(bench, divisor, total.out) and", "return", SHARES
+    ),
+    Mutant("graph/shares.py", "or not _adds_up(bench, total):", "or False:", SHARES),
+    Mutant("graph/shares.py", '(1.0 if eqn.name == "mul" else 0.0)', "0.0", SHARES),
+    Mutant(
+        "graph/shares.py",
+        "if bench.intervals.constant(bound) == 0.0 and only_moves",
+        "if only_moves",
+        SHARES,
+    ),
+    Mutant("graph/shares.py", "return int(_OF_POSITIVE[name])", "return 0", SHARES),
+    Mutant(
+        "graph/shares.py",
+        "if eqn is None or eqn.name not in _UNCHANGED | SEGMENT_SUMS",
+        'if eqn is None or eqn.name not in _UNCHANGED | {"mul", "select_n"} | SEGMENT_SUMS',
+        SHARES,
     ),
     # Activations and gates.
     Mutant(

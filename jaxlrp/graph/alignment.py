@@ -29,6 +29,20 @@ def aligned(a: Value, origin_a: Value, b: Value, origin_b: Value) -> bool | None
     return all(y is None or x == y for x, y in zip(of_a, of_b, strict=True))
 
 
+def reduced_axes(value: Value, origin: Value) -> frozenset[int] | None:
+    """The axes of `origin` that no axis of `value` runs along; None if it is unknown."""
+    labels = _labels(value, origin, {})
+    if isinstance(labels, str):
+        return None
+    return frozenset(i for i, n in enumerate(origin.shape) if n != 1) - frozenset(labels)
+
+
+def runs_alike(value: Value, origin: Value) -> bool:
+    """Whether a value has the elements of its origin at their places."""
+    same = tuple(i if n != 1 else None for i, n in enumerate(origin.shape))
+    return _labels(value, origin, {}) == same
+
+
 def _labels(
     value: Value, origin: Value, known: dict[Value, Labels | Literal["part", "unknown"]]
 ) -> Labels | Literal["part", "unknown"]:

@@ -58,10 +58,12 @@ class Softmax:
     Attributes:
       logits: the exponents, if a mask may make them -inf.
       rows: the axes of the logits that the weights sum to 1 over; empty if they are unknown.
+      shares: whether each weight is proven to be at most the sum by which it is divided.
     """
 
     logits: Value | None = None
     rows: tuple[int, ...] = ()
+    shares: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

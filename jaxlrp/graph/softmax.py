@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from jaxlrp.graph import shares
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.alignment import aligned
+from jaxlrp.graph.alignment import aligned, reduced_axes, runs_alike
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS, VIEWS
 from jaxlrp.graph.reordered_value import is_reordered
+from jaxlrp.graph.shares import SEGMENT_SUMS, Total
 
 
 def find(bench: Workbench) -> None:
@@ -36,7 +38,9 @@ def find_masks(bench: Workbench) -> None:
         logits = group.particulars_as(Softmax).logits
         if logits is not None:
             shut = _may_be_shut(bench, logits)
-            group.particulars = Softmax(logits, _rows(group, logits)) if shut else Softmax()
+            rows = _rows(group, logits) if shut else ()
+            proven = group.particulars_as(Softmax).shares
+            group.particulars = Softmax(logits if shut else None, rows, proven)
 
 
 def _rows(group: Group, logits: Value) -> tuple[int, ...]:
@@ -58,21 +62,16 @@ def _rows(group: Group, logits: Value) -> tuple[int, ...]:
 
 def prove_shares(bench: Workbench) -> None:
     """Prove that shares of a sum lie in [0, 1], whatever the exponents."""
-    bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(bench, g)], UNIT)
+    bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(g)], UNIT)
 
 
-def _are_shares(bench: Workbench, group: Group) -> bool:
+def _are_shares(group: Group) -> bool:
     """Whether a softmax has probabilities as output (no logarithms, no weights above 1)."""
-    if group.kind != "softmax" or group.eqns[-1].name in _OF_LOGARITHMS:
-        return False
-    terms = [v for e in group.eqns if e.name in ("mul", "add") for v in e.inputs]
-    weights = [v for v in terms if v not in bench.activity.depends]
-    return all(0.0 <= bench.intervals[v][0] <= bench.intervals[v][1] <= 1.0 for v in weights)
+    return group.particulars_as(Softmax).shares and group.eqns[-1].name not in _OF_LOGARITHMS
 
 
 # Sums and maxima over segments: over all elements that are put at one position.
-_SEGMENT_SUMS = frozenset({"scatter-add", "scatter_add"})
-_SEGMENTS = _SEGMENT_SUMS | {"scatter-max", "scatter_max"}
+_SEGMENTS = SEGMENT_SUMS | {"scatter-max", "scatter_max"}
 
 
 _PLAIN = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
@@ -80,6 +79,9 @@ _ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "reordered"}
 
 # The last equation of a softmax whose output is a logarithm.
 _OF_LOGARITHMS = frozenset({"log", "add", "sub"})
+
+# Moves that add or drop axes of size 1, or repeat a value along a new one.
+_OF_UNIT_AXES = frozenset("broadcast_in_dim reshape squeeze expand_dims gather".split())
 
 _OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 
@@ -119,27 +121,30 @@ def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
     return dependent[0] if passes else None
 
 
-def _sum_of_exp(bench: Workbench, value: Value) -> Eqn | None:
-    """The `exp` whose sum (plus static terms, sinks, a guard against 0) a value is."""
+def _sum_of_exp(bench: Workbench, value: Value) -> Total | None:
+    """The sum of exponentials that a value is, plus static terms, sinks, a guard against 0."""
     eqn = _producer_through_moves(bench, value)
     while eqn is not None and eqn.name in ("add", "max"):
         operands = [_producer_through_moves(bench, v) for v in eqn.inputs]
-        kinds = {"reduce_sum", "add", "max"} | _SEGMENT_SUMS
+        kinds = {"reduce_sum", "add", "max"} | SEGMENT_SUMS
         sums = [e for e in operands if e is not None and e.name in kinds]
         for value, operand in zip(eqn.inputs, operands, strict=True):
             beside = operand not in sums[:1] and value in bench.activity.depends
             if beside and not bench.intervals.nonnegative(value):
                 return None
         eqn = sums[0] if sums else None
-    if eqn is None or eqn.name not in {"reduce_sum"} | _SEGMENT_SUMS:
+    if eqn is None or eqn.name not in {"reduce_sum"} | SEGMENT_SUMS:
         return None
     if eqn.name != "reduce_sum" and bench.intervals.constant(eqn.inputs[0]) != 0.0:
         return None
     terms = eqn.inputs[0] if eqn.name == "reduce_sum" else eqn.inputs[2]
     inner = _producer_through_moves(bench, terms)
     while inner is not None and inner.name == "reduce_sum":  # over several axes, in steps
-        inner = _producer_through_moves(bench, inner.inputs[0])
-    return inner if inner is not None and inner.name in ("exp", "exp2") else None
+        terms = inner.inputs[0]
+        inner = _producer_through_moves(bench, terms)
+    if inner is None or inner.name not in ("exp", "exp2"):
+        return None
+    return Total(inner, terms, eqn.out)
 
 
 def _reciprocal(bench: Workbench, value: Value) -> Value | None:
@@ -154,21 +159,30 @@ def _reciprocal(bench: Workbench, value: Value) -> Value | None:
     return None
 
 
-def _source(bench: Workbench, exp: Eqn) -> Value:
-    """The argument of the exponential, before a shift by its own maximum."""
-    exponent = exp.inputs[0]
+def _source(bench: Workbench, total: Total) -> Value:
+    """The argument of the exponential, before a shift by its own maximum.
+
+    A shift that varies within a row is none: a static one is a bias, another one a term.
+    """
+    exponent = total.exp.inputs[0]
     eqn = exponent.producer
     while eqn is not None and eqn.name in COPIES:
         exponent = eqn.inputs[0]
         eqn = exponent.producer
     if eqn is None or eqn.name != "sub":
-        return exp.inputs[0]
+        return total.exp.inputs[0]
     source, shift = eqn.inputs
-    if source in bench.activity.active and (
-        shift not in bench.activity.depends or _is_maximum(bench, shift, source)
-    ):
-        return source
-    return exp.inputs[0]
+    summed = reduced_axes(total.out, total.exp.out) or frozenset()
+    if shift not in bench.activity.depends:
+        # The row of a segment is unknown, and any axis may be part of it.
+        in_segments = total.out.producer is not None and total.out.producer.name in SEGMENT_SUMS
+        within = frozenset(range(exponent.ndim)) if in_segments else summed
+        own = not bench.statics.varying_axes(shift) & within
+    else:
+        kept = reduced_axes(shift, source)
+        constant = kept is None or kept >= summed
+        own = constant and _is_maximum(bench, shift, source)
+    return source if own and source in bench.activity.active else total.exp.inputs[0]
 
 
 def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
@@ -182,7 +196,7 @@ def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
         eqn = value.producer
         if eqn is None:
             return False
-        largest = eqn.name == "reduce_max" or eqn.name in _SEGMENTS - _SEGMENT_SUMS
+        largest = eqn.name == "reduce_max" or eqn.name in _SEGMENTS - SEGMENT_SUMS
         if largest and _origin(bench, eqn.inputs[-1]) is origin:
             crossed = True
         elif eqn.name in _OF_MAXIMA:
@@ -202,12 +216,14 @@ def _origin(bench: Workbench, value: Value) -> Value:
     return value
 
 
-def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn) -> bool:
+def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn, proven: bool = False) -> bool:
     """Claim the equations between source and output, whatever view of the source comes first."""
     for stop in dict.fromkeys((source, _origin(bench, source))):
         eqns = bench.slice_back(output, {stop}, _is_allowed(bench))
         if eqns and exp in eqns and bench.closed(eqns, [output]):
-            bench.claim(Group("softmax", eqns, [stop], [output], exp, Softmax(source)))
+            bench.claim(
+                Group("softmax", eqns, [stop], [output], exp, Softmax(source, shares=proven))
+            )
             return True
     return False
 
@@ -240,31 +256,56 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
         a, b = eqn.inputs
         pairs = [(n, r, d) for n, d in ((a, b), (b, a)) if (r := _reciprocal(bench, d)) is not None]
     for numerator, denominator, beside in pairs:
-        exp, above = _sum_of_exp(bench, denominator), _producer_through_moves(bench, numerator)
-        if exp is None or above is None or not _same(above, exp):
+        total, above = _sum_of_exp(bench, denominator), _producer_through_moves(bench, numerator)
+        if total is None or above is None or not _same(above, total.exp):
             continue
         # Each element over the sum of its own row or segment, not of another one.
-        own = _own_segment(bench, beside)
+        own, proven = _own_segment(bench, numerator, above, beside, total), True
         if own is None:
-            own = aligned(numerator, above.out, beside, exp.out) is not False
+            own = aligned(numerator, above.out, beside, total.exp.out)
+            own, proven = own is not False, own is True
         if own:
-            _claim(bench, eqn.out, _source(bench, exp), exp)
+            within = beside is denominator or _is_reciprocal(bench, beside, denominator)
+            proven = proven and within
+            proven = proven and shares.of_quotient(bench, numerator, above, denominator, total)
+            _claim(bench, eqn.out, _source(bench, total), total.exp, proven)
             return
 
 
-def _own_segment(bench: Workbench, value: Value) -> bool | None:
+def _is_reciprocal(bench: Workbench, value: Value, divisor: Value) -> bool:
+    """Whether a value is the reciprocal of a divisor, with no weight or mask after it."""
+    eqn = _producer_through_moves(bench, value)
+    return eqn is not None and divisor in eqn.inputs and shares.only_moves(bench, value, eqn.out)
+
+
+def _own_segment(
+    bench: Workbench, numerator: Value, above: Eqn, value: Value, total: Total
+) -> bool | None:
     """Whether each term reads the sum over its own segment; None without sums over segments."""
+    scatter = total.out.producer
+    if scatter is None or scatter.name not in SEGMENT_SUMS:
+        return None
+    if not runs_alike(numerator, above.out) or not runs_alike(total.terms, total.exp.out):
+        return False
     read: list[Value] = []
-    while (eqn := value.producer) is not None:
+    while (eqn := value.producer) is not None and eqn is not scatter:
         if eqn.name == "gather":
+            if eqn.params["slice_sizes"] != (1, *eqn.inputs[0].shape[1:]):
+                return False
             read.append(_unwrapped(eqn.inputs[1]))
-        if eqn.name in _SEGMENT_SUMS:
-            return read == [_unwrapped(eqn.inputs[1])]
-        dependent = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-        if len(dependent) != 1:
-            break
-        value = dependent[0]
-    return None
+        elif eqn.name in MOVES - _OF_UNIT_AXES or eqn.name in REDUCTIONS:
+            return False
+        leading = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
+        sums = [v for v in leading if len(leading) == 1 or _leads_to(bench, v, scatter)]
+        if not sums:
+            return False
+        value = sums[0]
+    return eqn is scatter and read == [_unwrapped(scatter.inputs[1])]
+
+
+def _leads_to(bench: Workbench, value: Value, scatter: Eqn) -> bool:
+    total = _sum_of_exp(bench, value)
+    return total is not None and total.out.producer is scatter
 
 
 def _unwrapped(indices: Value) -> Value:
@@ -306,33 +347,50 @@ def _same_value(v: Value, w: Value) -> bool:
 
 
 def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
-    exp = _sum_of_exp(bench, eqn.inputs[0])
-    if exp is None:
+    total = _sum_of_exp(bench, eqn.inputs[0])
+    if total is None:
         return
-    source = _source(bench, exp)
+    source = _source(bench, total)
     # The longest form first: the exponential of a log-softmax, log-softmax, logsumexp with its
     # shift added back, the bare log.
-    output, candidates = eqn.out, [eqn.out]
+    output, candidates = eqn.out, [(eqn.out, False)]
+    shift, exponent = None, None
     while (use := bench.sole_use(output)) is not None:
-        whole = use.name in ("add", "sub") and _completes(bench, use, output, source, exp)
-        back = use.name == exp.name and candidates[-1] is not eqn.out
+        whole = use.name in ("add", "sub") and _completes(bench, use, output, source, total)
+        back = use.name == total.exp.name and exponent is not None
         if not (whole or back or use.name in MOVES | COPIES):
             break
+        other = next((v for v in use.inputs if v is not output), output)
+        proven = exponent is not None and back and _is_share(bench, exponent, eqn, total, shift)
+        if whole and use.name == "add":
+            shift = other
+        elif whole:
+            exponent = (other, output)
         output = use.out
         if whole or back:
-            candidates.append(output)
+            candidates.append((output, proven))
         if back:
             break
-    for candidate in reversed(candidates):
-        if _claim(bench, candidate, source, exp):
+    for candidate, proven in reversed(candidates):
+        if _claim(bench, candidate, source, total.exp, proven):
             return
 
 
-def _completes(bench: Workbench, use: Eqn, log: Value, source: Value, exp: Eqn) -> bool:
+def _is_share(
+    bench: Workbench, exponent: tuple[Value, Value], log: Eqn, total: Total, shift: Value | None
+) -> bool:
+    """Whether the exponential of a log-softmax, `exponent` minus a logarithm, is at most 1."""
+    other, subtracted = exponent
+    origin = _origin(bench, other)
+    in_place = aligned(other, origin, subtracted, origin) is True
+    return in_place and shares.of_logarithms(bench, other, log, total, shift)
+
+
+def _completes(bench: Workbench, use: Eqn, log: Value, source: Value, total: Total) -> bool:
     other = use.inputs[1] if use.inputs[0] is log else use.inputs[0]
     if use.name == "add":
         return other in bench.activity.depends and _is_maximum(bench, other, source)
-    return use.inputs[1] is log and _origin(bench, other) in (
-        _origin(bench, source),
-        _origin(bench, exp.inputs[0]),
-    )
+    origin = _origin(bench, other)
+    if origin not in (_origin(bench, source), _origin(bench, total.exp.inputs[0])):
+        return False
+    return use.inputs[1] is log and aligned(other, origin, log, origin) is not False

@@ -33,8 +33,9 @@ def without_weights(group: Group, inputs: tuple[Any, ...], env: Env) -> tuple[An
     for value, x in zip(group.inputs, inputs, strict=True):
         of_mask[value] = jnp.where(x == -jnp.inf, x, jnp.zeros_like(x))
     evaluate.run(group.eqns, of_mask)
+    # A comparison within the layer may differ for the mask alone: what is a number stays.
     pairs = ((env[y], of_mask[y]) for y in group.outputs)
-    return tuple(jnp.where(jnp.isnan(without), 0.0, y) for y, without in pairs)
+    return tuple(jnp.where(jnp.isnan(y) & jnp.isnan(of), 0.0, y) for y, of in pairs)
 
 
 def without_arrivals(logits: Any, softmax: Softmax) -> Any:

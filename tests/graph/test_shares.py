@@ -1,0 +1,146 @@
+"""Weights of a softmax lie in [0, 1] only if each is a term of the sum that divides it, or less."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlrp as lrp
+from tests.compare import assert_close
+from tests.numpy_jaxpr import in_numpy
+
+DRAW = np.random.default_rng(3)
+ROWS, WIDTH, KEYS = 6, 5, 7
+X, W, V = (
+    DRAW.normal(size=(ROWS, WIDTH)),
+    DRAW.normal(size=(WIDTH, KEYS)),
+    DRAW.normal(size=(KEYS, 3)),
+)
+OPEN, TILT = np.arange(KEYS) > 3, np.linspace(0.0, 1.0, KEYS)
+OF = np.array([0, 0, 1, 2, 2, 1])
+
+
+def total(e):
+    return e.sum(-1, keepdims=True)
+
+
+def by_segment(e):
+    return jax.ops.segment_sum(e, OF, 3)[OF]
+
+
+def lse(u):
+    return jax.nn.logsumexp(u, -1, keepdims=True)
+
+
+SHARES = {
+    "jax.nn": lambda u, e: jax.nn.softmax(u),
+    "plain": lambda u, e: e / total(e),
+    "times a reciprocal": lambda u, e: e * (1 / total(e)),
+    "a mask on the terms": lambda u, e: (lambda t: t / total(t))(jnp.where(OPEN, e, 0.0)),
+    "weights on the terms": lambda u, e: (lambda t: t / total(t))(TILT * e),
+    "a mask above": lambda u, e: jnp.where(OPEN, e, 0.0) / total(e),
+    "one more term": lambda u, e: e / (total(e) + 1.0),
+    "no less than": lambda u, e: e / jnp.maximum(total(e), 1e-6),
+    "a guard against 0": lambda u, e: e / jnp.where(total(e) == 0, 1.0, total(e)),
+    "a guard that asks for more": lambda u, e: e / jnp.where(total(e) > 0, total(e), 1.0),
+    "in steps": lambda u, e: (
+        (lambda t: t / t.sum(-1).sum(-1)[:, None, None])(jnp.exp(u.reshape(2, 3, KEYS)))
+    ).reshape(ROWS, KEYS),
+    "segments": lambda u, e: e / by_segment(e),
+    "of a logarithm": lambda u, e: jnp.exp(jax.nn.log_softmax(u)),
+    "of a logarithm by hand": lambda u, e: jnp.exp(u - lse(u)),
+}
+NO_SHARES = {
+    "a part of the sum": lambda u, e: e / (0.1 * total(e)),
+    "the reciprocal of a part": lambda u, e: e * (10.0 / total(e)),
+    "a mask on the sum alone": lambda u, e: e / total(jnp.where(OPEN, e, 0.0)),
+    "weights on the sum alone": lambda u, e: e / total(0.1 * TILT * e),
+    "the sum or a number": lambda u, e: e / jnp.where(np.arange(ROWS)[:, None] > 1, total(e), 0.1),
+    "a guard that asks otherwise": lambda u, e: e / jnp.where(total(e) > 9.0, total(e), 0.1),
+    "the sum of another row": lambda u, e: e / total(e)[::-1],
+    "other columns of a segment": lambda u, e: e / by_segment(e)[:, ::-1],
+    "other rows of a segment": lambda u, e: e[::-1] / by_segment(e),
+    "the first column of a segment": lambda u, e: e / by_segment(e)[:, :1],
+    "the first column, in one gather": lambda u, e: e / jax.ops.segment_sum(e, OF, 3)[OF, :1],
+    "a part of a segment, in steps": lambda u, e: e / by_segment(total(e[:, :2])),
+    "the exponential of a logsumexp": lambda u, e: jnp.exp(lse(u)) * np.ones(KEYS),
+    "a logarithm with a mask": lambda u, e: jnp.exp(u - lse(jnp.where(OPEN, u, -jnp.inf))),
+    "a logarithm of another row": lambda u, e: jnp.exp(u - lse(u)[::-1]),
+    "a logarithm of a part": lambda u, e: jnp.exp(u - lse(u[:, 3:])),
+}
+
+
+def planned(weights):
+    def fn(x):
+        return weights(x @ W, jnp.exp(x @ W)) * (jnp.tanh(x) @ W)
+
+    plan = lrp.plan(fn, lrp.composites.attn_lrp())(X)
+    return [layer.why for layer in plan.layers if layer.kind == "product"]
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_shares(name):
+    u = jnp.asarray(X @ W)
+    assert (SHARES[name](u, jnp.exp(u)) <= 1 + 1e-12).all()
+    (why,) = planned(SHARES[name])
+    assert "lies in [0, 1]" in why
+
+
+@pytest.mark.parametrize("name", NO_SHARES)
+def test_what_is_no_share(name):
+    u = jnp.asarray(X @ W)
+    assert (NO_SHARES[name](u, jnp.exp(u)) > 1.001).any()
+    assert not any("lies in [0, 1]" in why for why in planned(NO_SHARES[name]))
+
+
+@pytest.mark.parametrize("name", ["jax.nn", "a part of the sum", "a mask on the sum alone"])
+def test_products_after_one_minus_a_share(name):
+    """tanh(1 - p) has the sign that it has, whatever a proof about p says."""
+    rules = {"dense": lrp.ZPlus()}
+    rules |= dict.fromkeys(("activation", "affine", "structural", "softmax"), lrp.Pass())
+
+    def after(p):
+        return jnp.tanh(1.0 - p) @ V
+
+    def whole(u):
+        return after(SHARES.get(name, NO_SHARES.get(name))(u, jnp.exp(u)))
+
+    u = X @ W
+    p = np.asarray(SHARES.get(name, NO_SHARES.get(name))(jnp.asarray(u), jnp.exp(u)))
+    known = {k: r for k, r in rules.items() if k in ("dense", "activation")}
+    expected = in_numpy(lrp.explain(after, known))(p).sum(-1)
+    assert_close(in_numpy(lrp.explain(whole, rules_in(whole, rules, u)))(u).sum(-1), expected)
+
+
+def rules_in(fn, rules, x):
+    """Those of the rules that have a layer."""
+    kinds = {layer.kind for layer in lrp.plan(fn, {})(x).layers}
+    return {kind: rule for kind, rule in rules.items() if kind in kinds}
+
+
+SHIFTS = {
+    "a learned shift of each key": [
+        lambda u, b: jax.nn.softmax(u - b),
+        lambda u, b: (lambda e: e / total(e))(jnp.exp(u - b)),
+        lambda u, b: (lambda e: e / total(e))(jnp.exp(u + (-b))),
+    ],
+    "the largest of each key": [
+        lambda u, b: jax.nn.softmax(u - jax.lax.stop_gradient(u.max(0))),
+        lambda u, b: (lambda e: e / total(e))(jnp.exp(u - jax.lax.stop_gradient(u.max(0)))),
+    ],
+    "the largest of all": [
+        lambda u, b: jax.nn.softmax(u),
+        lambda u, b: (lambda e: e / total(e))(jnp.exp(u - u.max())),
+    ],
+}
+
+
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), lrp.AlphaBeta(2.0, 1.0), lrp.Epsilon(0.01)], ids=str)
+@pytest.mark.parametrize("name", SHIFTS)
+def test_a_shift_that_varies_within_a_row_is_none_of_the_softmax(name, rule):
+    b = DRAW.normal(size=KEYS)
+    plain, *others = (
+        in_numpy(lrp.explain(lambda x, b, f=f: f(x @ W, b) @ V, rule))(X, b) for f in SHIFTS[name]
+    )
+    for other in others:
+        assert_close(other, plain)
