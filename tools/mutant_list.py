@@ -894,8 +894,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/softmax.py",
-        "elif eqn.name in MOVES - _OF_UNIT_AXES or eqn.name in REDUCTIONS:",
-        "elif False:",
+        "elif eqn.name in MOVES | REDUCTIONS and not (",
+        "elif False and not (",
         SHARES,
     ),
     Mutant(

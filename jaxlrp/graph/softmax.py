@@ -80,8 +80,8 @@ _ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "reordered"}
 # The last equation of a softmax whose output is a logarithm.
 _OF_LOGARITHMS = frozenset({"log", "add", "sub"})
 
-# Moves that add or drop axes of size 1, or repeat a value along a new one.
-_OF_UNIT_AXES = frozenset("broadcast_in_dim reshape squeeze expand_dims gather".split())
+# Moves that leave a value as it is, if its shape stays.
+_OF_SHAPE = frozenset("broadcast_in_dim reshape squeeze expand_dims".split())
 
 _OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 
@@ -293,7 +293,9 @@ def _own_segment(
             if eqn.params["slice_sizes"] != (1, *eqn.inputs[0].shape[1:]):
                 return False
             read.append(_unwrapped(eqn.inputs[1]))
-        elif eqn.name in MOVES - _OF_UNIT_AXES or eqn.name in REDUCTIONS:
+        elif eqn.name in MOVES | REDUCTIONS and not (
+            eqn.name in _OF_SHAPE and eqn.inputs[0].shape == eqn.out.shape
+        ):
             return False
         leading = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
         sums = [v for v in leading if len(leading) == 1 or _leads_to(bench, v, scatter)]
