@@ -31,6 +31,7 @@ SPELLINGS = (
 KERNEL = "rules/test_linear_rules.py::test_scales_along_an_axis_that_the_kernel_lacks"
 NO_NORM = "graph/test_look_alikes.py::test_what_is_no_norm"
 SHARES = "graph/test_shares.py"
+NO_LOG_SOFTMAX = "graph/test_shares.py::test_what_is_no_log_softmax"
 SHIFTS = "graph/test_shares.py::test_a_shift_that_varies_within_a_row_is_none_of_the_softmax"
 NO_SOFTMAX = "graph/test_look_alikes.py::test_what_is_no_softmax"
 MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
@@ -898,14 +899,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "elif False and not (",
         SHARES,
     ),
+    Mutant("graph/softmax.py", "and exponent is not None\n", "\n", NO_LOG_SOFTMAX),
     Mutant(
         "graph/softmax.py",
-        'eqn.params["slice_sizes"] != (1, *eqn.inputs[0].shape[1:])',
-        "False",
-        SHARES,
+        "aligned(other, origin, log, origin) is not False",
+        "True",
+        NO_LOG_SOFTMAX,
     ),
-    Mutant("graph/softmax.py", "and exponent is not None\n", "\n", SHARES),
-    Mutant("graph/softmax.py", "aligned(other, origin, log, origin) is not False", "True", SHARES),
     Mutant("graph/softmax.py", "own = constant and _is_maximum", "own = _is_maximum", SHIFTS),
     Mutant(
         "graph/softmax.py",

@@ -290,8 +290,6 @@ def _own_segment(
     read: list[Value] = []
     while (eqn := value.producer) is not None and eqn is not scatter:
         if eqn.name == "gather":
-            if eqn.params["slice_sizes"] != (1, *eqn.inputs[0].shape[1:]):
-                return False
             read.append(_unwrapped(eqn.inputs[1]))
         elif eqn.name in MOVES | REDUCTIONS and not (
             eqn.name in _OF_SHAPE and eqn.inputs[0].shape == eqn.out.shape

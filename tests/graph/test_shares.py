@@ -28,6 +28,11 @@ def by_segment(e):
     return jax.ops.segment_sum(e, OF, 3)[OF]
 
 
+def first_column(e):
+    numbers = jax.lax.GatherDimensionNumbers((1,), (0,), (0,))
+    return jax.lax.gather(jax.ops.segment_sum(e, OF, 3), OF[:, None], numbers, (1, 1))
+
+
 def lse(u):
     return jax.nn.logsumexp(u, -1, keepdims=True)
 
@@ -61,10 +66,13 @@ NO_SHARES = {
     "other columns of a segment": lambda u, e: e / by_segment(e)[:, ::-1],
     "other rows of a segment": lambda u, e: e[::-1] / by_segment(e),
     "the first column of a segment": lambda u, e: e / by_segment(e)[:, :1],
-    "the first column, in one gather": lambda u, e: e / jax.ops.segment_sum(e, OF, 3)[OF, :1],
+    "the first column, in one gather": lambda u, e: e / first_column(e),
     "a part of a segment, in steps": lambda u, e: e / by_segment(total(e[:, :2])),
     "the exponential of a logsumexp": lambda u, e: jnp.exp(lse(u)) * np.ones(KEYS),
     "a logarithm with a mask": lambda u, e: jnp.exp(u - lse(jnp.where(OPEN, u, -jnp.inf))),
+    "a logarithm with a mask after exp": lambda u, e: jnp.exp(
+        u - jnp.log(total(jnp.where(OPEN, jnp.exp(u), 0.0)))
+    ),
     "a logarithm of another row": lambda u, e: jnp.exp(u - lse(u)[::-1]),
     "a logarithm of a part": lambda u, e: jnp.exp(u - lse(u[:, 3:])),
 }
@@ -144,3 +152,14 @@ def test_a_shift_that_varies_within_a_row_is_none_of_the_softmax(name, rule):
     )
     for other in others:
         assert_close(other, plain)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["the exponential of a logsumexp", "a logarithm of another row", "a logarithm of a part"],
+)
+def test_what_is_no_log_softmax(name):
+    """The logsumexp is a layer, and the exponential after it another one."""
+    plan = lrp.plan(lambda x: NO_SHARES[name](x @ W, jnp.exp(x @ W)), {})(X)
+    kinds = [layer.kind for layer in plan.layers]
+    assert kinds.index("softmax") < kinds.index("activation")
