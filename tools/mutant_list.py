@@ -829,7 +829,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "graph/softmax.py",
-        "read == [_unwrapped(scatter.inputs[1])]",
+        "read == [unwrapped(scatter.inputs[1])]",
         "bool(read)",
         "graph/test_look_alikes.py::test_a_softmax_over_segments",
     ),
@@ -899,6 +899,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "elif False and not (",
         SHARES,
     ),
+    Mutant("graph/softmax.py", "if not reads_back(eqn, scatter):", "if False:", SHARES),
     Mutant("graph/softmax.py", "and exponent is not None\n", "\n", NO_LOG_SOFTMAX),
     Mutant(
         "graph/softmax.py",

@@ -17,8 +17,9 @@ from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.particulars import Softmax
-from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS, VIEWS
+from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 from jaxlrp.graph.reordered_value import is_reordered
+from jaxlrp.graph.segments import reads_back, unwrapped
 from jaxlrp.graph.shares import SEGMENT_SUMS, Total
 
 
@@ -290,7 +291,9 @@ def _own_segment(
     read: list[Value] = []
     while (eqn := value.producer) is not None and eqn is not scatter:
         if eqn.name == "gather":
-            read.append(_unwrapped(eqn.inputs[1]))
+            if not reads_back(eqn, scatter):
+                return False
+            read.append(unwrapped(eqn.inputs[1]))
         elif eqn.name in MOVES | REDUCTIONS and not (
             eqn.name in _OF_SHAPE and eqn.inputs[0].shape == eqn.out.shape
         ):
@@ -300,27 +303,12 @@ def _own_segment(
         if not sums:
             return False
         value = sums[0]
-    return eqn is scatter and read == [_unwrapped(scatter.inputs[1])]
+    return eqn is scatter and read == [unwrapped(scatter.inputs[1])]
 
 
 def _leads_to(bench: Workbench, value: Value, scatter: Eqn) -> bool:
     total = _sum_of_exp(bench, value)
     return total is not None and total.out.producer is scatter
-
-
-def _unwrapped(indices: Value) -> Value:
-    """Indices before they were reshaped, cast, or wrapped if negative."""
-    while (eqn := indices.producer) is not None:
-        if eqn.name == "select_n" and len(eqn.inputs) == 3:
-            kept, counted = eqn.inputs[1], eqn.inputs[2].producer
-            if counted is None or counted.name != "add" or kept not in counted.inputs:
-                break
-            indices = kept
-        elif eqn.name in VIEWS | {"broadcast_in_dim", "convert_element_type"}:
-            indices = eqn.inputs[0]
-        else:
-            break
-    return indices
 
 
 def _same(a: Eqn, b: Eqn) -> bool:

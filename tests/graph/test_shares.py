@@ -33,6 +33,12 @@ def first_column(e):
     return jax.lax.gather(jax.ops.segment_sum(e, OF, 3), OF[:, None], numbers, (1, 1))
 
 
+def other_axis(u):
+    """Of the total of each row's segment, read by column."""
+    e = jnp.exp(u[:, :ROWS])
+    return (e / jax.ops.segment_sum(e, OF, ROWS)[:, OF])[:, :1]
+
+
 def lse(u):
     return jax.nn.logsumexp(u, -1, keepdims=True)
 
@@ -67,6 +73,7 @@ NO_SHARES = {
     "other rows of a segment": lambda u, e: e[::-1] / by_segment(e),
     "the first column of a segment": lambda u, e: e / by_segment(e)[:, :1],
     "the first column, in one gather": lambda u, e: e / first_column(e),
+    "another axis of the segments": lambda u, e: other_axis(u) * np.ones((1, KEYS)),
     "a part of a segment, in steps": lambda u, e: e / by_segment(total(e[:, :2])),
     "the exponential of a logsumexp": lambda u, e: jnp.exp(lse(u)) * np.ones(KEYS),
     "a logarithm with a mask": lambda u, e: jnp.exp(u - lse(jnp.where(OPEN, u, -jnp.inf))),
