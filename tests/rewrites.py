@@ -604,8 +604,21 @@ def _(e: Edit) -> bool:
 def _(e: Edit) -> bool:
     if e.op != "scale" or e.array(1) is None or e.shape[-1] < 2:
         return False
+    if _joins_a_shared_join(e.program, e.args[0]):  # a piece has parts of several values
+        return False
     text = "jnp.concatenate([{0}[..., :1] * {1}[:1], {0}[..., 1:] * {1}[1:]], -1)"
     return e.to(text, *e.args)
+
+
+def _joins_a_shared_join(program: Program, name: str) -> bool:
+    """Whether a value was joined from values of which one was joined too, and has other readers."""
+    node = program.by_name.get(name)
+    while node is not None and node.op in {*VIEWS, "bias", "scale", "batch_norm"}:
+        node = program.by_name.get(node.args[0])
+    if node is None or node.op != "concat":
+        return False
+    parts = [program.by_name.get(arg) for arg in node.args]
+    return any(p and p.op == "concat" and program.readers(p.name) > 1 for p in parts)
 
 
 @rewrite("scale behind a view")
