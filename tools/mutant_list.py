@@ -59,6 +59,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "graph/test_written.py::test_numbers_that_cancel_are_not_there",
     ),
     Mutant(
+        "run/series.py",
+        "eqn.outputs, avals), used",
+        "eqn.outputs, avals), ()",
+        "run/test_series.py::test_a_series_gives_what_its_steps_give",
+    ),
+    Mutant(
         "run/late_splits.py",
         "if arrived is None or not arrived.size",
         "if True",

@@ -133,7 +133,8 @@ def _alike(
 
 def _of_eqn(step: Step) -> Hashable:
     assert step.eqn is not None
-    return step.eqn.prim, id(step.eqn.params)
+    used = tuple(step.eqn.outputs.index(v) for v in step.writes)
+    return step.eqn.prim, id(step.eqn.params), used
 
 
 def _of_layer(layer: Layer, probes: Probes) -> Hashable:

@@ -134,7 +134,7 @@ def _key(step: Step, state: RunState, avals: Avals) -> Hashable:
     if any(is_integer(v) and v in active for v in (*step.reads, *step.writes)):
         return None
     if step.eqn is not None:
-        return _of_eqn(step.eqn, avals) if active.isdisjoint(step.writes) else None
+        return _of_eqn(step, step.eqn, avals) if active.isdisjoint(step.writes) else None
     layer, known = step.layer, alike(plan)
     assert layer is not None
     shown = (layer,) if layer.relu is None else (layer, layer.relu)
@@ -143,9 +143,11 @@ def _key(step: Step, state: RunState, avals: Avals) -> Hashable:
     return known[layer], tuple(map(plan.edges.get, group_of(layer).inputs))
 
 
-def _of_eqn(eqn: Eqn, avals: Avals) -> Hashable:
+def _of_eqn(step: Step, eqn: Eqn, avals: Avals) -> Hashable:
+    """What an equation computes, and which of its results are used: one part of a split, say."""
+    used = tuple(eqn.outputs.index(v) for v in step.writes)
     try:
-        return equations_contents([eqn], eqn.inputs, eqn.outputs, avals)
+        return equations_contents([eqn], eqn.inputs, eqn.outputs, avals), used
     except Unknown:
         return None
 

@@ -105,7 +105,16 @@ def before_activation(x):
     return x
 
 
+def parts_of_a_norm(x):
+    """Each of two equal layers has its own part of the norm after both: a part of a split."""
+    left, right = V[:, :1], V[:, 1:2]
+    z = jnp.concatenate([x @ left, x @ right], -1)
+    m, v, g, b = (w[0, :2] for w in (*WEIGHTS, *WEIGHTS)[:4])
+    return (z - m) * (g * jax.lax.rsqrt(v * v + 1e-3)) + b
+
+
 NETWORKS = [
+    parts_of_a_norm,
     tanhs,
     relus,
     residual,
