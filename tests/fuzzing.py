@@ -260,7 +260,7 @@ def _loses_digits(one: Program) -> bool:
             for arrays in (read, exact)
         )
         gap = np.abs(single - double)
-        if (gap > UNITS * 2.0**-23 * np.abs(double)).any():
+        if not (gap <= UNITS * 2.0**-23 * np.abs(double)).all():  # or inf / inf
             return True
     return False
 
