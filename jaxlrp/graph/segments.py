@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from jax.lax import GatherScatterMode
+
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import VIEWS
 
 
 def reads_back(gather: Eqn, scatter: Eqn) -> bool:
-    """Whether a gather reads along the axes along which a scatter adds."""
+    """Whether a gather reads along the axes along which a scatter adds.
+
+    An index that is out of bounds is not added; one that is clamped reads another segment.
+    """
     reads, adds = gather.params["dimension_numbers"], scatter.params["dimension_numbers"]
     return (
-        reads.start_index_map == adds.scatter_dims_to_operand_dims
+        gather.params["mode"] != GatherScatterMode.CLIP
+        and reads.start_index_map == adds.scatter_dims_to_operand_dims
         and reads.collapsed_slice_dims == adds.inserted_window_dims
         and reads.offset_dims == adds.update_window_dims
     )

@@ -6,16 +6,18 @@ number below 1 on the sum alone is no such proof, nor is the sum of another row.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
-from jaxlrp.graph.alignment import aligned
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import COPIES, MOVES
 from jaxlrp.graph.ranges import UNIT
+from jaxlrp.graph.refine import holds_exactly
 
 SEGMENT_SUMS = frozenset({"scatter-add", "scatter_add"})
-_UNCHANGED = MOVES | COPIES | {"stop_gradient", "reordered"}
+_UNCHANGED = (MOVES | COPIES | {"stop_gradient", "reordered"}) - {"reduce_precision"}
 # Whether a comparison of a positive total with 0 is true.
 _OF_POSITIVE = {"eq": False, "ne": True, "gt": True, "ge": True, "lt": False, "le": False}
 _TURNED = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
@@ -30,124 +32,136 @@ class Total(NamedTuple):
 
 
 def of_quotient(
-    bench: Workbench, numerator: Value, above: Eqn, divisor: Value, total: Total
+    bench: Workbench, numerator: Value, above: Eqn, divisor: Value, beside: Value, total: Total
 ) -> bool:
-    """Whether `numerator / divisor` is a share; `above` is the exponential in the numerator."""
-    return _is_at_least(bench, divisor, total.out) and _is_summed(bench, numerator, above, total)
+    """Whether `numerator / divisor` is a share, if both are aligned.
+
+    `above` is the exponential in the numerator. `beside` is the divisor itself, or its reciprocal.
+    """
+    proof = _Proof(bench, total, numerator.dtype)
+    maker = proof.unmoved(beside).producer
+    divides = beside is divisor or (maker is not None and divisor in maker.inputs)
+    return divides and proof.is_at_least(divisor) and proof.is_summed(numerator, above)
 
 
 def of_logarithms(
-    bench: Workbench, exponent: Value, log: Eqn, total: Total, shift: Value | None
+    bench: Workbench, exponent: Value, log: Eqn, shift: Value | None, total: Total
 ) -> bool:
     """Whether `exp(exponent - (log + shift))` is a share, if all are aligned."""
-    if not _is_at_least(bench, log.inputs[0], total.out) or not _adds_up(bench, total):
+    proof = _Proof(bench, total, exponent.dtype)
+    if not proof.is_at_least(log.inputs[0]) or not proof.adds_up((total.exp.out,)):
         return False
-    given = _unmoved(bench, total.exp.inputs[0])
+    given = proof.unmoved(total.exp.inputs[0])
     if shift is None:
-        return _unmoved(bench, exponent) is given
+        return proof.unmoved(exponent) is given
     eqn = given.producer
     if eqn is None or eqn.name != "sub":
         return False
-    pairs = zip(eqn.inputs, (exponent, shift), strict=True)
-    return all(_unmoved(bench, a) is _unmoved(bench, b) for a, b in pairs)
+    return list(map(proof.unmoved, eqn.inputs)) == list(map(proof.unmoved, (exponent, shift)))
 
 
-def are_aligned(numerator: Value, above: Eqn, divisor: Value, total: Total) -> bool:
-    return aligned(numerator, above.out, divisor, total.exp.out) is True
+@dataclasses.dataclass(frozen=True)
+class _Proof:
+    """A proof for weights of one type.
 
+    Rounding to it keeps the order of a term and its sum; a cast to a narrower type in between does
+    not.
+    """
 
-def only_moves(bench: Workbench, value: Value, source: Value) -> bool:
-    """Whether a value is the source, unchanged but for its places."""
-    return _unmoved(bench, value) is _unmoved(bench, source)
+    bench: Workbench
+    total: Total
+    dtype: Any
 
+    def unmoved(self, value: Value) -> Value:
+        """The value before moves and copies."""
+        while (before := self._unchanged(value.producer)) is not None:
+            value = before
+        return value
 
-def _unmoved(bench: Workbench, value: Value) -> Value:
-    while (eqn := value.producer) is not None and eqn.name in _UNCHANGED:
-        before = _dependent(bench, eqn)
-        if before is None:
-            break
-        value = before
-    return value
-
-
-def _dependent(bench: Workbench, eqn: Eqn) -> Value | None:
-    if eqn.name == "reordered":
-        return eqn.inputs[0]
-    depends = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
-    return depends[0] if len(depends) == 1 else None
-
-
-def _is_at_least(bench: Workbench, value: Value, total: Value) -> bool:
-    """Whether a divisor is at least a total of positive terms, or 1 where the total is 0."""
-    if value is total:
-        return True
-    eqn = value.producer
-    if eqn is None:
-        return False
-    if eqn.name in _UNCHANGED | {"abs"}:
-        before = _dependent(bench, eqn)
-        return before is not None and _is_at_least(bench, before, total)
-    if eqn.name in ("add", "max", "mul") and len(eqn.inputs) == 2:
-        pairs = (eqn.inputs, eqn.inputs[::-1])
-        return any(_grows(bench, eqn, b) and _is_at_least(bench, a, total) for a, b in pairs)
-    if eqn.name == "select_n" and len(eqn.inputs) == 3:
-        case = _case_of_positive(bench, eqn.inputs[0], total)
-        return case is not None and _is_at_least(bench, eqn.inputs[1 + case], total)
-    return False
-
-
-def _grows(bench: Workbench, eqn: Eqn, other: Value) -> bool:
-    low = bench.intervals[other][0]
-    return eqn.name == "max" or low >= (1.0 if eqn.name == "mul" else 0.0)
-
-
-def _case_of_positive(bench: Workbench, predicate: Value, total: Value) -> int | None:
-    """The case that is taken where the total is positive; None if something else is asked."""
-    while (eqn := predicate.producer) is not None and eqn.name in _UNCHANGED:
-        predicate = eqn.inputs[0]
-    if eqn is None or eqn.name not in _OF_POSITIVE:
-        return None
-    for (value, bound), name in (
-        (eqn.inputs, eqn.name),
-        (eqn.inputs[::-1], _TURNED.get(eqn.name, eqn.name)),
-    ):
-        if bench.intervals.constant(bound) == 0.0 and only_moves(bench, value, total):
-            return int(_OF_POSITIVE[name])
-    return None
-
-
-def _is_summed(bench: Workbench, numerator: Value, above: Eqn, total: Total) -> bool:
-    """Whether a numerator is a term of the total, or at most that."""
-    value, reached = numerator, [numerator]
-    while (eqn := value.producer) is not None and eqn is not above and _lessens(bench, eqn):
-        before = _dependent(bench, eqn)
-        if before is None:
-            break
-        value = before
-        reached.append(value)
-    return _adds_up(bench, total, (*reached, *([total.exp.out] if above.out in reached else [])))
-
-
-def _adds_up(bench: Workbench, total: Total, terms: tuple[Value, ...] = ()) -> bool:
-    """Whether a total is the sum of one of the values, with no mask or weight in between."""
-    value, terms = total.out, terms or (total.exp.out,)
-    while value not in terms:
+    def is_at_least(self, value: Value) -> bool:
+        """Whether a value is at least the total, or positive where the total is 0."""
         eqn = value.producer
-        if eqn is None or eqn.name not in _UNCHANGED | SEGMENT_SUMS | {"reduce_sum"}:
-            return False
-        before = eqn.inputs[2] if eqn.name in SEGMENT_SUMS else _dependent(bench, eqn)
-        if before is None:
-            return False
-        value = before
-    return True
+        if value is self.total.out or eqn is None:
+            return value is self.total.out
+        before = self._dependent(eqn) if eqn.name == "abs" else self._unchanged(eqn)
+        if before is not None:
+            return self.is_at_least(before)
+        if eqn.name in ("add", "max", "mul") and len(eqn.inputs) == 2:
+            pairs = (eqn.inputs, eqn.inputs[::-1])
+            return any(self._grows(eqn, b) and self.is_at_least(a) for a, b in pairs)
+        if eqn.name == "select_n" and len(eqn.inputs) == 3:
+            case = self._case_of_positive(eqn.inputs[0])
+            return case is not None and self.is_at_least(eqn.inputs[1 + case])
+        return False
 
+    def is_summed(self, numerator: Value, above: Eqn) -> bool:
+        """Whether a numerator is a term of the total, or at most that."""
+        value, reached = numerator, [numerator]
+        while (eqn := value.producer) is not None and eqn is not above:
+            before = self._unchanged(eqn) or self._lessened(eqn)
+            if before is None:
+                break
+            value = before
+            reached.append(value)
+        if above.out in reached:  # which may be written twice
+            reached.append(self.total.exp.out)
+        return self.adds_up(reached)
 
-def _lessens(bench: Workbench, eqn: Eqn) -> bool:
-    """Whether an equation leaves a positive value as it is, or makes it smaller."""
-    if eqn.name in _UNCHANGED:
+    def adds_up(self, terms: Collection[Value]) -> bool:
+        """Whether the total is the sum of one of the values, with no mask or weight in between."""
+        value = self.total.out
+        while value not in terms:
+            eqn = value.producer
+            if eqn is not None and eqn.name in SEGMENT_SUMS:
+                before = eqn.inputs[2]
+            elif eqn is not None and eqn.name == "reduce_sum":
+                before = eqn.inputs[0]
+            else:
+                before = self._unchanged(eqn)
+            if before is None:
+                return False
+            value = before
         return True
-    static = [v for v in eqn.inputs if v not in bench.activity.depends]
-    if eqn.name == "select_n":
-        return all(bench.intervals[v] == (0.0, 0.0) for v in static if v is not eqn.inputs[0])
-    bounds = [bench.intervals[v] for v in static]
-    return eqn.name == "mul" and all(UNIT[0] <= a and b <= UNIT[1] for a, b in bounds)
+
+    def _unchanged(self, eqn: Eqn | None) -> Value | None:
+        """The value of which an equation makes the same numbers, maybe at other places."""
+        if eqn is None or eqn.name not in _UNCHANGED:
+            return None
+        if eqn.name == "convert_element_type" and not holds_exactly(self.dtype, eqn.out.dtype):
+            return None
+        return eqn.inputs[0] if eqn.name == "reordered" else self._dependent(eqn)
+
+    def _dependent(self, eqn: Eqn) -> Value | None:
+        depends = [v for v in dict.fromkeys(eqn.inputs) if v in self.bench.activity.depends]
+        return depends[0] if len(depends) == 1 else None
+
+    def _lessened(self, eqn: Eqn) -> Value | None:
+        """The positive value that a static mask or weight makes smaller, or leaves as it is."""
+        static = [v for v in eqn.inputs if v not in self.bench.activity.depends]
+        if eqn.name == "select_n":
+            (low, high), static = (0.0, 0.0), [v for v in static if v is not eqn.inputs[0]]
+        elif eqn.name == "mul":
+            low, high = UNIT
+        else:
+            return None
+        bounds = [self.bench.intervals[v] for v in static]
+        within = all(low <= a and b <= high for a, b in bounds)
+        return self._dependent(eqn) if within else None
+
+    def _grows(self, eqn: Eqn, other: Value) -> bool:
+        """Whether a positive value is not made smaller by the other operand of an equation."""
+        low = self.bench.intervals[other][0]
+        return eqn.name == "max" or low >= (1.0 if eqn.name == "mul" else 0.0)
+
+    def _case_of_positive(self, predicate: Value) -> int | None:
+        """The case that is taken where the total is positive; None if something else is asked."""
+        while (eqn := predicate.producer) is not None and eqn.name in _UNCHANGED:
+            predicate = eqn.inputs[0]
+        if eqn is None or eqn.name not in _OF_POSITIVE:
+            return None
+        turned = _TURNED.get(eqn.name, eqn.name)
+        for (value, bound), name in ((eqn.inputs, eqn.name), (eqn.inputs[::-1], turned)):
+            zero = self.bench.intervals.constant(bound) == 0.0
+            if zero and self.unmoved(value) is self.unmoved(self.total.out):
+                return int(_OF_POSITIVE[name])
+        return None

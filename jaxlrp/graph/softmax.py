@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from jaxlrp.graph import shares
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.alignment import aligned, reduced_axes, runs_alike
+from jaxlrp.graph.alignment import aligned, reduced_axes, runs_alike, varying_axes
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
@@ -173,17 +173,15 @@ def _source(bench: Workbench, total: Total) -> Value:
     if eqn is None or eqn.name != "sub":
         return total.exp.inputs[0]
     source, shift = eqn.inputs
-    summed = reduced_axes(total.out, total.exp.out) or frozenset()
+    every = frozenset(range(exponent.ndim))  # a segment may be along any axis
+    summed = reduced_axes(total.out, total.exp.out)
     if shift not in bench.activity.depends:
-        # The row of a segment is unknown, and any axis may be part of it.
-        in_segments = total.out.producer is not None and total.out.producer.name in SEGMENT_SUMS
-        within = frozenset(range(exponent.ndim)) if in_segments else summed
-        own = not bench.statics.varying_axes(shift) & within
+        varies = bench.statics.varying_axes(shift) & (every if summed is None else summed)
     else:
-        kept = reduced_axes(shift, source)
-        constant = kept is None or kept >= summed
-        own = constant and _is_maximum(bench, shift, source)
-    return source if own and source in bench.activity.active else total.exp.inputs[0]
+        varies = varying_axes(shift, _origin(bench, source)) & (summed or frozenset())
+        varies = varies if _is_maximum(bench, shift, source) else every
+    own = not varies and source in bench.activity.active
+    return source if own else total.exp.inputs[0]
 
 
 def _is_maximum(bench: Workbench, shift: Value, source: Value) -> bool:
@@ -266,17 +264,10 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
             own = aligned(numerator, above.out, beside, total.exp.out)
             own, proven = own is not False, own is True
         if own:
-            within = beside is denominator or _is_reciprocal(bench, beside, denominator)
-            proven = proven and within
-            proven = proven and shares.of_quotient(bench, numerator, above, denominator, total)
+            given = (numerator, above, denominator, beside, total)
+            proven = proven and shares.of_quotient(bench, *given)
             _claim(bench, eqn.out, _source(bench, total), total.exp, proven)
             return
-
-
-def _is_reciprocal(bench: Workbench, value: Value, divisor: Value) -> bool:
-    """Whether a value is the reciprocal of a divisor, with no weight or mask after it."""
-    eqn = _producer_through_moves(bench, value)
-    return eqn is not None and divisor in eqn.inputs and shares.only_moves(bench, value, eqn.out)
 
 
 def _own_segment(
@@ -343,8 +334,10 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
     # shift added back, the bare log.
     output, candidates = eqn.out, [(eqn.out, False)]
     shift, exponent = None, None
+    natural = total.exp.name == "exp"  # as the logarithm is
     while (use := bench.sole_use(output)) is not None:
-        whole = use.name in ("add", "sub") and _completes(bench, use, output, source, total)
+        whole = natural and use.name in ("add", "sub")
+        whole = whole and _completes(bench, use, output, source, total)
         back = use.name == total.exp.name and exponent is not None
         if not (whole or back or use.name in MOVES | COPIES):
             break
@@ -371,7 +364,7 @@ def _is_share(
     other, subtracted = exponent
     origin = _origin(bench, other)
     in_place = aligned(other, origin, subtracted, origin) is True
-    return in_place and shares.of_logarithms(bench, other, log, total, shift)
+    return in_place and shares.of_logarithms(bench, other, log, shift, total)
 
 
 def _completes(bench: Workbench, use: Eqn, log: Value, source: Value, total: Total) -> bool:

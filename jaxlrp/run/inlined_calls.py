@@ -133,8 +133,7 @@ def _alike(
 
 def _of_eqn(step: Step) -> Hashable:
     assert step.eqn is not None
-    used = tuple(step.eqn.outputs.index(v) for v in step.writes)
-    return step.eqn.prim, id(step.eqn.params), used
+    return step.eqn.prim, id(step.eqn.params), step.used
 
 
 def _of_layer(layer: Layer, probes: Probes) -> Hashable:

@@ -21,6 +21,12 @@ class Step:
     writes: Sequence[Value]
     units: tuple[InlinedCall, ...]  # the calls around it that run as one, outermost first
 
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Which results of its equation others read: one part of a split, say."""
+        assert self.eqn is not None
+        return tuple(self.eqn.outputs.index(v) for v in self.writes)
+
 
 def schedule(plan: Plan, graph: Graph, outputs: Sequence[Value]) -> list[Step]:
     """Layers and other equations of a graph (or body), each after its operands.

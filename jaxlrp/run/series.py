@@ -16,7 +16,7 @@ import jax
 
 from jaxlrp.graph.activity import is_integer
 from jaxlrp.graph.contents import Avals, Unknown, equations_contents
-from jaxlrp.graph.ir import Eqn, Literal, Value
+from jaxlrp.graph.ir import Literal, Value
 from jaxlrp.planning.layers import group_of
 from jaxlrp.planning.plans import Plan
 from jaxlrp.run.alike import alike
@@ -134,7 +134,7 @@ def _key(step: Step, state: RunState, avals: Avals) -> Hashable:
     if any(is_integer(v) and v in active for v in (*step.reads, *step.writes)):
         return None
     if step.eqn is not None:
-        return _of_eqn(step, step.eqn, avals) if active.isdisjoint(step.writes) else None
+        return _of_eqn(step, avals) if active.isdisjoint(step.writes) else None
     layer, known = step.layer, alike(plan)
     assert layer is not None
     shown = (layer,) if layer.relu is None else (layer, layer.relu)
@@ -143,11 +143,11 @@ def _key(step: Step, state: RunState, avals: Avals) -> Hashable:
     return known[layer], tuple(map(plan.edges.get, group_of(layer).inputs))
 
 
-def _of_eqn(step: Step, eqn: Eqn, avals: Avals) -> Hashable:
-    """What an equation computes, and which of its results are used: one part of a split, say."""
-    used = tuple(eqn.outputs.index(v) for v in step.writes)
+def _of_eqn(step: Step, avals: Avals) -> Hashable:
+    eqn = step.eqn
+    assert eqn is not None
     try:
-        return equations_contents([eqn], eqn.inputs, eqn.outputs, avals), used
+        return equations_contents([eqn], eqn.inputs, eqn.outputs, avals), step.used
     except Unknown:
         return None
 

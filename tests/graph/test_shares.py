@@ -33,6 +33,10 @@ def first_column(e):
     return jax.lax.gather(jax.ops.segment_sum(e, OF, 3), OF[:, None], numbers, (1, 1))
 
 
+def rounded(e, dtype):
+    return e.astype(dtype).astype(e.dtype)
+
+
 def other_axis(u):
     """Of the total of each row's segment, read by column."""
     e = jnp.exp(u[:, :ROWS])
@@ -58,18 +62,25 @@ SHARES = {
         (lambda t: t / t.sum(-1).sum(-1)[:, None, None])(jnp.exp(u.reshape(2, 3, KEYS)))
     ).reshape(ROWS, KEYS),
     "segments": lambda u, e: e / by_segment(e),
+    "low precision": lambda u, e: jax.nn.softmax(u.astype(jnp.bfloat16)).astype(u.dtype),
     "of a logarithm": lambda u, e: jnp.exp(jax.nn.log_softmax(u)),
     "of a logarithm by hand": lambda u, e: jnp.exp(u - lse(u)),
 }
 NO_SHARES = {
     "a part of the sum": lambda u, e: e / (0.1 * total(e)),
     "the reciprocal of a part": lambda u, e: e * (10.0 / total(e)),
+    "weights above": lambda u, e: (9.0 * TILT * e) / total(e),
+    "another value where a mask is shut": lambda u, e: jnp.where(OPEN, e, 1e4) / total(e),
+    "weights of the reciprocal": lambda u, e: e * (9.0 * TILT * (1 / total(e))),
     "a mask on the sum alone": lambda u, e: e / total(jnp.where(OPEN, e, 0.0)),
     "weights on the sum alone": lambda u, e: e / total(0.1 * TILT * e),
     "the sum or a number": lambda u, e: e / jnp.where(np.arange(ROWS)[:, None] > 1, total(e), 0.1),
     "a guard that asks otherwise": lambda u, e: e / jnp.where(total(e) > 9.0, total(e), 0.1),
     "the sum of another row": lambda u, e: e / total(e)[::-1],
     "other columns of a segment": lambda u, e: e / by_segment(e)[:, ::-1],
+    "the last segment, clamped": lambda u, e: (
+        e / jax.ops.segment_sum(e, OF + 1, 3).at[OF + 1].get(mode="clip")
+    ),
     "other rows of a segment": lambda u, e: e[::-1] / by_segment(e),
     "the first column of a segment": lambda u, e: e / by_segment(e)[:, :1],
     "the first column, in one gather": lambda u, e: e / first_column(e),
@@ -79,6 +90,14 @@ NO_SHARES = {
     "a logarithm with a mask": lambda u, e: jnp.exp(u - lse(jnp.where(OPEN, u, -jnp.inf))),
     "a logarithm with a mask after exp": lambda u, e: jnp.exp(
         u - jnp.log(total(jnp.where(OPEN, jnp.exp(u), 0.0)))
+    ),
+    "a natural logarithm, and powers of 2": lambda u, e: jnp.exp2(u - jnp.log(total(jnp.exp2(u)))),
+    "a sum that was rounded": lambda u, e: (lambda t: t / rounded(total(t), jnp.int32))(
+        jnp.exp(u - 4)
+    ),
+    "terms that were rounded": lambda u, e: e / total(rounded(e / 8, jnp.int32)),
+    "terms of low precision": lambda u, e: (lambda t: t / total(rounded(t, jnp.float8_e5m2)))(
+        jnp.exp(2 * u)
     ),
     "a logarithm of another row": lambda u, e: jnp.exp(u - lse(u)[::-1]),
     "a logarithm of a part": lambda u, e: jnp.exp(u - lse(u[:, 3:])),
@@ -111,26 +130,18 @@ def test_what_is_no_share(name):
 @pytest.mark.parametrize("name", ["jax.nn", "a part of the sum", "a mask on the sum alone"])
 def test_products_after_one_minus_a_share(name):
     """tanh(1 - p) has the sign that it has, whatever a proof about p says."""
-    rules = {"dense": lrp.ZPlus()}
-    rules |= dict.fromkeys(("activation", "affine", "structural", "softmax"), lrp.Pass())
+    weights = (SHARES | NO_SHARES)[name]
 
     def after(p):
         return jnp.tanh(1.0 - p) @ V
 
     def whole(u):
-        return after(SHARES.get(name, NO_SHARES.get(name))(u, jnp.exp(u)))
+        return after(weights(u, jnp.exp(u)))
 
-    u = X @ W
-    p = np.asarray(SHARES.get(name, NO_SHARES.get(name))(jnp.asarray(u), jnp.exp(u)))
-    known = {k: r for k, r in rules.items() if k in ("dense", "activation")}
-    expected = in_numpy(lrp.explain(after, known))(p).sum(-1)
-    assert_close(in_numpy(lrp.explain(whole, rules_in(whole, rules, u)))(u).sum(-1), expected)
-
-
-def rules_in(fn, rules, x):
-    """Those of the rules that have a layer."""
-    kinds = {layer.kind for layer in lrp.plan(fn, {})(x).layers}
-    return {kind: rule for kind, rule in rules.items() if kind in kinds}
+    rules = {"dense": lrp.ZPlus(), "softmax": lrp.Pass()}
+    u = jnp.asarray(X @ W)
+    expected = in_numpy(lrp.explain(after, lrp.ZPlus()))(weights(u, jnp.exp(u))).sum(-1)
+    assert_close(in_numpy(lrp.explain(whole, rules))(u).sum(-1), expected)
 
 
 SHIFTS = {
@@ -142,6 +153,12 @@ SHIFTS = {
     "the largest of each key": [
         lambda u, b: jax.nn.softmax(u - jax.lax.stop_gradient(u.max(0))),
         lambda u, b: (lambda e: e / total(e))(jnp.exp(u - jax.lax.stop_gradient(u.max(0)))),
+    ],
+    "the largest of each key, of a view": [
+        lambda u, b: jax.nn.softmax(u.T - jax.lax.stop_gradient(u.max(0))[:, None], 0).T,
+        lambda u, b: (
+            (lambda e: e / e.sum(0))(jnp.exp(u.T - jax.lax.stop_gradient(u.max(0))[:, None])).T
+        ),
     ],
     "the largest of all": [
         lambda u, b: jax.nn.softmax(u),
