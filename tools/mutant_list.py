@@ -64,6 +64,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "eqn.outputs, avals), ()",
         "run/test_series.py::test_a_series_gives_what_its_steps_give",
     ),
+    *(
+        Mutant(
+            "run/depthwise.py", old, new, "run/test_depthwise.py::test_value_and_both_transposes"
+        )
+        for old, new in (
+            ("start[axis] = i * apart", "start[axis] = i"),
+            ("- (size - 1) * apart - 1) // stride", "- size) // stride"),
+            ("steps[axis] = stride", "steps[axis] = 1"),
+            ("edges[axis] = (low, high, apart - 1)", "edges[axis] = (low, high, 0)"),
+            (
+                "jnp.repeat(x, outputs // groups, axis=features)",
+                "jnp.concatenate([x] * (outputs // groups), features)",
+            ),
+            (
+                "order = dict(zip(numbers.out_spec, numbers.lhs_spec",
+                "order = dict(zip(numbers.out_spec, numbers.out_spec",
+            ),
+        )
+    ),
     Mutant(
         "run/late_splits.py",
         "if arrived is None or not arrived.size",

@@ -12,6 +12,7 @@ from jaxlrp import compat
 from jaxlrp.graph.families import row
 from jaxlrp.graph.ir import Eqn, Literal, Value, is_low
 from jaxlrp.graph.primitives import DEVICE_MOVES, DEVICE_SUMS, carrying
+from jaxlrp.run import depthwise
 
 Env = dict[Value, Any]
 
@@ -127,7 +128,7 @@ def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
             return [values[0]]
     if len(values) > 1 and eqn.name not in _APART and not row(eqn.name).pairs:
         values = _varying_alike(values)  # an equation made anew does not say it
-    return compat.bind(eqn.prim, params, values)
+    return (depthwise.bind if wide else compat.bind)(eqn.prim, params, values)
 
 
 def _varying_alike(values: Sequence[Any]) -> Sequence[Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxlrp import compat
 from jaxlrp.graph.ir import Eqn
 from jaxlrp.graph.primitives import carrying
-from jaxlrp.run import evaluate
+from jaxlrp.run import depthwise, evaluate
 
 
 def thin(scale: Any, features: frozenset[int]) -> Any:
@@ -85,7 +85,7 @@ def window_count(core: Eqn, x: Any) -> Any:
     ones_shape[numbers.rhs_spec[0]] = groups
     for axis in numbers.rhs_spec[2:]:
         ones_shape[axis] = kernel_shape[axis]
-    (out,) = compat.bind(
+    (out,) = depthwise.bind(
         core.prim,
         evaluate.widened_params(core.params, x.dtype),
         (summed, compat.typed_like(jnp.ones(ones_shape, x.dtype), summed)),

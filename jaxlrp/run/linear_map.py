@@ -28,7 +28,7 @@ from jaxlrp.graph.primitives import (
     MOVES,
     carrying,
 )
-from jaxlrp.run import evaluate, late_splits
+from jaxlrp.run import depthwise, evaluate, late_splits
 from jaxlrp.run.evaluate import Env
 from jaxlrp.run.kernels import scale_conv_kernel, scale_dot_kernel, thin, weight_position
 from jaxlrp.run.layer_facts import number_of
@@ -272,7 +272,7 @@ class BoundLinear:
             for i, v in enumerate(core.inputs)
         ]
         params = evaluate.widened_params(core.params, x.dtype)
-        return compat.bind(core.prim, params, operands)[0]
+        return depthwise.bind(core.prim, params, operands)[0]
 
     def move(self, eqn: Eqn, values: dict[Value, Any]) -> list[Any]:
         """An equation that moves or adds up elements, with zeros for static operands."""

@@ -1,0 +1,85 @@
+"""Depthwise convolutions of a rule, on a CPU, as sums of shifted products.
+
+A depthwise convolution gives each channel a small kernel of its own. XLA's compiler for CPU runs
+it, and above all its transpose, in plain loops, tens of times slower than one scaled copy of the
+input for each place of the kernel, all of which it fuses into one loop. The products that a rule
+makes beside the network's own forward pass are written that way. On several devices they are not:
+how the convolution is laid out over them is the compiler's to say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxlrp import compat
+
+_MOST_PLACES = 49  # of a kernel; each is a term of the sum
+
+
+def bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
+    """The results of an equation that a rule computes."""
+    if prim.name == "conv_general_dilated" and _is_shifted(params, *operands):
+        return [_shifted(params, *operands)]
+    return compat.bind(prim, params, operands)
+
+
+def _is_shifted(params: dict[str, Any], x: Any, kernel: Any) -> bool:
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    if jax.default_backend() != "cpu" or jax.device_count() != 1:
+        return False
+    if groups == 1 or params["batch_group_count"] != 1:
+        return False
+    if x.shape[numbers.lhs_spec[1]] != groups:
+        return False
+    given = {x.dtype, kernel.dtype, jnp.dtype(params["preferred_element_type"] or x.dtype)}
+    exact = len(given) == 1 and x.dtype in (jnp.float32, jnp.float64)
+    return exact and 0 < math.prod(_places(params, kernel)) <= _MOST_PLACES
+
+
+def _places(params: dict[str, Any], kernel: Any) -> list[int]:
+    return [kernel.shape[axis] for axis in params["dimension_numbers"].rhs_spec[2:]]
+
+
+def _shifted(params: dict[str, Any], x: Any, kernel: Any) -> Any:
+    """The sum over the places of the kernel: its number there times the input, shifted."""
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    places, strides = _places(params, kernel), params["window_strides"]
+    x = _padded(params, x)
+    # The axes of the output's layout: examples, features and space of the input go there.
+    order = dict(zip(numbers.out_spec, numbers.lhs_spec, strict=True))
+    x = lax.transpose(x, [order[axis] for axis in range(x.ndim)])
+    features, space = numbers.out_spec[1], numbers.out_spec[2:]
+    outputs = kernel.shape[numbers.rhs_spec[0]]
+    x = jnp.repeat(x, outputs // groups, axis=features) if outputs != groups else x
+    order = (*numbers.rhs_spec[2:], numbers.rhs_spec[0], numbers.rhs_spec[1])
+    kernel = lax.reshape(lax.transpose(kernel, order), (*places, outputs))
+
+    shape, steps = list(x.shape), [1] * x.ndim
+    for axis, size, stride, apart in zip(space, places, strides, params["rhs_dilation"]):
+        shape[axis] = max(0, (x.shape[axis] - (size - 1) * apart - 1) // stride + 1)
+        steps[axis] = stride
+    total = None
+    for place in itertools.product(*map(range, places)):
+        start = [0] * x.ndim
+        for axis, i, apart in zip(space, place, params["rhs_dilation"]):
+            start[axis] = i * apart
+        stop = [s + (n - 1) * t + 1 for s, n, t in zip(start, shape, steps)]
+        scale = lax.broadcast_in_dim(kernel[place], shape, [features])
+        term = lax.slice(x, start, stop, steps) * scale
+        total = term if total is None else total + term
+    return total
+
+
+def _padded(params: dict[str, Any], x: Any) -> Any:
+    edges = [(0, 0, 0)] * x.ndim
+    space = params["dimension_numbers"].lhs_spec[2:]
+    for axis, (low, high), apart in zip(space, params["padding"], params["lhs_dilation"]):
+        edges[axis] = (low, high, apart - 1)
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)

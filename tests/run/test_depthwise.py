@@ -1,0 +1,178 @@
+"""Depthwise convolutions of a rule as shifted products: the same numbers, and no convolution."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp.run import depthwise
+
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape):
+    return jnp.asarray(RNG.normal(size=shape))
+
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+# The input, the kernel, the layout, and further arguments of the convolution.
+CASES = {
+    "same": ((2, 6, 7, 4), (3, 3, 1, 4), NHWC, {"padding": "SAME"}),
+    "valid": ((2, 6, 7, 4), (3, 2, 1, 4), NHWC, {"padding": "VALID"}),
+    "stride": ((1, 7, 8, 4), (3, 3, 1, 4), NHWC, {"padding": "SAME", "window_strides": (2, 3)}),
+    "uneven": ((1, 6, 6, 3), (3, 3, 1, 3), NHWC, {"padding": [(0, 3), (2, 1)]}),
+    "cropped": ((1, 6, 6, 3), (3, 3, 1, 3), NHWC, {"padding": [(-1, 2), (1, -2)]}),
+    "dilated": ((1, 9, 8, 3), (3, 2, 1, 3), NHWC, {"padding": "SAME", "rhs_dilation": (2, 3)}),
+    "transposed": (
+        (1, 4, 5, 3),
+        (3, 3, 1, 3),
+        NHWC,
+        {"padding": [(2, 1), (1, 2)], "lhs_dilation": (2, 3)},
+    ),
+    "multiplied": ((2, 5, 5, 3), (3, 3, 1, 6), NHWC, {"padding": "SAME"}),
+    "channels first": ((2, 3, 5, 6), (6, 1, 3, 3), ("NCHW", "OIHW", "NCHW"), {"padding": "SAME"}),
+    "turned": ((2, 3, 5, 6), (3, 3, 6, 1), ("NCHW", "WHOI", "CWNH"), {"padding": "SAME"}),
+    "causal": ((2, 7, 4), (4, 1, 4), ("NWC", "WIO", "NWC"), {"padding": [(3, 0)]}),
+    "solid": ((1, 4, 5, 3, 2), (2, 3, 2, 1, 2), ("NDHWC", "DHWIO", "NDHWC"), {"padding": "SAME"}),
+    "no example": ((0, 4, 4, 3), (3, 3, 1, 3), NHWC, {"padding": "SAME"}),
+    "nothing": ((1, 2, 2, 3), (3, 3, 1, 3), NHWC, {"padding": "VALID"}),
+}
+
+
+def convolution(case):
+    shape, kernel, names, arguments = CASES[case]
+    arguments = {"window_strides": (1,) * (len(shape) - 2), **arguments}
+    numbers = jax.lax.conv_dimension_numbers(shape, kernel, names)
+    groups = shape[numbers.lhs_spec[1]]
+
+    def convolve(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, dimension_numbers=numbers, feature_group_count=groups, **arguments
+        )
+
+    return convolve, draw(*shape), draw(*kernel)
+
+
+def shifted(convolve):
+    """The same function with its convolution as `depthwise` writes it."""
+
+    def function(x, k):
+        (eqn,) = jax.make_jaxpr(convolve)(x, k).jaxpr.eqns
+        return depthwise.bind(eqn.primitive, eqn.params, (x, k))[0]
+
+    return function
+
+
+def convolutions(function, *args):
+    text = jax.jit(function).lower(*args).as_text()
+    return len(re.findall(r"stablehlo\.convolution", text))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_value_and_both_transposes(case):
+    convolve, x, k = convolution(case)
+    function = shifted(convolve)
+    expected, back = jax.vjp(convolve, x, k)
+    found, found_back = jax.vjp(function, x, k)
+    arrived = draw(*expected.shape)
+    pairs = zip((found, *found_back(arrived)), (expected, *back(arrived)), strict=True)
+    for mine, theirs in pairs:
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+    if expected.size:
+        assert convolutions(function, x, k) == 0
+
+
+def test_a_batch_of_targets():
+    convolve, x, k = convolution("stride")
+    back = jax.linear_transpose(lambda x: shifted(convolve)(x, k), x)
+    expected = jax.linear_transpose(lambda x: convolve(x, k), x)
+    arrived = draw(5, *convolve(x, k).shape)
+    np.testing.assert_allclose(
+        jax.vmap(back)(arrived)[0], jax.vmap(expected)(arrived)[0], atol=1e-12
+    )
+
+
+def separable(params, x):
+    """A stem, then a depthwise and a pointwise convolution with a norm, and a reading."""
+
+    def convolve(x, k, stride=1, groups=1):
+        return jax.lax.conv_general_dilated(
+            x, k, (stride, stride), "SAME", dimension_numbers=NHWC, feature_group_count=groups
+        )
+
+    x = jax.nn.relu(convolve(x, params["stem"]) + params["shift"])
+    scaled = convolve(x, params["depth"], 2, x.shape[-1]) * params["scale"] + params["shift"]
+    x = jnp.clip(scaled, 0.0, 6.0)
+    x = jax.nn.relu(convolve(x, params["point"]))
+    return x.mean((1, 2)) @ params["head"]
+
+
+PARAMS = {
+    "stem": draw(3, 3, 3, 5),
+    "depth": draw(3, 3, 1, 5),
+    "shift": draw(5),
+    "scale": draw(5),
+    "point": draw(1, 1, 5, 4),
+    "head": draw(4, 3),
+}
+X = draw(2, 7, 6, 3)
+RULES = {
+    "epsilon": lrp.Epsilon(),
+    "zplus": lrp.ZPlus(),
+    "gamma": lrp.Gamma(0.25),
+    "alpha_beta": lrp.AlphaBeta(2.0, 1.0),
+    "flat": lrp.Flat(),
+    "w_square": lrp.WSquare(),
+    "box": lrp.ZBox(-4.0, 4.0),
+    "no bias": lrp.Epsilon(bias="ignore"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("first", [False, True])
+def test_relevance_does_not_depend_on_it(rule, first, monkeypatch):
+    params, x = (PARAMS, X) if not first else (PARAMS | {"stem": draw(3, 3, 1, 3)}, X)
+
+    def network(params, x):
+        if not first:
+            return separable(params, x)
+        y = jax.lax.conv_general_dilated(
+            x, params["stem"], (1, 1), "SAME", dimension_numbers=NHWC, feature_group_count=3
+        )
+        return jax.nn.relu(y).sum((1, 2))
+
+    def relevance():
+        def step(params, x):
+            return lrp.explain(network, RULES[rule], argnums=1)(params, x, target=1)
+
+        return jax.jit(step)(params, x), convolutions(step, params, x)
+
+    found, few = relevance()
+    monkeypatch.setattr(depthwise, "_MOST_PLACES", 0)
+    expected, many = relevance()
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12 * abs(expected).max())
+    assert few < many
+
+
+def test_a_prepared_kernel_stays_small():
+    prepared = lrp.prepare(separable, lrp.ZPlus(), argnums=1)(PARAMS, X)
+    given = {(k, v.size) for k, v in PARAMS.items()}
+    held = sum(x.size for x in jax.tree.leaves(prepared))
+    assert held <= 8 * sum(size for _, size in given)
+    found = lrp.explain(separable, lrp.ZPlus(), argnums=1)(prepared, X, target=1)
+    expected = lrp.explain(separable, lrp.ZPlus(), argnums=1)(PARAMS, X, target=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_numbers(dtype, monkeypatch):
+    """The rule computes in float32 either way; only the order of sums differs."""
+    cast = jax.tree.map(lambda v: v.astype(dtype), (PARAMS, X))
+    explain = lrp.explain(separable, lrp.ZPlus(), argnums=1)
+    found = jax.jit(lambda *args: explain(*args, target=1))(*cast)
+    monkeypatch.setattr(depthwise, "_MOST_PLACES", 0)
+    expected = jax.jit(lambda *args: explain(*args, target=1))(*cast)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * abs(expected).max())
