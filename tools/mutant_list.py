@@ -33,6 +33,7 @@ NO_NORM = "graph/test_look_alikes.py::test_what_is_no_norm"
 SHARES = "graph/test_shares.py"
 NO_LOG_SOFTMAX = "graph/test_shares.py::test_what_is_no_log_softmax"
 SHIFTS = "graph/test_shares.py::test_a_shift_that_varies_within_a_row_is_none_of_the_softmax"
+BARRIER = "graph/test_shares.py::test_a_barrier_of_several_values_is_one_of_each"
 NO_SOFTMAX = "graph/test_look_alikes.py::test_what_is_no_softmax"
 MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
@@ -70,8 +71,9 @@ MUTANTS: tuple[Mutant, ...] = (
         )
         for old, new in (
             ("start[axis] = i * apart", "start[axis] = i"),
-            ("- (size - 1) * apart - 1) // stride", "- size) // stride"),
-            ("steps[axis] = stride", "steps[axis] = 1"),
+            ('- 1) * params["rhs_dilation"][n] + 1', "- 1) + 1"),
+            ("shape[axis], steps[axis] = size, stride", "shape[axis], steps[axis] = size, 1"),
+            ("and 0 not in _spaces(params, x, kernel)", ""),
             ("edges[axis] = (low, high, apart - 1)", "edges[axis] = (low, high, 0)"),
             (
                 "jnp.repeat(x, outputs // groups, axis=features)",
@@ -848,14 +850,14 @@ MUTANTS: tuple[Mutant, ...] = (
     # Softmax.
     Mutant(
         "graph/softmax.py",
-        "own, proven = own is not False, own is True",
-        "own, proven = True, own is True",
+        "of_segment = found is not False, found is True",
+        "of_segment = True, found is True",
         NO_SOFTMAX,
     ),
     Mutant(
         "graph/softmax.py",
-        "read == [unwrapped(scatter.inputs[1])]",
-        "bool(read)",
+        "own = unwrapped(read[0].inputs[1]) is unwrapped(scatter.inputs[1])",
+        "own = True",
         "graph/test_look_alikes.py::test_a_softmax_over_segments",
     ),
     Mutant(
@@ -932,23 +934,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "True",
         NO_LOG_SOFTMAX,
     ),
+    Mutant("graph/softmax.py", "constant and (learned", "(learned", SHIFTS),
     Mutant(
         "graph/softmax.py",
-        "varies = varying_axes(shift, _origin(bench, source))",
-        "varies = frozenset()",
-        SHIFTS,
-    ),
-    Mutant(
-        "graph/softmax.py",
-        "varies = varies if _is_maximum(bench, shift, source) else every",
-        "pass",
+        "(learned or _is_maximum(bench, shift, source))",
+        "True",
         "graph/test_look_alikes.py::test_a_shift_by_the_maximum_of_another_layer_is_a_sum",
     ),
+    Mutant("graph/softmax.py", "eqn.inputs.count(dependent[0]) == 1", "True", NO_SOFTMAX),
     Mutant(
-        "graph/softmax.py",
-        "varies = bench.statics.varying_axes(shift) & (every if summed is None else summed)",
-        "varies = frozenset()",
-        SHIFTS,
+        "graph/desugar.py", 'eqn.primitive.name == "optimization_barrier" and', "False and", BARRIER
     ),
     Mutant("graph/shares.py", "proof.is_at_least(divisor) and", "True and", SHARES),
     Mutant("graph/shares.py", "return divides and", "return", SHARES),
@@ -965,7 +960,37 @@ MUTANTS: tuple[Mutant, ...] = (
         SHARES,
     ),
     Mutant("graph/softmax.py", 'natural = total.exp.name == "exp"', "natural = True", SHARES),
-    Mutant("graph/segments.py", 'gather.params["mode"] != GatherScatterMode.CLIP', "True", SHARES),
+    *(
+        Mutant(file, old, new, SHARES)
+        for file, old, new in (
+            ("graph/softmax.py", "own and reads_own(bench.intervals, read[0], scatter)", "own"),
+            ("graph/segments.py", "return read is added and", "return"),
+            ("graph/segments.py", "low >= 0 and", ""),
+            ("graph/segments.py", "and high <= last", ""),
+            ("graph/segments.py", "or not _is_wrap(bounds, eqn)", ""),
+            (
+                "graph/segments.py",
+                "if not holds_exactly(before.dtype, eqn.out.dtype):",
+                "if False:",
+            ),
+            (
+                "graph/segments.py",
+                "_OF_SHAPE or before.size",
+                "_OF_SHAPE | {'transpose'} or before.size",
+            ),
+            ("graph/segments.py", "or before.size != eqn.out.size", ""),
+            ("graph/segments.py", "0.0 and bounds[kept][0] >= 0", "0.0"),
+            ("graph/shares.py", "jnp.finfo(exp.out.dtype).bits < 32", "False"),
+            ("graph/shares.py", "not proof.is_difference(exp, log, shift)", "False"),
+        )
+    ),
+    Mutant(
+        "graph/shares.py",
+        '"mul" and len(static) == 1',
+        '"mul"',
+        SHARES,
+        "a product of two exponentials is no softmax already",
+    ),
     # Activations and gates.
     Mutant(
         "graph/activation.py",

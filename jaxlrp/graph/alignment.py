@@ -37,13 +37,6 @@ def reduced_axes(value: Value, origin: Value) -> frozenset[int] | None:
     return frozenset(i for i, n in enumerate(origin.shape) if n != 1) - frozenset(labels)
 
 
-def varying_axes(value: Value, origin: Value) -> frozenset[int]:
-    """The axes of a value that are known to run along one of its origin."""
-    labels = _labels(value, origin, {})
-    known = () if isinstance(labels, str) else enumerate(labels)
-    return frozenset(i for i, x in known if x is not None)
-
-
 def runs_alike(value: Value, origin: Value) -> bool:
     """Whether a value has the elements of its origin at their places."""
     same = tuple(i if n != 1 else None for i, n in enumerate(origin.shape))
@@ -75,7 +68,7 @@ def _found(value: Value, origin: Value, known) -> Labels | Literal["part", "unkn
         return (None,) * value.ndim
     if eqn.name in _PARTS:
         return "part"
-    return _through(eqn, labels)
+    return _through(eqn, labels) if len(eqn.outputs) == 1 else "unknown"
 
 
 def _through(eqn: Eqn, labels: list[Labels]) -> Labels | Literal["unknown"]:

@@ -17,8 +17,11 @@ def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     A `dot_general` that contracts no axes multiplies element by element; an einsum writes a scale
     of the heads, or a rotation, in this way. It becomes broadcasts and a `mul`. A collective over
     an axis that `vmap` has mapped becomes a reduction of the array itself. A stack becomes a
-    concatenation of parts, and an unstack a split into parts.
+    concatenation of parts, and an unstack a split into parts. A barrier of several values becomes
+    one of each, so that what moves a value has one operand.
     """
+    if eqn.primitive.name == "optimization_barrier" and len(eqn.outvars) > 1:
+        return _traced(lambda *xs: [lax.optimization_barrier(x) for x in xs], eqn)
     plainer = _PLAINER.get(eqn.primitive.name)
     if plainer is not None:
         return _traced(functools.partial(plainer, **eqn.params), eqn)

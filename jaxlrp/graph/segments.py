@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from jax.lax import GatherScatterMode
 
+from jaxlrp.graph.intervals import Intervals
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import VIEWS
+from jaxlrp.graph.refine import holds_exactly
 
 
 def reads_back(gather: Eqn, scatter: Eqn) -> bool:
-    """Whether a gather reads along the axes along which a scatter adds.
-
-    An index that is out of bounds is not added; one that is clamped reads another segment.
-    """
+    """Whether a gather reads along the axes along which a scatter adds."""
     reads, adds = gather.params["dimension_numbers"], scatter.params["dimension_numbers"]
     return (
-        gather.params["mode"] != GatherScatterMode.CLIP
-        and reads.start_index_map == adds.scatter_dims_to_operand_dims
+        reads.start_index_map == adds.scatter_dims_to_operand_dims
         and reads.collapsed_slice_dims == adds.inserted_window_dims
         and reads.offset_dims == adds.update_window_dims
+        and reads.operand_batching_dims == adds.operand_batching_dims
+        and reads.start_indices_batching_dims == adds.scatter_indices_batching_dims
     )
 
 
@@ -35,3 +35,45 @@ def unwrapped(indices: Value) -> Value:
         else:
             break
     return indices
+
+
+def reads_own(bounds: Intervals, gather: Eqn, scatter: Eqn) -> bool:
+    """Whether a gather certainly reads the sums to which a scatter adds, element by element.
+
+    An index that is out of bounds is not added, and reads another segment unless the gather fills;
+    a negative one may be wrapped on one side alone.
+    """
+    read, added = _ordered(bounds, gather.inputs[1]), _ordered(bounds, scatter.inputs[1])
+    numbers, shape = scatter.params["dimension_numbers"], scatter.out.shape
+    last = min((shape[axis] - 1 for axis in numbers.scatter_dims_to_operand_dims), default=0)
+    low, high = bounds[gather.inputs[1]]
+    fills = gather.params["mode"] == GatherScatterMode.FILL_OR_DROP
+    return read is added and (fills or (low >= 0 and high <= last))
+
+
+def _ordered(bounds: Intervals, indices: Value) -> Value:
+    """Indices before what keeps their numbers and their order."""
+    while (eqn := indices.producer) is not None:
+        before = eqn.inputs[0]
+        if eqn.name == "select_n":
+            if len(eqn.inputs) != 3 or not _is_wrap(bounds, eqn):
+                break
+            before = eqn.inputs[1]
+        elif eqn.name == "convert_element_type":
+            if not holds_exactly(before.dtype, eqn.out.dtype):
+                break
+        elif eqn.name not in _OF_SHAPE or before.size != eqn.out.size:
+            break
+        indices = before
+    return indices
+
+
+_OF_SHAPE = frozenset("reshape squeeze expand_dims broadcast_in_dim copy copy_p".split())
+
+
+def _is_wrap(bounds: Intervals, eqn: Eqn) -> bool:
+    """Whether a select keeps indices that are not negative, as none is."""
+    test, kept = eqn.inputs[0].producer, eqn.inputs[1]
+    if test is None or test.name != "lt" or test.inputs[0] is not kept:
+        return False
+    return bounds.constant(test.inputs[1]) == 0.0 and bounds[kept][0] >= 0

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxlrp.graph.groups import Workbench
 from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import COPIES, MOVES
@@ -45,10 +47,20 @@ def of_quotient(
 
 
 def of_logarithms(
-    bench: Workbench, exponent: Value, log: Eqn, shift: Value | None, total: Total
+    bench: Workbench,
+    exp: Eqn,
+    exponent: Value,
+    log: Eqn,
+    shift: Value | None,
+    total: Total,
 ) -> bool:
-    """Whether `exp(exponent - (log + shift))` is a share, if all are aligned."""
-    proof = _Proof(bench, total, exponent.dtype)
+    """Whether `exp(exponent - (log + shift))` is a share, if all are aligned.
+
+    Here rounding does not keep the order, but in float32 what it adds to 1 is too small to matter.
+    """
+    proof = _Proof(bench, total, exp.out.dtype)
+    if jnp.finfo(exp.out.dtype).bits < 32 or not proof.is_difference(exp, log, shift):
+        return False
     if not proof.is_at_least(log.inputs[0]) or not proof.adds_up((total.exp.out,)):
         return False
     given = proof.unmoved(total.exp.inputs[0])
@@ -77,6 +89,19 @@ class _Proof:
         while (before := self._unchanged(value.producer)) is not None:
             value = before
         return value
+
+    def is_difference(self, exp: Eqn, log: Eqn, shift: Value | None) -> bool:
+        """Whether the argument of an exponential is a value minus `log + shift`, unrounded."""
+        eqn = self.unmoved(exp.inputs[0]).producer
+        if eqn is None or eqn.name != "sub":
+            return False
+        subtracted = self.unmoved(eqn.inputs[1])
+        if shift is None:
+            return subtracted is log.out
+        eqn = subtracted.producer
+        if eqn is None or eqn.name != "add":
+            return False
+        return {self.unmoved(v) for v in eqn.inputs} == {log.out, self.unmoved(shift)}
 
     def is_at_least(self, value: Value) -> bool:
         """Whether a value is at least the total, or positive where the total is 0."""
@@ -125,7 +150,7 @@ class _Proof:
 
     def _unchanged(self, eqn: Eqn | None) -> Value | None:
         """The value of which an equation makes the same numbers, maybe at other places."""
-        if eqn is None or eqn.name not in _UNCHANGED:
+        if eqn is None or eqn.name not in _UNCHANGED or len(eqn.outputs) != 1:
             return None
         if eqn.name == "convert_element_type" and not holds_exactly(self.dtype, eqn.out.dtype):
             return None
@@ -140,7 +165,7 @@ class _Proof:
         static = [v for v in eqn.inputs if v not in self.bench.activity.depends]
         if eqn.name == "select_n":
             (low, high), static = (0.0, 0.0), [v for v in static if v is not eqn.inputs[0]]
-        elif eqn.name == "mul":
+        elif eqn.name == "mul" and len(static) == 1:
             low, high = UNIT
         else:
             return None

@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 from jaxlrp.graph import shares
 from jaxlrp.graph.activity import is_inexact
-from jaxlrp.graph.alignment import aligned, reduced_axes, runs_alike, varying_axes
+from jaxlrp.graph.alignment import aligned, reduced_axes, runs_alike
 from jaxlrp.graph.groups import Group, Workbench
 from jaxlrp.graph.intervals import UNIT
 from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 from jaxlrp.graph.reordered_value import is_reordered
-from jaxlrp.graph.segments import reads_back, unwrapped
+from jaxlrp.graph.segments import reads_back, reads_own, unwrapped
 from jaxlrp.graph.shares import SEGMENT_SUMS, Total
 
 
@@ -113,11 +113,12 @@ def _passed_through(bench: Workbench, eqn: Eqn) -> Value | None:
         return eqn.inputs[0]
     every = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
     dependent = [v for v in every if is_inexact(v)]
-    if len(dependent) != 1:
+    if len(dependent) != 1 or len(eqn.outputs) != 1:
         return None
     idle = eqn.name == "abs" and bench.intervals.nonnegative(dependent[0])
     # A static weight (a mask of 0 and 1) on exp(u) is as good as its logarithm added to u.
-    weighs = eqn.name == "mul" and bench.intervals.nonnegative(dependent[0])
+    weighs = eqn.name == "mul" and eqn.inputs.count(dependent[0]) == 1
+    weighs = weighs and bench.intervals.nonnegative(dependent[0])
     passes = eqn.name in MOVES | COPIES | {"select_n", "stop_gradient"} or idle or weighs
     return dependent[0] if passes else None
 
@@ -175,12 +176,12 @@ def _source(bench: Workbench, total: Total) -> Value:
     source, shift = eqn.inputs
     every = frozenset(range(exponent.ndim))  # a segment may be along any axis
     summed = reduced_axes(total.out, total.exp.out)
-    if shift not in bench.activity.depends:
-        varies = bench.statics.varying_axes(shift) & (every if summed is None else summed)
-    else:
-        varies = varying_axes(shift, _origin(bench, source)) & (summed or frozenset())
-        varies = varies if _is_maximum(bench, shift, source) else every
-    own = not varies and source in bench.activity.active
+    learned = shift not in bench.activity.depends
+    if summed is None:
+        summed = every if learned else frozenset()
+    constant = bench.statics.varying_axes(shift).isdisjoint(summed)
+    own = constant and (learned or _is_maximum(bench, shift, source))
+    own = own and source in bench.activity.active
     return source if own else total.exp.inputs[0]
 
 
@@ -259,10 +260,11 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
         if total is None or above is None or not _same(above, total.exp):
             continue
         # Each element over the sum of its own row or segment, not of another one.
-        own, proven = _own_segment(bench, numerator, above, beside, total), True
-        if own is None:
-            own = aligned(numerator, above.out, beside, total.exp.out)
-            own, proven = own is not False, own is True
+        of_segment = _own_segment(bench, numerator, above, beside, total)
+        if of_segment is None:
+            found = aligned(numerator, above.out, beside, total.exp.out)
+            of_segment = found is not False, found is True
+        own, proven = of_segment
         if own:
             given = (numerator, above, denominator, beside, total)
             proven = proven and shares.of_quotient(bench, *given)
@@ -272,29 +274,35 @@ def _softmax(bench: Workbench, eqn: Eqn) -> None:
 
 def _own_segment(
     bench: Workbench, numerator: Value, above: Eqn, value: Value, total: Total
-) -> bool | None:
-    """Whether each term reads the sum over its own segment; None without sums over segments."""
+) -> tuple[bool, bool] | None:
+    """Whether each term reads the sum over its own segment, and whether that is certain.
+
+    None without sums over segments.
+    """
     scatter = total.out.producer
     if scatter is None or scatter.name not in SEGMENT_SUMS:
         return None
     if not runs_alike(numerator, above.out) or not runs_alike(total.terms, total.exp.out):
-        return False
-    read: list[Value] = []
+        return False, False
+    read: list[Eqn] = []
     while (eqn := value.producer) is not None and eqn is not scatter:
         if eqn.name == "gather":
             if not reads_back(eqn, scatter):
-                return False
-            read.append(unwrapped(eqn.inputs[1]))
+                return False, False
+            read.append(eqn)
         elif eqn.name in MOVES | REDUCTIONS and not (
             eqn.name in _OF_SHAPE and eqn.inputs[0].shape == eqn.out.shape
         ):
-            return False
+            return False, False
         leading = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]
         sums = [v for v in leading if len(leading) == 1 or _leads_to(bench, v, scatter)]
         if not sums:
-            return False
+            return False, False
         value = sums[0]
-    return eqn is scatter and read == [unwrapped(scatter.inputs[1])]
+    if eqn is not scatter or len(read) != 1:
+        return False, False
+    own = unwrapped(read[0].inputs[1]) is unwrapped(scatter.inputs[1])
+    return own, own and reads_own(bench.intervals, read[0], scatter)
 
 
 def _leads_to(bench: Workbench, value: Value, scatter: Eqn) -> bool:
@@ -342,7 +350,9 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
         if not (whole or back or use.name in MOVES | COPIES):
             break
         other = next((v for v in use.inputs if v is not output), output)
-        proven = exponent is not None and back and _is_share(bench, exponent, eqn, total, shift)
+        proven = False
+        if back and exponent is not None:
+            proven = _is_share(bench, use, exponent, eqn, total, shift)
         if whole and use.name == "add":
             shift = other
         elif whole:
@@ -358,13 +368,18 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
 
 
 def _is_share(
-    bench: Workbench, exponent: tuple[Value, Value], log: Eqn, total: Total, shift: Value | None
+    bench: Workbench,
+    exp: Eqn,
+    exponent: tuple[Value, Value],
+    log: Eqn,
+    total: Total,
+    shift: Value | None,
 ) -> bool:
     """Whether the exponential of a log-softmax, `exponent` minus a logarithm, is at most 1."""
     other, subtracted = exponent
     origin = _origin(bench, other)
     in_place = aligned(other, origin, subtracted, origin) is True
-    return in_place and shares.of_logarithms(bench, other, log, shift, total)
+    return in_place and shares.of_logarithms(bench, exp, other, log, shift, total)
 
 
 def _completes(bench: Workbench, use: Eqn, log: Value, source: Value, total: Total) -> bool:

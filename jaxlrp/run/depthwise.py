@@ -9,6 +9,7 @@ how the convolution is laid out over them is the compiler's to say.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -20,13 +21,15 @@ from jax import lax
 
 from jaxlrp import compat
 
-_MOST_PLACES = 49  # of a kernel; each is a term of the sum
+_MOST_PLACES = 25  # of a kernel: with more, the loops take too long to compile
 
 
 def bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
     """The results of an equation that a rule computes."""
     if prim.name == "conv_general_dilated" and _is_shifted(params, *operands):
-        return [_shifted(params, *operands)]
+        # A derivative with respect to the kernel would keep one copy of the input for each place.
+        shifted = jax.checkpoint(functools.partial(_shifted, params), prevent_cse=False)
+        return [shifted(*operands)]
     return compat.bind(prim, params, operands)
 
 
@@ -39,18 +42,31 @@ def _is_shifted(params: dict[str, Any], x: Any, kernel: Any) -> bool:
     if x.shape[numbers.lhs_spec[1]] != groups:
         return False
     given = {x.dtype, kernel.dtype, jnp.dtype(params["preferred_element_type"] or x.dtype)}
-    exact = len(given) == 1 and x.dtype in (jnp.float32, jnp.float64)
-    return exact and 0 < math.prod(_places(params, kernel)) <= _MOST_PLACES
+    if len(given) != 1 or x.dtype not in (jnp.float32, jnp.float64):
+        return False
+    few = 0 < math.prod(_places(params, kernel)) <= _MOST_PLACES
+    return few and 0 not in _spaces(params, x, kernel)
 
 
 def _places(params: dict[str, Any], kernel: Any) -> list[int]:
     return [kernel.shape[axis] for axis in params["dimension_numbers"].rhs_spec[2:]]
 
 
+def _spaces(params: dict[str, Any], x: Any, kernel: Any) -> list[int]:
+    """The sizes of the output along the axes of space."""
+    axes, found = params["dimension_numbers"].lhs_spec[2:], []
+    for n, axis in enumerate(axes):
+        apart = params["lhs_dilation"][n]
+        size = max(0, (x.shape[axis] - 1) * apart + 1) + sum(params["padding"][n])
+        window = (_places(params, kernel)[n] - 1) * params["rhs_dilation"][n] + 1
+        found.append(max(0, (size - window) // params["window_strides"][n] + 1))
+    return found
+
+
 def _shifted(params: dict[str, Any], x: Any, kernel: Any) -> Any:
     """The sum over the places of the kernel: its number there times the input, shifted."""
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
-    places, strides = _places(params, kernel), params["window_strides"]
+    places, sizes = _places(params, kernel), _spaces(params, x, kernel)
     x = _padded(params, x)
     # The axes of the output's layout: examples, features and space of the input go there.
     order = dict(zip(numbers.out_spec, numbers.lhs_spec, strict=True))
@@ -62,9 +78,8 @@ def _shifted(params: dict[str, Any], x: Any, kernel: Any) -> Any:
     kernel = lax.reshape(lax.transpose(kernel, order), (*places, outputs))
 
     shape, steps = list(x.shape), [1] * x.ndim
-    for axis, size, stride, apart in zip(space, places, strides, params["rhs_dilation"]):
-        shape[axis] = max(0, (x.shape[axis] - (size - 1) * apart - 1) // stride + 1)
-        steps[axis] = stride
+    for axis, size, stride in zip(space, sizes, params["window_strides"]):
+        shape[axis], steps[axis] = size, stride
     total = None
     for place in itertools.product(*map(range, places)):
         start = [0] * x.ndim

@@ -48,6 +48,7 @@ NO_SOFTMAX = {
     "the largest": lambda e, u: e / e.max(-1, keepdims=True),
     "the root of squares": lambda e, u: e / jnp.linalg.norm(e, axis=-1, keepdims=True),
     "the sum, squared": lambda e, u: e / e.sum(-1, keepdims=True) ** 2,
+    "its square above": lambda e, u: e * e / e.sum(-1, keepdims=True),
     "one less above": lambda e, u: (e - 1) / e.sum(-1, keepdims=True),
     "shares of sigmoids": lambda e, u: (lambda s: s / s.sum(-1, keepdims=True))(jax.nn.sigmoid(u)),
     "shares of ReLUs": lambda e, u: (lambda s: s / (s.sum(-1, keepdims=True) + 1e-6))(

@@ -38,6 +38,13 @@ CASES = {
     "causal": ((2, 7, 4), (4, 1, 4), ("NWC", "WIO", "NWC"), {"padding": [(3, 0)]}),
     "solid": ((1, 4, 5, 3, 2), (2, 3, 2, 1, 2), ("NDHWC", "DHWIO", "NDHWC"), {"padding": "SAME"}),
     "no example": ((0, 4, 4, 3), (3, 3, 1, 3), NHWC, {"padding": "SAME"}),
+    "far too small": ((2, 2, 2, 3), (5, 5, 1, 3), NHWC, {"padding": "VALID"}),
+    "too small in steps": (
+        (2, 2, 2, 3),
+        (3, 3, 1, 3),
+        NHWC,
+        {"padding": "VALID", "window_strides": (2, 2)},
+    ),
     "nothing": ((1, 2, 2, 3), (3, 3, 1, 3), NHWC, {"padding": "VALID"}),
 }
 
