@@ -35,6 +35,7 @@ NO_LOG_SOFTMAX = "graph/test_shares.py::test_what_is_no_log_softmax"
 SHIFTS = "graph/test_shares.py::test_a_shift_that_varies_within_a_row_is_none_of_the_softmax"
 BARRIER = "graph/test_shares.py::test_a_barrier_of_several_values_is_one_of_each"
 NO_SOFTMAX = "graph/test_look_alikes.py::test_what_is_no_softmax"
+WEIGHTED = "graph/test_parts.py::test_weights_and_a_sum_are_a_layer_whatever_is_done_to_parts"
 MAPS = "graph/test_linear_regions.py::test_the_maps_of_a_region"
 
 TARGETS = "surface/test_targets.py"
@@ -879,7 +880,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "architectures/test_attention_bad_input.py::test_a_shut_row_that_nobody_reads",
     ),
     Mutant(
-        "graph/softmax.py",
+        "graph/softmax_masks.py",
         "                return ()  # over several axes, in steps",
         "                continue",
         "graph/test_look_alikes.py::test_a_softmax_over_two_axes_whose_sum_is_taken_in_steps",
@@ -931,6 +932,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "graph/softmax.py",
         "aligned(other, origin, log, origin) is not False",
+        "True",
+        NO_LOG_SOFTMAX,
+    ),
+    Mutant(
+        "graph/softmax.py",
+        "case is not None and select.inputs[1 + int(case)] is value",
         "True",
         NO_LOG_SOFTMAX,
     ),
@@ -990,6 +997,13 @@ MUTANTS: tuple[Mutant, ...] = (
         '"mul"',
         SHARES,
         "a product of two exponentials is no softmax already",
+    ),
+    *(
+        Mutant("graph/linear.py", old, new, WEIGHTED)
+        for old, new in (
+            ("ELEMENTWISE | _KEEP_AXES else None", "ELEMENTWISE else None"),
+            ("frozenset().union(*read)", "last"),
+        )
     ),
     # Activations and gates.
     Mutant(

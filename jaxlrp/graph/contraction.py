@@ -56,7 +56,7 @@ def _is_summed_over(bench: Workbench, factor: Value, product: Eqn, after: list[E
     if factor.ndim != product.out.ndim:
         return True
     *moves, total = after
-    axes = axes_at_sum(bench.statics.varying_axes(factor), moves)
+    axes = axes_at_sum(product.out, bench.statics.varying_axes(factor), moves)
     return axes is None or not axes.isdisjoint(total.params["axes"])
 
 

@@ -43,6 +43,7 @@ from jaxlrp.graph.written_numbers import NOTHING_WRITTEN, Written, factor_in, fa
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
 # Cores with one kernel, whose axes are known: scales fold into it.
+_KEEP_AXES = frozenset("slice split concatenate pad rev".split())
 _KERNELS = frozenset({"dot_general", "conv_general_dilated"})
 
 
@@ -140,21 +141,33 @@ def _written_within(bench: Workbench, core: Eqn, operand: int) -> Written:
     return Written((*inner, *(factor_in(bench, v) for v in weights)), falls(bench, source))
 
 
-def axes_at_sum(axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
-    """The places of axes after some scales and moves; None if they were merged or cut up."""
+def axes_at_sum(start: Value, axes: frozenset[int], eqns: list[Eqn]) -> frozenset[int] | None:
+    """The places of a value's axes after some scales and moves, of which the last makes one value.
+
+    Parts of the value may go different ways. None if axes were merged or cut up.
+    """
+    places = {start: axes}
+    last = axes
     for eqn in eqns:
-        if eqn.name == "transpose":
-            axes = frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
-        elif eqn.name == "broadcast_in_dim":
-            axes = frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
-        elif eqn.name in ("reshape", "squeeze", "expand_dims"):
-            found = _reshaped(axes, eqn)
-            if found is None:
-                return None
-            axes = found
-        elif eqn.name not in ELEMENTWISE:
+        read = [places[v] for v in eqn.inputs if v in places]
+        if not read:
+            continue  # of elements that the value does not reach
+        found = _moved(frozenset().union(*read), eqn)
+        if found is None:
             return None
-    return axes
+        last = found
+        places.update(dict.fromkeys(eqn.outputs, found))
+    return last
+
+
+def _moved(axes: frozenset[int], eqn: Eqn) -> frozenset[int] | None:
+    if eqn.name == "transpose":
+        return frozenset(i for i, p in enumerate(eqn.params["permutation"]) if p in axes)
+    if eqn.name == "broadcast_in_dim":
+        return frozenset(eqn.params["broadcast_dimensions"][i] for i in axes)
+    if eqn.name in ("reshape", "squeeze", "expand_dims"):
+        return _reshaped(axes, eqn)
+    return axes if eqn.name in ELEMENTWISE | _KEEP_AXES else None
 
 
 def _reshaped(axes: frozenset[int], eqn: Eqn) -> frozenset[int] | None:
@@ -196,7 +209,7 @@ def weighted(bench: Workbench, total: Eqn) -> tuple[Value, list[Eqn], Eqn] | Non
         (static,) = static_operands(bench, eqn)
         if not any(is_inexact(p) for p in bench.statics.parameters(static)):
             return False
-        summed = axes_at_sum(_varying_axes(bench, eqn), eqns[eqns.index(eqn) + 1 :])
+        summed = axes_at_sum(eqn.out, _varying_axes(bench, eqn), eqns[eqns.index(eqn) + 1 :])
         return summed is not None and not summed.isdisjoint(total.params["axes"])
 
     kernels = [e for e in eqns if is_kernel(e)]
@@ -209,7 +222,8 @@ def _features_of_sum(
     """Axes of a sum over weighted elements along which the weights vary."""
     summed = sorted(total.params["axes"])
     varying = _varying_axes(bench, kernel)
-    axes = axes_at_sum(varying, before[before.index(kernel) + 1 :]) or frozenset()
+    after = before[before.index(kernel) + 1 :]
+    axes = axes_at_sum(kernel.out, varying, after) or frozenset()
     return frozenset(i - sum(s < i for s in summed) for i in axes.difference(summed))
 
 

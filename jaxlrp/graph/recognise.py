@@ -14,6 +14,7 @@ from jaxlrp.graph import (
     linear,
     norm,
     softmax,
+    softmax_masks,
     structure,
     sums_and_products,
 )
@@ -104,7 +105,7 @@ def recognise(
             for finder in _FINDERS:
                 finder(one)
     for one in around:
-        softmax.find_masks(one)
+        softmax_masks.find(one)
         gates.find(one)
         structure.note_integers(one)
     inside: dict[Group | None, list[Group]] = {}

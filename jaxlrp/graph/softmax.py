@@ -7,7 +7,6 @@ be anywhere between; the shift may be any maximum of the source, and is part of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from jaxlrp.graph import shares
@@ -33,34 +32,6 @@ def find(bench: Workbench) -> None:
             _log_of_sum(bench, eqn)
 
 
-def find_masks(bench: Workbench) -> None:
-    """Remember the logits of a softmax only if a mask may make them -inf."""
-    for group in bench.groups:
-        logits = group.particulars_as(Softmax).logits
-        if logits is not None:
-            shut = _may_be_shut(bench, logits)
-            rows = _rows(group, logits) if shut else ()
-            proven = group.particulars_as(Softmax).shares
-            group.particulars = Softmax(logits if shut else None, rows, proven)
-
-
-def _rows(group: Group, logits: Value) -> tuple[int, ...]:
-    """The axes that a softmax sums over, if each weight stands where its logit stands."""
-    if group.eqns[-1].name in _OF_LOGARITHMS:
-        return ()
-    size, sums = math.prod(logits.shape), set[tuple[int, ...]]()
-    for eqn in group.eqns:
-        if all(math.prod(v.shape) < size for v in eqn.inputs):
-            if eqn.name == "reduce_sum":
-                return ()  # over several axes, in steps
-            continue  # of the sums and maxima
-        if eqn.name == "reduce_sum":
-            sums.add(tuple(eqn.params["axes"]))
-        elif eqn.name not in ELEMENTWISE | COPIES | {"reduce_max", "stop_gradient", "select_n"}:
-            return ()
-    return sums.pop() if len(sums) == 1 else ()
-
-
 def prove_shares(bench: Workbench) -> None:
     """Prove that shares of a sum lie in [0, 1], whatever the exponents."""
     bench.facts.prove([g.outputs[0] for g in bench.groups if _are_shares(g)], UNIT)
@@ -68,7 +39,7 @@ def prove_shares(bench: Workbench) -> None:
 
 def _are_shares(group: Group) -> bool:
     """Whether a softmax has probabilities as output (no logarithms, no weights above 1)."""
-    return group.particulars_as(Softmax).shares and group.eqns[-1].name not in _OF_LOGARITHMS
+    return group.particulars_as(Softmax).shares and group.eqns[-1].name not in OF_LOGARITHMS
 
 
 # Sums and maxima over segments: over all elements that are put at one position.
@@ -79,7 +50,7 @@ _PLAIN = ELEMENTWISE | MOVES | REDUCTIONS | {"stop_gradient"}
 _ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "reordered"}
 
 # The last equation of a softmax whose output is a logarithm.
-_OF_LOGARITHMS = frozenset({"log", "add", "sub"})
+OF_LOGARITHMS = frozenset({"log", "add", "sub"})
 
 # Moves that leave a value as it is, if its shape stays.
 _OF_SHAPE = frozenset("broadcast_in_dim reshape squeeze expand_dims".split())
@@ -228,27 +199,6 @@ def _claim(bench: Workbench, output: Value, source: Value, exp: Eqn, proven: boo
     return False
 
 
-def _may_be_shut(bench: Workbench, logits: Value) -> bool:
-    """Whether logits may be -inf by a mask: chosen, or added, from a static value."""
-    value = logits
-    while (eqn := value.producer) is not None:
-        dependent = [v for v in eqn.inputs if v in bench.activity.depends and is_inexact(v)]
-        static = [v for v in eqn.inputs if v not in dependent and is_inexact(v)]
-        if len(dependent) != 1 or eqn.name not in MOVES | COPIES | {
-            "select_n",
-            "add",
-            "mul",
-            "div",
-        }:
-            return False
-        if eqn.name in ("select_n", "add") and any(
-            bench.intervals[v][0] == -math.inf for v in static
-        ):
-            return True
-        value = dependent[0]
-    return False
-
-
 def _softmax(bench: Workbench, eqn: Eqn) -> None:
     if eqn.name == "div":
         pairs = [(eqn.inputs[0], eqn.inputs[1], eqn.inputs[1])]
@@ -347,12 +297,13 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
         whole = natural and use.name in ("add", "sub")
         whole = whole and _completes(bench, use, output, source, total)
         back = use.name == total.exp.name and exponent is not None
-        if not (whole or back or use.name in MOVES | COPIES):
+        moves = use.name in MOVES | COPIES or _is_certain(bench, use, output)
+        if not (whole or back or moves):
             break
         other = next((v for v in use.inputs if v is not output), output)
-        proven = False
-        if back and exponent is not None:
-            proven = _is_share(bench, use, exponent, eqn, total, shift)
+        proven = (
+            exponent is not None and back and _is_share(bench, use, exponent, eqn, total, shift)
+        )
         if whole and use.name == "add":
             shift = other
         elif whole:
@@ -365,6 +316,14 @@ def _log_of_sum(bench: Workbench, eqn: Eqn) -> None:
     for candidate, proven in reversed(candidates):
         if _claim(bench, candidate, source, total.exp, proven):
             return
+
+
+def _is_certain(bench: Workbench, select: Eqn, value: Value) -> bool:
+    """Whether a select takes a value wherever it is a number."""
+    if select.name != "select_n":
+        return False
+    case = bench.intervals.constant(select.inputs[0])
+    return case is not None and select.inputs[1 + int(case)] is value
 
 
 def _is_share(

@@ -532,3 +532,44 @@ def test_a_stack_that_shares_a_view_is_a_sum():
     _, fn = PAIRS["a stack shares a view with a layer"]
     plan = lrp.plan(fn, lrp.Epsilon(0.1))(X)
     assert (plan.count("add"), plan.count("reduce")) == (1, 0)
+
+
+def pieces(v, axis=-1):
+    first, rest = jnp.split(v, [2], axis)
+    return jnp.concatenate([first + C[:2], rest + C[2:6]], axis)
+
+
+def turned_pieces(v):
+    return jnp.concatenate([(p + c).T for p, c in ((v[:, :2], C[:2]), (v[:, 2:], C[2:6]))])
+
+
+# Sums over elements that were multiplied by weights: x @ STD, whatever is done to parts of it.
+WEIGHTED = {
+    "a bias": (lambda x: (x * STD + C[:6]).sum(-1), lambda x: pieces(x * STD).sum(-1)),
+    "a bias, turned": (
+        lambda x: (x * STD + C[:6]).T.mean(0),
+        lambda x: turned_pieces(x * STD).mean(0),
+    ),
+    "a bias, turned, and another axis": (
+        lambda x: (x * STD + C[:6]).T.mean(1),
+        lambda x: turned_pieces(x * STD).mean(1),
+    ),
+    "weights": (
+        lambda x: x @ STD,
+        lambda x: jnp.concatenate([x[:, :2] * STD[:2], x[:, 2:] * STD[2:]], -1).sum(-1),
+    ),
+    "weights of a part": (
+        lambda x: x @ jnp.concatenate([STD[:2], jnp.ones(4)]),
+        lambda x: jnp.concatenate([x[:, :2] * STD[:2], x[:, 2:]], -1).sum(-1),
+    ),
+    "a crop": (lambda x: x[:, 1:] @ STD[1:], lambda x: (x * STD)[:, 1:].sum(-1)),
+    "a pad": (lambda x: x @ STD, lambda x: jnp.pad(x * STD, ((0, 0), (1, 2))).sum(-1)),
+    "a flip": (lambda x: x @ STD, lambda x: (x * STD)[:, ::-1].sum(-1)),
+}
+
+
+@pytest.mark.parametrize("rule", [lrp.Flat(), *RULES], ids=str)
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_and_a_sum_are_a_layer_whatever_is_done_to_parts(name, rule):
+    one, other = (in_numpy(lrp.explain(f, rule))(X) for f in WEIGHTED[name])
+    assert_close(other, one)

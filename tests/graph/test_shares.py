@@ -166,6 +166,9 @@ NO_SHARES = {
         lambda u: jnp.exp(u - (jnp.log(total(jnp.exp(u - u.max()))) + u.max()))
     )(u.astype(jnp.bfloat16) + np.arange(0, 60, 10)[:, None]).astype(u.dtype),
     "a logarithm of another row": lambda u, e: jnp.exp(u - lse(u)[::-1]),
+    "a logarithm of some rows": lambda u, e: jnp.exp(
+        u - jnp.where(np.arange(ROWS)[:, None] > 1, lse(u), 0.0)
+    ),
     "a logarithm of a part": lambda u, e: jnp.exp(u - lse(u[:, 3:])),
 }
 
@@ -263,13 +266,34 @@ def test_a_shift_that_varies_within_a_row_is_none_of_the_softmax(name, rule):
 
 @pytest.mark.parametrize(
     "name",
-    ["the exponential of a logsumexp", "a logarithm of another row", "a logarithm of a part"],
+    [
+        "the exponential of a logsumexp",
+        "a logarithm of another row",
+        "a logarithm of some rows",
+        "a logarithm of a part",
+    ],
 )
 def test_what_is_no_log_softmax(name):
     """The logsumexp is a layer, and the exponential after it another one."""
     plan = lrp.plan(lambda x: NO_SHARES[name](x @ W, jnp.exp(x @ W)), {})(X)
     kinds = [layer.kind for layer in plan.layers]
     assert kinds.index("softmax") < kinds.index("activation")
+
+
+def test_a_logsumexp_of_weights_is_masked_as_its_logits_are():
+    def explain(weights):
+        def network(x):
+            u = x @ W
+            return (weights(u) * jnp.tanh(u)) @ V
+
+        return in_numpy(lrp.explain(network, lrp.composites.attn_lrp()))(X)
+
+    def weighted(u):
+        sums = jax.nn.logsumexp(u, -1, keepdims=True, b=jnp.asarray(OPEN).astype(u.dtype))
+        return jnp.where(OPEN, jnp.exp(u - sums), 0.0)
+
+    expected = explain(lambda u: jax.nn.softmax(jnp.where(OPEN, u, -jnp.inf)))
+    assert_close(explain(weighted), expected)
 
 
 READS = {
