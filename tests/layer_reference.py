@@ -131,7 +131,7 @@ def _seed(
 ) -> np.ndarray:
     """What starts at an output: its value, or 1 if the layer there takes a derivative."""
     number = output
-    while number and layers[number - 1].kind == "move":
+    while number and layers[number - 1].kind in ("move", "max_pool"):
         (number,) = layers[number - 1].reads
     derivative = number > 0 and rules.get(layers[number - 1].kind, ("",))[0] == "gradient"
     return np.ones_like(values[output]) if derivative else values[output].copy()

@@ -114,7 +114,10 @@ class Builder:
 
     def spelled(self, op: str, *args: str, shape: Any = None, **facts: Any) -> str:
         """A line in one of the spellings of `op`; the first one most often."""
-        texts = [t for name, t in SPELLINGS[op].items() if f"{op}: {name}" not in KNOWN]
+        left_out = set(KNOWN)
+        if any(n.op == "avg_pool" and n.name in args for n in self.nodes):
+            left_out.add("mean: scaled before")  # a number that either of two means may take
+        texts = [t for name, t in SPELLINGS[op].items() if f"{op}: {name}" not in left_out]
         text = texts[0] if self.rng.random() < 0.7 else self.rng.choice(texts)
         return self.line(op, text, *args, shape=shape, **facts)
 
