@@ -982,10 +982,11 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             (
                 "graph/segments.py",
-                "_OF_SHAPE or before.size",
-                "_OF_SHAPE | {'transpose'} or before.size",
+                '{"copy", "copy_p"} or before.size',
+                '{"copy", "transpose"} or before.size',
             ),
             ("graph/segments.py", "or before.size != eqn.out.size", ""),
+            ("graph/segments.py", "fills and (number is None or number != number)", "fills"),
             ("graph/segments.py", "0.0 and bounds[kept][0] >= 0", "0.0"),
             ("graph/shares.py", "jnp.finfo(exp.out.dtype).bits < 32", "False"),
             ("graph/shares.py", "not proof.is_difference(exp, log, shift)", "False"),

@@ -42,8 +42,8 @@ from jaxlrp.graph.stacks import is_stack_sum
 from jaxlrp.graph.written_numbers import NOTHING_WRITTEN, Written, factor_in, factor_of, falls
 
 _SUMS = frozenset({"reduce_window_sum", "reduce_sum"})
-# Cores with one kernel, whose axes are known: scales fold into it.
 _KEEP_AXES = frozenset("slice split concatenate pad rev".split())
+# Cores with one kernel, whose axes are known: scales fold into it.
 _KERNELS = frozenset({"dot_general", "conv_general_dilated"})
 
 

@@ -9,6 +9,9 @@ from jaxlrp.graph.ir import Eqn, Value
 from jaxlrp.graph.primitives import VIEWS
 from jaxlrp.graph.refine import holds_exactly
 
+# Moves that leave a value as it is, if its shape or size stays.
+OF_SHAPE = frozenset("broadcast_in_dim reshape squeeze expand_dims".split())
+
 
 def reads_back(gather: Eqn, scatter: Eqn) -> bool:
     """Whether a gather reads along the axes along which a scatter adds."""
@@ -40,14 +43,18 @@ def unwrapped(indices: Value) -> Value:
 def reads_own(bounds: Intervals, gather: Eqn, scatter: Eqn) -> bool:
     """Whether a gather certainly reads the sums to which a scatter adds, element by element.
 
-    An index that is out of bounds is not added, and reads another segment unless the gather fills;
-    a negative one may be wrapped on one side alone.
+    An index that is out of bounds is not added, and reads another segment unless the gather fills
+    in NaN; a negative one may be wrapped on one side alone.
     """
     read, added = _ordered(bounds, gather.inputs[1]), _ordered(bounds, scatter.inputs[1])
-    numbers, shape = scatter.params["dimension_numbers"], scatter.out.shape
-    last = min((shape[axis] - 1 for axis in numbers.scatter_dims_to_operand_dims), default=0)
+    sizes = zip(scatter.out.shape, gather.params["slice_sizes"], strict=True)
+    ends = [whole - part for whole, part in sizes]  # the last place where a window fits
+    axes = scatter.params["dimension_numbers"].scatter_dims_to_operand_dims
+    last = min((ends[axis] for axis in axes), default=0)
     low, high = bounds[gather.inputs[1]]
+    number = gather.params["fill_value"]
     fills = gather.params["mode"] == GatherScatterMode.FILL_OR_DROP
+    fills = fills and (number is None or number != number)  # None is NaN too
     return read is added and (fills or (low >= 0 and high <= last))
 
 
@@ -62,13 +69,10 @@ def _ordered(bounds: Intervals, indices: Value) -> Value:
         elif eqn.name == "convert_element_type":
             if not holds_exactly(before.dtype, eqn.out.dtype):
                 break
-        elif eqn.name not in _OF_SHAPE or before.size != eqn.out.size:
+        elif eqn.name not in OF_SHAPE | {"copy", "copy_p"} or before.size != eqn.out.size:
             break
         indices = before
     return indices
-
-
-_OF_SHAPE = frozenset("reshape squeeze expand_dims broadcast_in_dim copy copy_p".split())
 
 
 def _is_wrap(bounds: Intervals, eqn: Eqn) -> bool:

@@ -18,7 +18,7 @@ from jaxlrp.graph.ir import Eqn, Literal, Value
 from jaxlrp.graph.particulars import Softmax
 from jaxlrp.graph.primitives import COPIES, ELEMENTWISE, MOVES, REDUCTIONS
 from jaxlrp.graph.reordered_value import is_reordered
-from jaxlrp.graph.segments import reads_back, reads_own, unwrapped
+from jaxlrp.graph.segments import OF_SHAPE, reads_back, reads_own, unwrapped
 from jaxlrp.graph.shares import SEGMENT_SUMS, Total
 
 
@@ -51,9 +51,6 @@ _ALLOWED = _PLAIN | _SEGMENTS | {"argmax", "reordered"}
 
 # The last equation of a softmax whose output is a logarithm.
 OF_LOGARITHMS = frozenset({"log", "add", "sub"})
-
-# Moves that leave a value as it is, if its shape stays.
-_OF_SHAPE = frozenset("broadcast_in_dim reshape squeeze expand_dims".split())
 
 _OF_MAXIMA = ELEMENTWISE | MOVES | {"stop_gradient", "reduce_max"}
 
@@ -241,7 +238,7 @@ def _own_segment(
                 return False, False
             read.append(eqn)
         elif eqn.name in MOVES | REDUCTIONS and not (
-            eqn.name in _OF_SHAPE and eqn.inputs[0].shape == eqn.out.shape
+            eqn.name in OF_SHAPE and eqn.inputs[0].shape == eqn.out.shape
         ):
             return False, False
         leading = [v for v in dict.fromkeys(eqn.inputs) if v in bench.activity.depends]

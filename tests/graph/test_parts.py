@@ -534,9 +534,9 @@ def test_a_stack_that_shares_a_view_is_a_sum():
     assert (plan.count("add"), plan.count("reduce")) == (1, 0)
 
 
-def pieces(v, axis=-1):
-    first, rest = jnp.split(v, [2], axis)
-    return jnp.concatenate([first + C[:2], rest + C[2:6]], axis)
+def pieces(v):
+    first, rest = jnp.split(v, [2], -1)
+    return jnp.concatenate([first + C[:2], rest + C[2:6]], -1)
 
 
 def turned_pieces(v):

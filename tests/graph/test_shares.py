@@ -90,6 +90,9 @@ SHARES = {
     ).reshape(ROWS, KEYS),
     "segments": lambda u, e: e / by_segment(e),
     "segments, filled": lambda u, e: e / by_segment(e, mode="fill", fill_value=1.0),
+    "segments, filled in with NaN": lambda u, e: (
+        lambda ids: e / jax.ops.segment_sum(e, ids, 3).at[ids].get(mode="fill")
+    )(jnp.maximum(OF, 0)),
     "segments in columns": lambda u, e: (lambda ids: e / jnp.zeros((3, KEYS)).at[ids].add(e)[ids])(
         within(OF, 0, 2)
     ),
@@ -122,6 +125,9 @@ NO_SHARES = {
     "the last segment, from behind": lambda u, e: e / by_segment(e, OF - 1, -1, 2),
     "the last segment, from behind and filled": lambda u, e: (
         e / by_segment(e, OF - 1, -1, 2, mode="fill", fill_value=1.0)
+    ),
+    "the last segment, filled in with a number": lambda u, e: (
+        e / by_segment(e, OF + 1, 0, 3, mode="fill", fill_value=1e-3)
     ),
     "the first segment, from behind and clamped": lambda u, e: e / clamped_below(e),
     "segments of indices that are not known": lambda u, e: (
