@@ -88,9 +88,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "run/late_splits.py",
-        "if arrived is None or not arrived.size",
-        "if True",
+        "if not arrived.size:",
+        "if True:",
         "run/test_late_splits.py::test_memory",
+    ),
+    Mutant(
+        "run/linear_map.py",
+        'if self._late != "input" or',
+        "if True:",
+        "run/test_late_splits.py::test_products_with_prepared_splits",
+    ),
+    Mutant(
+        "run/view.py",
+        "view._linear.late_input(view.x)",
+        "view.x",
+        "run/test_late_splits.py::test_products_with_prepared_splits",
     ),
     Mutant(
         "run/late_splits.py",
@@ -100,7 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "run/control_flow.py",
-        "with late_splits.early():",
+        "with late_splits.wait(None):",
         "if True:",
         "run/test_late_splits.py::test_loops_split_once",
     ),

@@ -30,7 +30,7 @@ RunGraph = Callable[[RunState, Graph, Env, Sequence[Value]], None]
 def run(state: RunState, layer: Layer, env: Env, run_graph: RunGraph) -> None:
     """Run a layer of control flow, its bodies by `run_graph`; adds its outputs to `env`."""
     eqn = group_of(layer).main
-    with late_splits.early():
+    with late_splits.wait(None):
         outputs = _RUNNERS[eqn.name](state, layer, eqn, env, run_graph)
     env.update(zip(eqn.outputs, outputs, strict=True))
 

@@ -1,10 +1,11 @@
-"""Depthwise convolutions of a rule, on a CPU, as sums of shifted products.
+"""Depthwise convolutions of an explanation, on a CPU, as sums of shifted products.
 
 A depthwise convolution gives each channel a small kernel of its own. XLA's compiler for CPU runs
 it, and above all its transpose, in plain loops, tens of times slower than one scaled copy of the
-input for each place of the kernel, all of which it fuses into one loop. The products that a rule
-makes beside the network's own forward pass are written that way. On several devices they are not:
-how the convolution is laid out over them is the compiler's to say.
+input for each place of the kernel, all of which it fuses into one loop. An explanation computes
+them that way, in the network's forward pass and in the products of rules: the sum is the same, in
+the same precision. On several devices it does not: how the convolution is laid out over them is the
+compiler's to say.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MOST_PLACES = 25  # of a kernel: with more, the loops take too long to compile
 
 
 def bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
-    """The results of an equation that a rule computes."""
+    """The results of an equation of an explanation."""
     if prim.name == "conv_general_dilated" and _is_shifted(params, *operands):
         # A derivative with respect to the kernel would keep one copy of the input for each place.
         shifted = jax.checkpoint(functools.partial(_shifted, params), prevent_cse=False)

@@ -128,7 +128,7 @@ def apply(eqn: Eqn, values: Sequence[Any], wide: bool = False) -> list[Any]:
             return [values[0]]
     if len(values) > 1 and eqn.name not in _APART and not row(eqn.name).pairs:
         values = _varying_alike(values)  # an equation made anew does not say it
-    return (depthwise.bind if wide else compat.bind)(eqn.prim, params, values)
+    return depthwise.bind(eqn.prim, params, values)
 
 
 def _varying_alike(values: Sequence[Any]) -> Sequence[Any]:

@@ -1,12 +1,13 @@
-"""W+ and W- of large kernels, computed only when the relevance of their layer has arrived.
+"""A rule's products with W+ and W-, computed only when the relevance of their layer has arrived.
 
-XLA's scheduler for CPU computes whatever depends on parameters alone at the very start, and keeps
-it: all splits of all layers are then in memory together. A factor of 1 that is read off the
-arriving relevance, which no pass of the compiler sees through, puts each split in its place. The
-kernel takes it before the split, so that both are one loop.
+XLA's scheduler for CPU computes whatever does not depend on the arriving relevance as early as it
+can, and keeps it: all splits of all layers are then in memory together, or, if the splits are
+prepared, all products with them. A factor of 1 that is read off the arriving relevance, which no
+pass of the compiler sees through, puts each in its place. The kernel takes it before the split, so
+that both are one loop; with splits that are prepared, the input of the layer takes it.
 
 It is left out in loops, where a split that depends on nothing is computed once for all steps, where
-splits are kept for later calls, and on several devices, where reading it is communication.
+equations run one by one, and on several devices, where reading it is communication.
 """
 
 from __future__ import annotations
@@ -14,38 +15,43 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 _SMALLEST = 2**12  # elements; smaller kernels are not worth a further equation
-_early = contextvars.ContextVar("early", default=False)
+Waiting = Literal["kernel", "input", None]
+_chosen: contextvars.ContextVar[Waiting] = contextvars.ContextVar("waiting", default="kernel")
 
 
 @contextlib.contextmanager
-def early() -> Iterator[None]:
-    """Splits depend on their kernels alone."""
-    token = _early.set(True)
+def wait(choice: Waiting) -> Iterator[None]:
+    """Let the kernels of layers wait for relevance, or their inputs, or nothing."""
+    token = _chosen.set(choice)
     try:
         yield
     finally:
-        _early.reset(token)
+        _chosen.reset(token)
 
 
-def are_late() -> bool:
-    """Whether the splits of the layers that run now wait for relevance."""
-    return not _early.get() and jax.default_backend() == "cpu" and jax.device_count() == 1
+def waiting() -> Waiting:
+    """What waits for relevance in the layers that run now."""
+    return _chosen.get() if jax.default_backend() == "cpu" and jax.device_count() == 1 else None
 
 
-def after(arrived: Any, kernel: Any) -> Any:
-    """A kernel, to the last bit, that is there after some relevance; None waits for nothing."""
-    if arrived is None or not arrived.size or kernel.size < _SMALLEST:
-        return kernel
-    if not jnp.issubdtype(arrived.dtype, jnp.floating):
-        return kernel
+def is_large(kernel: Any) -> bool:
+    return kernel.size >= _SMALLEST
+
+
+def after(arrived: Any, array: Any) -> Any:
+    """An array, to the last bit, that is there after some relevance."""
+    if not arrived.size:
+        return array
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (arrived, array)):
+        return array
     first = jax.lax.stop_gradient(arrived[(0,) * arrived.ndim])
-    return kernel * _one(first).astype(kernel.dtype)
+    return array * _one(first).astype(array.dtype)
 
 
 @jax.custom_batching.custom_vmap

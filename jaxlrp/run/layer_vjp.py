@@ -15,7 +15,7 @@ from jaxlrp.graph.particulars import Softmax
 from jaxlrp.planning.layers import Layer, group_of
 from jaxlrp.run import accounts, evaluate, masked_softmax
 from jaxlrp.run.evaluate import Counted, Env
-from jaxlrp.run.late_splits import are_late
+from jaxlrp.run.late_splits import Waiting, waiting
 from jaxlrp.run.state import RunState
 from jaxlrp.run.view import View
 
@@ -59,7 +59,7 @@ def ruled(
     """
     group = group_of(layer)
     # JAX keeps the objects that these functions close over, so none may hold arrays, as probes do.
-    keys, late, precision, plan = list(outside), are_late(), state.precision, state.plan
+    keys, late, precision, plan = list(outside), waiting(), state.precision, state.plan
 
     def forward(inputs: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
         env = dict(zip(keys, arrays, strict=True))
@@ -143,10 +143,10 @@ def _backward(
     outputs: tuple[Any, ...],
     arrived: tuple[Any, ...],
     relu: bool,
-    late: bool,
+    late: Waiting,
 ) -> tuple[View, tuple[Any, ...]]:
     output, came = (outputs[0], arrived[0]) if len(outputs) == 1 else (outputs, arrived)
-    view = View(layer, inputs, outside, output, came, relu, late and len(outputs) == 1)
+    view = View(layer, inputs, outside, output, came, relu, late if len(outputs) == 1 else None)
     try:
         back = layer.rule.propagate(view)
     except Exception as error:  # an error of a rule is raised again, with the layer's name

@@ -14,6 +14,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxlrp import compat
@@ -49,7 +50,7 @@ class _Map:
         self._program = program
 
     def __call__(self, x: Any) -> Any:
-        return self._function(x)
+        return self._function(self._program.late_input(x))
 
     def T(self, s: Any) -> Any:
         s = as_output(self._program.group, s)
@@ -59,9 +60,12 @@ class _Map:
 class BoundLinear:
     """A linear group bound to the arrays that it reads, as a `BoundCall` is a plan with arrays."""
 
-    def __init__(self, group: Group, outside: Env, x: Any, arrived: Any = None):
+    def __init__(
+        self, group: Group, outside: Env, x: Any, arrived: Any, late: late_splits.Waiting = None
+    ):
         self.group = group
         self._arrived = arrived
+        self._late = late
         self.outside = outside
         self.like = x
         self.linear = group.linear
@@ -188,7 +192,20 @@ class BoundLinear:
         return scaled.astype(kernel.dtype)
 
     def late(self, kernel: Any) -> Any:
+        if self._late != "kernel" or not late_splits.is_large(kernel):
+            return kernel
         return late_splits.after(self._arrived, kernel)
+
+    def late_input(self, x: Any) -> Any:
+        """An input of a further product, there when relevance has arrived."""
+        if self._late != "input" or not self._has_large_kernel():
+            return x
+        return jax.tree.map(lambda part: late_splits.after(self._arrived, part), x)
+
+    def _has_large_kernel(self) -> bool:
+        core = None if self.linear is None else self.linear.core
+        operands = () if core is None else (v for v in core.inputs if v not in self.links)
+        return any(late_splits.is_large(v.aval) for v in operands)
 
     def _slope(self, chain: Sequence[Eqn], features: frozenset[int]) -> Any:
         """Product of the scales of a chain, of size 1 along all axes except those of features."""

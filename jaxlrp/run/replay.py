@@ -43,7 +43,8 @@ def pulled_back(
     ready = bound.ready
     if not is_kept and ready is None:
         return pull_back(bound, weights, layers, words, masks)
-    call = _function(bound, layers, words, masks, share=not is_kept)
+    late = "input" if ready is not None and not is_kept else None
+    call = _function(bound, layers, words, masks, not is_kept, late)
 
     def make() -> Any:
         return _Equations(call, inputs) if ready is None else Program(call, inputs, ready.numbers)
@@ -66,7 +67,7 @@ def program(bound: BoundCall, numbers: Sequence[int | None]) -> tuple[Program, l
     """An explanation with known parameters and each output at weight 1, and its arrays."""
     weights = bound.weights(None)
     inputs = (bound.arrays, bound.consts, weights, [])
-    call = _function(bound, [], ("relevance",), {}, share=True)
+    call = _function(bound, [], ("relevance",), {}, True, None)
     return Program(call, inputs, numbers), jax.tree.leaves(inputs)
 
 
@@ -76,13 +77,14 @@ def _function(
     words: tuple[str, ...],
     masks: Mapping[Layer, Any],
     share: bool,
+    late: late_splits.Waiting,
 ) -> Callable[..., Any]:
     """`pull_back` as a function of arrays alone."""
 
     def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
         here = dataclasses.replace(bound, arrays=arrays, consts=consts)
         shown = dict(zip(masks, given, strict=True))
-        with late_splits.early():
+        with late_splits.wait(late):
             *found, extra = pull_back(here, weights, layers, words, shown, share=share)
         return found, [extra[layer] for layer in layers]
 

@@ -28,6 +28,7 @@ from jaxlrp.rules.base import LINEAR_KINDS
 from jaxlrp.rules.layer_view import Carries
 from jaxlrp.run import evaluate, masked_softmax, winners
 from jaxlrp.run.evaluate import Env
+from jaxlrp.run.late_splits import Waiting
 from jaxlrp.run.layer_facts import bias_of, constant, has_bias, mean_over_features
 from jaxlrp.run.linear_map import BoundLinear
 from jaxlrp.run.weights_by_sign import Split
@@ -44,7 +45,7 @@ class View:
         output: Any,
         arrived: Any,
         relu: bool = False,
-        late: bool = False,
+        late: Waiting = None,
     ):
         self._group = group = group_of(layer)
         self._inputs = inputs
@@ -52,7 +53,7 @@ class View:
         self._proven = layer.nonnegative
         self.z = output
         self._arrived = arrived
-        self._late = late  # splits of kernels wait for what arrived
+        self._late: Waiting = late  # for what arrived
         self._relu = relu  # z is max(z, 0), and the density after that ReLU arrived
         self.arriving: Carries = layer.arriving
         self.carries: Carries = layer.carries
@@ -214,9 +215,7 @@ class View:
 
     @functools.cached_property
     def _linear(self) -> BoundLinear:
-        return BoundLinear(
-            self._group, self._outside, self.x, self._arrived if self._late else None
-        )
+        return BoundLinear(self._group, self._outside, self.x, self._arrived, self._late)
 
     def map(
         self,
@@ -319,7 +318,7 @@ class Contributions:
     """Positive and negative contributions of a layer; see `jaxlrp.rules.Contributions`."""
 
     def __init__(self, view: View):
-        self._x = view.x
+        self._x = view._linear.late_input(view.x)
         self._split = view.split()
         self._signed = not view._proven
         if self._signed:

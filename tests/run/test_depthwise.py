@@ -1,4 +1,4 @@
-"""Depthwise convolutions of a rule as shifted products: the same numbers, and no convolution."""
+"""Depthwise convolutions as shifted products: the same numbers, and no convolution."""
 
 import re
 
@@ -162,6 +162,24 @@ def test_relevance_does_not_depend_on_it(rule, first, monkeypatch):
     expected, many = relevance()
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12 * abs(expected).max())
     assert few < many
+
+
+@pytest.mark.parametrize("rule", [*RULES, "gradient"])
+def test_the_forward_pass_too(rule):
+    rules = lrp.Gradient() if rule == "gradient" else RULES[rule]
+
+    def step(params, x):
+        return lrp.value_and_relevance(separable, rules, argnums=1)(params, x, target=1)
+
+    text = jax.jit(step).lower(PARAMS, X).as_text()
+    groups = re.findall(r"feature_group_count = (\d+)", text)
+    assert groups and set(groups) == {"1"}
+    value, _ = jax.jit(step)(PARAMS, X)
+    np.testing.assert_allclose(value, separable(PARAMS, X), rtol=1e-12)
+    found, expected = (
+        jax.jacrev(f)(X) for f in (lambda x: step(PARAMS, x)[0], lambda x: separable(PARAMS, x))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12 * abs(expected).max())
 
 
 def test_a_prepared_kernel_stays_small():

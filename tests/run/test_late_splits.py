@@ -26,7 +26,7 @@ def late(rule, params=PARAMS, x=X):
 
 
 def early(rule, params=PARAMS, x=X):
-    with late_splits.early():
+    with late_splits.wait(None):
         return late(rule, params, x)
 
 
@@ -45,6 +45,42 @@ def test_memory():
     size = PARAMS[0].nbytes
     assert temporaries(early) > 8 * size
     assert temporaries(late) < 6 * size
+
+
+@pytest.mark.parametrize("rule", ["zplus", "alpha_beta"])
+def test_products_with_prepared_splits(rule, monkeypatch):
+    """The splits are there from the start; the products with them are late."""
+    x = jnp.asarray(RNG.normal(size=(64, WIDTH)))
+    explain = lrp.explain(perceptron, RULES[rule], argnums=1)
+    prepared = lrp.prepare(perceptron, RULES[rule], argnums=1)(PARAMS, x)
+
+    def compiled():
+        return jax.jit(lambda p, x: explain(p, x, target=1)).lower(prepared, x).compile()
+
+    waiting = compiled()
+    monkeypatch.setattr(late_splits, "_SMALLEST", 2**30)
+    at_once = compiled()
+    np.testing.assert_array_equal(waiting(prepared, x), at_once(prepared, x))
+    sizes = [c.memory_analysis().temp_size_in_bytes for c in (waiting, at_once)]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_prepared_for_many_targets_and_inputs():
+    x = jnp.asarray(RNG.normal(size=(4, 64, WIDTH)))
+    explain = lrp.explain(perceptron, RULES["alpha_beta"], argnums=1)
+    prepared = lrp.prepare(perceptron, RULES["alpha_beta"], argnums=1)(PARAMS, x[0])
+
+    @jax.jit
+    def many(params):
+        each = jax.vmap(lambda t: jax.vmap(lambda x: explain(params, x, target=t))(x))
+        return each(jnp.arange(3))
+
+    np.testing.assert_allclose(many(prepared), many(PARAMS), rtol=1e-12)
+    jacobians = [
+        jax.jit(jax.jacfwd(lambda x, p=p: explain(p, x, target=1).sum(0)))(x[0, :1])
+        for p in (prepared, PARAMS)
+    ]
+    np.testing.assert_allclose(*jacobians, rtol=1e-12, atol=1e-12 * abs(jacobians[1]).max())
 
 
 def test_a_kernel_for_all_targets():
