@@ -86,6 +86,19 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         )
     ),
+    *(
+        Mutant(
+            file, old, new, "run/test_depthwise.py::test_values_outside_jit_are_the_functions_own"
+        )
+        for file, old, new in (
+            ("run/depthwise.py", "is_compiled and prim.name ==", "prim.name =="),
+            (
+                "run/depthwise.py",
+                "compat.is_staging() and not _for_eager.get()",
+                "compat.is_staging()",
+            ),
+        )
+    ),
     Mutant(
         "run/late_splits.py",
         "if not arrived.size:",

@@ -5,15 +5,18 @@ it, and above all its transpose, in plain loops, tens of times slower than one s
 input for each place of the kernel, all of which it fuses into one loop. An explanation computes
 them that way, in the network's forward pass and in the products of rules: the sum is the same, in
 the same precision. On several devices it does not: how the convolution is laid out over them is the
-compiler's to say.
+compiler's to say. Nor does it outside `jit`: there every shifted copy would be compiled by itself,
+and values are the function's own to the last bit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,9 +28,23 @@ from jaxlrp import compat
 _MOST_PLACES = 25  # of a kernel: with more, the loops take too long to compile
 
 
+_for_eager = contextvars.ContextVar("for_eager", default=False)
+
+
+@contextlib.contextmanager
+def for_eager(is_so: bool) -> Iterator[None]:
+    """Whether equations are traced that will run one by one, outside `jit`."""
+    token = _for_eager.set(is_so)
+    try:
+        yield
+    finally:
+        _for_eager.reset(token)
+
+
 def bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
     """The results of an equation of an explanation."""
-    if prim.name == "conv_general_dilated" and _is_shifted(params, *operands):
+    is_compiled = compat.is_staging() and not _for_eager.get()
+    if is_compiled and prim.name == "conv_general_dilated" and _is_shifted(params, *operands):
         # A derivative with respect to the kernel would keep one copy of the input for each place.
         shifted = jax.checkpoint(functools.partial(_shifted, params), prevent_cse=False)
         return [shifted(*operands)]

@@ -16,7 +16,7 @@ from jaxlrp import compat
 from jaxlrp.graph.build import build
 from jaxlrp.graph.ir import Value
 from jaxlrp.planning.layers import Layer
-from jaxlrp.run import evaluate, late_splits, reuse
+from jaxlrp.run import depthwise, evaluate, late_splits, reuse
 from jaxlrp.run.bound_call import BoundCall
 from jaxlrp.run.clusters import pieces
 from jaxlrp.run.pull_back import pull_back
@@ -42,9 +42,9 @@ def pulled_back(
     is_kept = bound.planned.programs is not None and _is_eager(bound, leaves)
     ready = bound.ready
     if not is_kept and ready is None:
-        return pull_back(bound, weights, layers, words, masks)
-    late = "input" if ready is not None and not is_kept else None
-    call = _function(bound, layers, words, masks, not is_kept, late)
+        with depthwise.for_eager(not compat.is_staging()):
+            return pull_back(bound, weights, layers, words, masks)
+    call = _function(bound, layers, words, masks, is_eager=is_kept)
 
     def make() -> Any:
         return _Equations(call, inputs) if ready is None else Program(call, inputs, ready.numbers)
@@ -67,7 +67,7 @@ def program(bound: BoundCall, numbers: Sequence[int | None]) -> tuple[Program, l
     """An explanation with known parameters and each output at weight 1, and its arrays."""
     weights = bound.weights(None)
     inputs = (bound.arrays, bound.consts, weights, [])
-    call = _function(bound, [], ("relevance",), {}, True, None)
+    call = _function(bound, [], ("relevance",), {}, is_eager=False)
     return Program(call, inputs, numbers), jax.tree.leaves(inputs)
 
 
@@ -76,16 +76,16 @@ def _function(
     layers: list[Layer],
     words: tuple[str, ...],
     masks: Mapping[Layer, Any],
-    share: bool,
-    late: late_splits.Waiting,
+    is_eager: bool,
 ) -> Callable[..., Any]:
-    """`pull_back` as a function of arrays alone."""
+    """`pull_back` as a function of arrays alone; splits of kernels are kept for later calls."""
+    late = None if is_eager else "input"
 
     def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
         here = dataclasses.replace(bound, arrays=arrays, consts=consts)
         shown = dict(zip(masks, given, strict=True))
-        with late_splits.wait(late):
-            *found, extra = pull_back(here, weights, layers, words, shown, share=share)
+        with late_splits.wait(late), depthwise.for_eager(is_eager):
+            *found, extra = pull_back(here, weights, layers, words, shown, share=not is_eager)
         return found, [extra[layer] for layer in layers]
 
     return call

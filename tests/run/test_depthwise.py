@@ -64,8 +64,9 @@ def convolution(case):
 
 
 def shifted(convolve):
-    """The same function with its convolution as `depthwise` writes it."""
+    """The same function with its convolution as `depthwise` writes it, compiled."""
 
+    @jax.jit
     def function(x, k):
         (eqn,) = jax.make_jaxpr(convolve)(x, k).jaxpr.eqns
         return depthwise.bind(eqn.primitive, eqn.params, (x, k))[0]
@@ -180,6 +181,19 @@ def test_the_forward_pass_too(rule):
         jax.jacrev(f)(X) for f in (lambda x: step(PARAMS, x)[0], lambda x: separable(PARAMS, x))
     )
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12 * abs(expected).max())
+
+
+def test_values_outside_jit_are_the_functions_own():
+    convolve, x, kernel = convolution("same")
+    x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+
+    def network(kernel, x):
+        return jax.nn.relu(convolve(x, kernel)).reshape(2, -1)
+
+    explain = lrp.value_and_relevance(network, lrp.ZPlus(), argnums=1)
+    for _ in range(2):  # the second call runs equations that were kept
+        value, _ = explain(kernel, x, target=1)
+        np.testing.assert_array_equal(value, network(kernel, x))
 
 
 def test_a_prepared_kernel_stays_small():
