@@ -54,6 +54,13 @@ RUN_TARGETS = {
         "epsilon_gamma_box": 1.9,
         "epsilon_alpha2_beta1": 2.75,
     },
+    "efficientnet_lite0": {
+        "lrp_zero": 1.1,
+        "epsilon": 1.1,
+        "epsilon_plus_flat": 1.55,
+        "epsilon_gamma_box": 1.9,
+        "epsilon_alpha2_beta1": 2.75,
+    },
     "resnet152": {"lrp_zero": 1.1, "epsilon_plus_flat": 1.55, "epsilon_alpha2_beta1": 2.75},
     "mlp": {"lrp_zero": 1.1, "epsilon": 1.1, "zplus": 1.75, "zplus, prepared": 1.8},
     "vit": {"attn_lrp": 1.05, "cp_lrp": 1.05},
@@ -64,12 +71,13 @@ TEMPORARY_TARGETS = {"epsilon_alpha2_beta1, prepared": 1.3}  # bytes of temporar
 BUILD_TARGET = 2.0  # trace and compilation together
 DENSITY_RULES = ("lrp_zero", "epsilon", "attn_lrp", "cp_lrp")
 # Of the other rules; density rules: 1.1.
-MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7, "resnet152": 1.7}
+MEMORY_TARGETS = {"vgg16": 1.25, "resnet50": 1.7, "resnet152": 1.7, "efficientnet_lite0": 1.7}
 
 BATCHES = {
     "vgg16": (2, 8),
     "resnet50": (2, 8),
     "resnet152": (2,),
+    "efficientnet_lite0": (2,),
     "mlp": (256,),
     "vit": (2,),
     "vit_remat": (2,),

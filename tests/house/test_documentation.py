@@ -111,7 +111,9 @@ def test_each_claim_about_a_peer_has_its_place_in_the_release():
     (_, ours, *peers), rows = table_of_peers()
     page = (ROOT / "docs" / "peers.md").read_text()
     _, *parts = re.split(r"^## (.*)", page, flags=re.MULTILINE)
+    parts, others = parts[: 2 * len(peers)], parts[2 * len(peers) :: 2]
     assert ours == "jaxlrp" and peers == parts[::2]
+    assert all(title.endswith("without a release") for title in others)
     for number, (peer, section) in enumerate(zip(parts[::2], parts[1::2]), 2):
         assert re.search(r" \d+\.\d+", peer), "its release"
         labels = re.findall(r"^\| ([^|]+) \|(?=.*`)", section, re.MULTILINE)
