@@ -81,7 +81,10 @@ def fits(rewrite: str, rules: str) -> bool:
         )
     if rewrite in LOOPS or rewrite == "recur: hoisted":
         # What is scanned is one layer: the first of a network, or a summand, in all steps or none.
-        return not any(r in rules for r in ("first(", "_flat", "box", "bounded", "taylor", "lstm"))
+        # An activation of a ReLU is one activation, and not a ReLU, unless a loop ends between.
+        of_relus = ("guided_backprop", "deconvnet", "beta_smooth")
+        others = ("first(", "_flat", "box", "bounded", "taylor", "lstm", *of_relus)
+        return not any(r in rules for r in others)
     return not (rewrite in SPLITS_FEATURES and "relative" in rules)
 
 

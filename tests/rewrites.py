@@ -393,8 +393,14 @@ _NOT_AFTER["mean: scaled before"] = {"mul", "avg_pool"}
 _NOT_AFTER |= {f"avg_pool: {name}": {"mul"} for name in SPELLINGS["avg_pool"]}
 
 
+# An activation with a sign, and a norm whose sign reaches the layer before it: they may cancel.
+SIGNED = [SPELLINGS["sigmoid"]["exp"], SPELLINGS["relu"]["min of the negative"]]
+TURNED = [SPELLINGS["peak_norm"]["backwards"]]
+
+
 def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
     unless = _NOT_AFTER.get(f"{op}: {name}", set())
+    rivals = TURNED if text in SIGNED else SIGNED if text in TURNED else []
 
     def fn(e: Edit) -> bool:
         before = [e.program.by_name.get(e.args[0])] if e.args else []
@@ -403,6 +409,8 @@ def _spelling(op: str, name: str, text: str) -> Callable[[Edit], bool]:
         ends = before[-1].op if before and before[-1] is not None else ""
         linear = ends in ("dense", "conv") and "mul" not in unless
         if not linear and any(node is not None and node.op in unless for node in before):
+            return False
+        if any(node.text in rivals for node in e.program.nodes):
             return False
         if name in ("line and relu", "spread") and _is_beside_its_source(e):
             return False
