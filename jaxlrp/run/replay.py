@@ -41,10 +41,12 @@ def pulled_back(
     leaves = jax.tree.leaves(inputs)
     is_kept = bound.planned.programs is not None and _is_eager(bound, leaves)
     ready = bound.ready
+    is_eager = not compat.is_staging()
     if not is_kept and ready is None:
-        with depthwise.for_eager(not compat.is_staging()):
+        late = None if is_eager else late_splits.waiting()
+        with late_splits.wait(late), depthwise.for_eager(is_eager):
             return pull_back(bound, weights, layers, words, masks)
-    call = _function(bound, layers, words, masks, is_eager=is_kept)
+    call = _function(bound, layers, words, masks, share=not is_kept, is_eager=is_eager)
 
     def make() -> Any:
         return _Equations(call, inputs) if ready is None else Program(call, inputs, ready.numbers)
@@ -67,7 +69,7 @@ def program(bound: BoundCall, numbers: Sequence[int | None]) -> tuple[Program, l
     """An explanation with known parameters and each output at weight 1, and its arrays."""
     weights = bound.weights(None)
     inputs = (bound.arrays, bound.consts, weights, [])
-    call = _function(bound, [], ("relevance",), {}, is_eager=False)
+    call = _function(bound, [], ("relevance",), {}, share=True, is_eager=False)
     return Program(call, inputs, numbers), jax.tree.leaves(inputs)
 
 
@@ -76,16 +78,17 @@ def _function(
     layers: list[Layer],
     words: tuple[str, ...],
     masks: Mapping[Layer, Any],
+    share: bool,
     is_eager: bool,
 ) -> Callable[..., Any]:
-    """`pull_back` as a function of arrays alone; splits of kernels are kept for later calls."""
+    """`pull_back` as a function of arrays alone, for kernels that are split already."""
     late = None if is_eager else "input"
 
     def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
         here = dataclasses.replace(bound, arrays=arrays, consts=consts)
         shown = dict(zip(masks, given, strict=True))
         with late_splits.wait(late), depthwise.for_eager(is_eager):
-            *found, extra = pull_back(here, weights, layers, words, shown, share=not is_eager)
+            *found, extra = pull_back(here, weights, layers, words, shown, share=share)
         return found, [extra[layer] for layer in layers]
 
     return call

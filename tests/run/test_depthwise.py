@@ -183,17 +183,27 @@ def test_the_forward_pass_too(rule):
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12 * abs(expected).max())
 
 
-def test_values_outside_jit_are_the_functions_own():
+class OfAUser(lrp.ZPlus):
+    pass
+
+
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), OfAUser()])
+def test_values_outside_jit_are_the_functions_own(rule):
     convolve, x, kernel = convolution("same")
     x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
     def network(kernel, x):
-        return jax.nn.relu(convolve(x, kernel)).reshape(2, -1)
+        return jax.nn.relu(convolve(x, kernel)).reshape(len(x), -1)
 
-    explain = lrp.value_and_relevance(network, lrp.ZPlus(), argnums=1)
-    for _ in range(2):  # the second call runs equations that were kept
-        value, _ = explain(kernel, x, target=1)
-        np.testing.assert_array_equal(value, network(kernel, x))
+    def value(params, x):
+        return lrp.value_and_relevance(network, rule, argnums=1)(params, x, target=1)[0]
+
+    prepared = lrp.prepare(network, rule, argnums=1)(kernel, x)
+    for params in (kernel, kernel, prepared):  # the second call runs equations that were kept
+        np.testing.assert_array_equal(value(params, x), network(kernel, x))
+        found = jax.vmap(lambda x: value(params, x))(x[:, None])
+        expected = jax.vmap(lambda x: network(kernel, x))(x[:, None])
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_prepared_kernel_stays_small():
