@@ -29,6 +29,7 @@ Primitive = jex_core.Primitive
 jaxprs_in_params = jex_core.jaxprs_in_params
 jaxpr_as_fun = jex_core.jaxpr_as_fun
 TRANSPOSE = jex_primitives.transpose_p
+CONVOLUTION = jex_primitives.conv_general_dilated_p
 
 _REMAT = ("remat2", "checkpoint")
 _PLAIN_CALLS = ("jit", "pjit", "closed_call", "core_call")  # without a meaning of their own

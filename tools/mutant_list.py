@@ -91,13 +91,25 @@ MUTANTS: tuple[Mutant, ...] = (
             file, old, new, "run/test_depthwise.py::test_values_outside_jit_are_the_functions_own"
         )
         for file, old, new in (
-            ("run/depthwise.py", "is_compiled and prim.name ==", "prim.name =="),
+            ("run/depthwise.py", "if is_compiled else compat", "if True else compat"),
             (
                 "run/depthwise.py",
                 "compat.is_staging() and not _for_eager.get()",
                 "compat.is_staging()",
             ),
         )
+    ),
+    Mutant(
+        "run/depthwise.py",
+        "return _by_equations(back, arrived, kernel)",
+        "return back(arrived, kernel)",
+        "run/test_depthwise.py::test_memory",
+    ),
+    Mutant(
+        "graph/desugar.py",
+        '    "depthwise_convolution": compat.CONVOLUTION.bind,',
+        '    "none": compat.CONVOLUTION.bind,',
+        "run/test_depthwise.py::test_an_explanation_that_is_explained",
     ),
     Mutant(
         "run/late_splits.py",

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlrp import compat
+
 
 def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     """The plainer jaxpr (and constants) that an equation stands for, or None.
@@ -17,8 +19,9 @@ def spelled_out(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
     A `dot_general` that contracts no axes multiplies element by element; an einsum writes a scale
     of the heads, or a rotation, in this way. It becomes broadcasts and a `mul`. A collective over
     an axis that `vmap` has mapped becomes a reduction of the array itself. A stack becomes a
-    concatenation of parts, and an unstack a split into parts. A barrier of several values becomes
-    one of each, so that what moves a value has one operand.
+    concatenation of parts, an unstack a split into parts, and a depthwise convolution of another
+    explanation (`run/depthwise.py`) the convolution that it was. A barrier of several values
+    becomes one of each, so that what moves a value has one operand.
     """
     if eqn.primitive.name == "optimization_barrier" and len(eqn.outvars) > 1:
         return _traced(lambda *xs: [lax.optimization_barrier(x) for x in xs], eqn)
@@ -60,7 +63,11 @@ def _unstack(x: Any, *, axis: int) -> Any:
     return [lax.squeeze(part, (axis,)) for part in lax.split(x, (1,) * x.shape[axis], axis)]
 
 
-_PLAINER = {"stack": _stack, "unstack": _unstack}
+_PLAINER = {
+    "stack": _stack,
+    "unstack": _unstack,
+    "depthwise_convolution": compat.CONVOLUTION.bind,  # of another explanation
+}
 _REDUCTIONS = {"psum": jnp.sum, "pmax": jnp.max, "pmin": jnp.min}
 
 

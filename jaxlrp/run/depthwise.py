@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlrp import compat
+from jaxlrp.compat_bilinear import bilinear
 
 _MOST_PLACES = 25  # of a kernel: with more, the loops take too long to compile
 
@@ -44,16 +45,19 @@ def for_eager(is_so: bool) -> Iterator[None]:
 def bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
     """The results of an equation of an explanation."""
     is_compiled = compat.is_staging() and not _for_eager.get()
-    if is_compiled and prim.name == "conv_general_dilated" and _is_shifted(params, *operands):
-        # A derivative with respect to the kernel would keep one copy of the input for each place.
-        shifted = jax.checkpoint(functools.partial(_shifted, params), prevent_cse=False)
-        return [shifted(*operands)]
-    return compat.bind(prim, params, operands)
+    return _bind(prim, params, operands) if is_compiled else compat.bind(prim, params, operands)
+
+
+def _bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
+    is_one = prim.name == "conv_general_dilated" and _is_shifted(params, *operands)
+    return compat.bind(_SHIFTED if is_one else prim, params, operands)
 
 
 def _is_shifted(params: dict[str, Any], x: Any, kernel: Any) -> bool:
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     if jax.default_backend() != "cpu" or jax.device_count() != 1:
+        return False
+    if any(map(compat.varying_axes, (x, kernel))):
         return False
     if groups == 1 or params["batch_group_count"] != 1:
         return False
@@ -81,7 +85,7 @@ def _spaces(params: dict[str, Any], x: Any, kernel: Any) -> list[int]:
     return found
 
 
-def _shifted(params: dict[str, Any], x: Any, kernel: Any) -> Any:
+def _shifted(x: Any, kernel: Any, **params: Any) -> Any:
     """The sum over the places of the kernel: its number there times the input, shifted."""
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     places, sizes = _places(params, kernel), _spaces(params, x, kernel)
@@ -116,3 +120,47 @@ def _padded(params: dict[str, Any], x: Any) -> Any:
     for axis, (low, high), apart in zip(space, params["padding"], params["lhs_dilation"]):
         edges[axis] = (low, high, apart - 1)
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+# The transpose of a sum of slices would pad each term to the size of the input: the transposed
+# convolution is itself such a sum.
+def _input_back(arrived: Any, x: Any, kernel: Any, **params: Any) -> Any:
+    def back(arrived: Any, kernel: Any) -> Any:
+        return _transposed(lambda x: compat.CONVOLUTION.bind(x, kernel, **params), x, arrived)
+
+    return _by_equations(back, arrived, kernel)
+
+
+def _kernel_back(arrived: Any, x: Any, kernel: Any, **params: Any) -> Any:
+    return _transposed(lambda kernel: compat.CONVOLUTION.bind(x, kernel, **params), kernel, arrived)
+
+
+def _transposed(function: Any, operand: Any, arrived: Any) -> Any:
+    like = jax.ShapeDtypeStruct(operand.aval.shape, operand.aval.dtype)
+    return jax.linear_transpose(function, like)(arrived)[0]
+
+
+def _mapped(operands: Sequence[Any], axes: Sequence[int | None], **params: Any) -> Any:
+    return _by_equations(
+        jax.vmap(functools.partial(compat.CONVOLUTION.bind, **params), axes), *operands
+    )
+
+
+def _by_equations(function: Any, *args: Any) -> Any:
+    """The one result of a function, by its equations as they are bound here."""
+    closed = jax.make_jaxpr(function)(*args)
+    known = dict(zip(closed.jaxpr.invars, args, strict=True))
+    known |= dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+
+    def value(var: Any) -> Any:
+        return var.val if isinstance(var, compat.Literal) else known[var]
+
+    for eqn in closed.jaxpr.eqns:
+        results = _bind(eqn.primitive, eqn.params, [value(var) for var in eqn.invars])
+        known |= dict(zip(eqn.outvars, results, strict=True))
+    return value(closed.jaxpr.outvars[0])
+
+
+_SHIFTED = bilinear(
+    compat.CONVOLUTION, "depthwise_convolution", _shifted, (_input_back, _kernel_back), _mapped
+)

@@ -14,11 +14,12 @@ ROOT = Path(lrp.__file__).parent
 ARROWS = {
     "errors": set(),
     "compat": {"errors"},
+    "compat_bilinear": set(),
     "types": set(),
     "graph": {"errors", "compat"},
     "rules": {"errors", "compat"},
     "planning": {"errors", "compat", "graph", "rules"},
-    "run": {"errors", "compat", "types", "graph", "rules", "planning"},
+    "run": {"errors", "compat", "compat_bilinear", "types", "graph", "rules", "planning"},
     "heatmap": {"errors"},
     "streaming": {"errors", "compat", "types"},
     # What stands beside the engine sees the public surface alone.

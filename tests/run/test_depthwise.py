@@ -103,6 +103,34 @@ def test_a_batch_of_targets():
     )
 
 
+@pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0), (1, -1)])
+@pytest.mark.parametrize("case", ["same", "stride", "multiplied", "turned", "transposed"])
+def test_mapped_inputs_and_kernels(case, mapped):
+    convolve, x, k = convolution(case)
+
+    def several(array, axis):
+        return array if axis is None else jnp.stack([array, draw(*array.shape)], axis)
+
+    args = several(x, mapped[0]), several(k, mapped[1])
+    found, expected = (jax.vmap(f, mapped) for f in (shifted(convolve), convolve))
+    np.testing.assert_allclose(found(*args), expected(*args), atol=1e-12)
+    found, expected = (
+        jax.grad(lambda *a: (jax.vmap(f, mapped)(*a) ** 2).sum(), (0, 1))
+        for f in (shifted(convolve), convolve)
+    )
+    for mine, theirs in zip(found(*args), expected(*args), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-11)
+
+
+def test_second_derivatives_in_both_orders():
+    convolve, x, k = convolution("stride")
+    functions = [lambda x, k, f=f: (f(x, k) ** 3).sum() for f in (shifted(convolve), convolve)]
+    for first, second in ((jax.jacfwd, jax.jacrev), (jax.jacrev, jax.jacfwd)):
+        found, expected = (first(second(f, (0, 1)), (0, 1))(x, k) for f in functions)
+        for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-10)
+
+
 def separable(params, x):
     """A stem, then a depthwise and a pointwise convolution with a norm, and a reading."""
 
@@ -224,3 +252,47 @@ def test_narrow_numbers(dtype, monkeypatch):
     monkeypatch.setattr(depthwise, "_MOST_PLACES", 0)
     expected = jax.jit(lambda *args: explain(*args, target=1))(*cast)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * abs(expected).max())
+
+
+@pytest.mark.parametrize("derivative", [False, True])
+def test_memory(derivative, monkeypatch):
+    """Shifted copies are not held: neither by a transpose nor for a derivative of the kernels."""
+    stem, kernels = draw(3, 3, 3, 16), [draw(5, 5, 1, 16) for _ in range(3)]
+    x = draw(1, 32, 32, 3)
+
+    def network(kernels, x):
+        def convolve(x, k, stride, groups):
+            return jax.lax.conv_general_dilated(
+                x, k, (stride, stride), "SAME", dimension_numbers=NHWC, feature_group_count=groups
+            )
+
+        x = jax.nn.relu(convolve(x, stem, 1, 1))
+        for k in kernels:
+            x = jax.nn.relu(convolve(x, k, 2, 16))
+        return x.sum((1, 2))
+
+    def bytes_of():
+        def step(kernels, x):
+            found = lrp.explain(network, lrp.AlphaBeta(), argnums=1)(kernels, x, target=1)
+            return (found**2).sum() if derivative else found
+
+        step = jax.grad(step) if derivative else step
+        return jax.jit(step).lower(kernels, x).compile().memory_analysis().temp_size_in_bytes
+
+    taken = bytes_of()
+    monkeypatch.setattr(depthwise, "_MOST_PLACES", 0)
+    assert taken < 1.5 * bytes_of()  # seven times while each transpose padded every copy
+
+
+def test_an_explanation_that_is_explained(monkeypatch):
+    """It is the convolution to another explanation."""
+
+    @jax.jit
+    def relevance(x):
+        return jnp.tanh(lrp.explain(separable, lrp.Epsilon(1e-2), argnums=1)(PARAMS, x, target=1))
+
+    # Made anew, as `jit` keeps what it traced.
+    again = [lambda x: jax.jit(lambda x: relevance.__wrapped__(x))(x).sum() for _ in range(2)]
+    found = lrp.explain(again[0], lrp.composites.gradient())(X[:1])
+    monkeypatch.setattr(depthwise, "_MOST_PLACES", 0)
+    np.testing.assert_allclose(found, lrp.explain(again[1], lrp.composites.gradient())(X[:1]))
