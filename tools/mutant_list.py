@@ -103,7 +103,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "run/depthwise.py",
         "return _by_equations(back, arrived, kernel)",
         "return back(arrived, kernel)",
-        "run/test_depthwise.py::test_memory",
+        "run/test_depthwise.py::test_value_and_both_transposes",
     ),
     Mutant(
         "graph/desugar.py",

@@ -122,9 +122,13 @@ def _padded(params: dict[str, Any], x: Any) -> Any:
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
-# The transpose of a sum of slices would pad each term to the size of the input: the transposed
-# convolution is itself such a sum.
 def _input_back(arrived: Any, x: Any, kernel: Any, **params: Any) -> Any:
+    outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+    if outputs != params["feature_group_count"]:  # several channels of the result arrive at each
+        return _transposed(lambda x: _shifted(x, kernel, **params), x, arrived)
+
+    # The transpose of a sum of slices would pad each term to the size of the input. That of the
+    # convolution is itself such a sum.
     def back(arrived: Any, kernel: Any) -> Any:
         return _transposed(lambda x: compat.CONVOLUTION.bind(x, kernel, **params), x, arrived)
 

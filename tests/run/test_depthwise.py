@@ -91,6 +91,7 @@ def test_value_and_both_transposes(case):
         np.testing.assert_allclose(mine, theirs, atol=1e-12)
     if expected.size:
         assert convolutions(function, x, k) == 0
+        assert convolutions(lambda x: jax.vjp(lambda x: function(x, k), x)[1](arrived), x) == 0
 
 
 def test_a_batch_of_targets():
