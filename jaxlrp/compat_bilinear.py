@@ -1,4 +1,4 @@
-"""New primitives that are linear in each of two operands, by the parts of JAX for this purpose."""
+"""New primitives that are linear in each of two operands."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ def bilinear(
     """A primitive with the parameters and the type of another one, computed in another way.
 
     Args:
-      compute: the result, of both operands and the parameters by name.
-      transposes: a cotangent of either operand, of that of the result, both operands (of the one in
-        question its `aval` alone) and the parameters.
-      mapped: as in `jax.vmap`, of both operands, the axes that are mapped (or None) and the
-        parameters; the result is mapped along its first axis.
+      compute: computes the result from both operands and, by name, the parameters.
+      transposes: one function for each operand. It receives the cotangent of the result, both
+        operands (its own as an `ad.UndefinedPrimal`) and the parameters, and returns the cotangent
+        of its operand.
+      mapped: computes the results from both operands, the axis of each that is mapped (or None),
+        and the parameters. The results are stacked along the first axis.
     """
     made = core.Primitive(name)
     made.def_impl(compute)
     made.def_effectful_abstract_eval(like.abstract_eval)
     ad.defbilinear(made, *transposes)
-    batching.primitive_batchers[made] = lambda operands, axes, **params: (
-        mapped(operands, axes, **params),
-        0,
-    )
+
+    def batch(operands: Any, axes: Any, **params: Any) -> tuple[Any, int]:
+        return mapped(operands, axes, **params), 0
+
+    batching.primitive_batchers[made] = batch
     mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
     return made

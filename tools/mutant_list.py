@@ -87,15 +87,43 @@ MUTANTS: tuple[Mutant, ...] = (
         )
     ),
     *(
-        Mutant(
-            file, old, new, "run/test_depthwise.py::test_values_outside_jit_are_the_functions_own"
-        )
-        for file, old, new in (
-            ("run/depthwise.py", "if is_compiled else compat", "if True else compat"),
+        Mutant(file, old, new, f"run/test_depthwise.py::test_{test}")
+        for file, old, new, test in (
             (
                 "run/depthwise.py",
-                "compat.is_staging() and not _for_eager.get()",
-                "compat.is_staging()",
+                "if _as_written.get() or not compat.is_staging():",
+                "if not compat.is_staging():",
+                "values_outside_jit_are_the_functions_own",
+            ),
+            (
+                "run/replay.py",
+                "depthwise.as_written(not is_compiled)",
+                "depthwise.as_written(False)",
+                "values_outside_jit_are_the_functions_own",
+            ),
+            (
+                "run/replay.py",
+                "late_splits.wait(late), depthwise.as_written():",
+                "late_splits.wait(late):",
+                "values_outside_jit_are_the_functions_own",
+            ),
+            (
+                "run/depthwise.py",
+                "if any(map(compat.varying_axes, (x, kernel))):",
+                "if False:",
+                "an_array_that_differs_by_device",
+            ),
+            (
+                "run/ready.py",
+                "depthwise.bind(step.primitive",
+                "compat.bind(step.primitive",
+                "prepared_kernels_are_shifted",
+            ),
+            (
+                "run/depthwise.py",
+                "lambda kernel: compat.CONVOLUTION.bind(x, kernel, **params), kernel, arrived",
+                "lambda kernel: _shifted(x, kernel, **params), kernel, arrived",
+                "memory",
             ),
         )
     ),
@@ -110,6 +138,18 @@ MUTANTS: tuple[Mutant, ...] = (
         '    "depthwise_convolution": compat.CONVOLUTION.bind,',
         '    "none": compat.CONVOLUTION.bind,',
         "run/test_depthwise.py::test_an_explanation_that_is_explained",
+    ),
+    Mutant(
+        "run/replay.py",
+        "late_splits.waiting() if is_compiled else None",
+        "late_splits.waiting()",
+        "run/test_late_splits.py::test_nothing_waits_outside_jit",
+    ),
+    Mutant(
+        "run/replay.py",
+        '"input" if is_compiled else None',
+        '"input"',
+        "run/test_late_splits.py::test_nothing_waits_outside_jit",
     ),
     Mutant(
         "run/late_splits.py",

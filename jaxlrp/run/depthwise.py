@@ -5,18 +5,18 @@ it, and above all its transpose, in plain loops, tens of times slower than one s
 input for each place of the kernel, all of which it fuses into one loop. An explanation computes
 them that way, in the network's forward pass and in the products of rules: the sum is the same, in
 the same precision. On several devices it does not: how the convolution is laid out over them is the
-compiler's to say. Nor does it outside `jit`: there every shifted copy would be compiled by itself,
-and values are the function's own to the last bit.
+compiler's to say. Nor does it outside `jit`: each shifted copy would be compiled by itself, and
+values are the function's own to the last bit.
 """
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -25,27 +25,22 @@ from jax import lax
 
 from jaxlrp import compat
 from jaxlrp.compat_bilinear import bilinear
+from jaxlrp.run.held import held
 
 _MOST_PLACES = 25  # of a kernel: with more, the loops take too long to compile
+_as_written = contextvars.ContextVar("as_written", default=False)
 
 
-_for_eager = contextvars.ContextVar("for_eager", default=False)
-
-
-@contextlib.contextmanager
-def for_eager(is_so: bool) -> Iterator[None]:
-    """Whether equations are traced that will run one by one, outside `jit`."""
-    token = _for_eager.set(is_so)
-    try:
-        yield
-    finally:
-        _for_eager.reset(token)
+def as_written(is_so: bool = True) -> AbstractContextManager[None]:
+    """Leave convolutions as they are: outside `jit`, and in a program that is bound later."""
+    return held(_as_written, is_so)
 
 
 def bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
     """The results of an equation of an explanation."""
-    is_compiled = compat.is_staging() and not _for_eager.get()
-    return _bind(prim, params, operands) if is_compiled else compat.bind(prim, params, operands)
+    if _as_written.get() or not compat.is_staging():
+        return compat.bind(prim, params, operands)
+    return _bind(prim, params, operands)
 
 
 def _bind(prim: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:

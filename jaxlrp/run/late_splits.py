@@ -12,27 +12,23 @@ equations run one by one, and on several devices, where reading it is communicat
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+
+from jaxlrp.run.held import held
 
 _SMALLEST = 2**12  # elements; smaller kernels are not worth a further equation
 Waiting = Literal["kernel", "input", None]
 _chosen: contextvars.ContextVar[Waiting] = contextvars.ContextVar("waiting", default="kernel")
 
 
-@contextlib.contextmanager
-def wait(choice: Waiting) -> Iterator[None]:
+def wait(choice: Waiting) -> AbstractContextManager[None]:
     """Let the kernels of layers wait for relevance, or their inputs, or nothing."""
-    token = _chosen.set(choice)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+    return held(_chosen, choice)
 
 
 def waiting() -> Waiting:

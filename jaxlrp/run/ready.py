@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxlrp import compat
 from jaxlrp.errors import InputError
+from jaxlrp.run import depthwise
 from jaxlrp.run.parameter_frames import Frame, Frames, Inner, Step
 from jaxlrp.run.parameter_values import Expression, Known, Parameter, value
 
@@ -56,7 +57,8 @@ class Program:
         known = {**self._parameters(leaves), **ready}
         given = [value(x, known) for x in self._frame.needs.values()]
         pairs = zip(leaves, self._numbers, strict=True)
-        found = self._run(self._frame, [x for x, n in pairs if n is None], given)
+        with depthwise.as_written(not compat.is_staging()):
+            found = self._run(self._frame, [x for x, n in pairs if n is None], given)
         return jax.tree.unflatten(self._tree, map(jax.numpy.asarray, found))
 
     def _parameters(self, leaves: Sequence[Any]) -> Known:
@@ -75,7 +77,7 @@ class Program:
         for step in frame.steps:
             if step.inner is None:
                 values = [read(x) for x in step.operands]
-                outputs = compat.bind(step.primitive, step.params, values)
+                outputs = depthwise.bind(step.primitive, step.params, values)
             else:
                 values = [read(step.operands[n]) for n in step.inner.free]
                 outputs = self._within(step, step.inner, values, [*map(read, step.inner.given)])

@@ -39,14 +39,15 @@ def pulled_back(
     bound.act()
     inputs = (bound.arrays, bound.consts, weights, list(masks.values()))
     leaves = jax.tree.leaves(inputs)
-    is_kept = bound.planned.programs is not None and _is_eager(bound, leaves)
+    is_compiled = compat.is_staging()
+    is_kept = bound.planned.programs is not None and not is_compiled and _is_plain(bound, leaves)
     ready = bound.ready
-    is_eager = not compat.is_staging()
     if not is_kept and ready is None:
-        late = None if is_eager else late_splits.waiting()
-        with late_splits.wait(late), depthwise.for_eager(is_eager):
+        late = late_splits.waiting() if is_compiled else None
+        with late_splits.wait(late), depthwise.as_written(not is_compiled):
             return pull_back(bound, weights, layers, words, masks)
-    call = _function(bound, layers, words, masks, share=not is_kept, is_eager=is_eager)
+    late = "input" if is_compiled else None
+    call = _function(bound, layers, words, masks, not is_kept, late)
 
     def make() -> Any:
         return _Equations(call, inputs) if ready is None else Program(call, inputs, ready.numbers)
@@ -69,7 +70,7 @@ def program(bound: BoundCall, numbers: Sequence[int | None]) -> tuple[Program, l
     """An explanation with known parameters and each output at weight 1, and its arrays."""
     weights = bound.weights(None)
     inputs = (bound.arrays, bound.consts, weights, [])
-    call = _function(bound, [], ("relevance",), {}, share=True, is_eager=False)
+    call = _function(bound, [], ("relevance",), {}, True, None)
     return Program(call, inputs, numbers), jax.tree.leaves(inputs)
 
 
@@ -79,27 +80,22 @@ def _function(
     words: tuple[str, ...],
     masks: Mapping[Layer, Any],
     share: bool,
-    is_eager: bool,
+    late: late_splits.Waiting,
 ) -> Callable[..., Any]:
-    """`pull_back` as a function of arrays alone, for kernels that are split already."""
-    late = None if is_eager else "input"
+    """`pull_back` as a function of arrays alone, whose equations are kept and bound later."""
 
     def call(arrays: list[Any], consts: list[Any], weights: Any, given: list[Any]) -> Any:
         here = dataclasses.replace(bound, arrays=arrays, consts=consts)
         shown = dict(zip(masks, given, strict=True))
-        with late_splits.wait(late), depthwise.for_eager(is_eager):
+        with late_splits.wait(late), depthwise.as_written():
             *found, extra = pull_back(here, weights, layers, words, shown, share=share)
         return found, [extra[layer] for layer in layers]
 
     return call
 
 
-def _is_eager(bound: BoundCall, leaves: list[Any]) -> bool:
-    return (
-        all(map(compat.is_concrete, leaves))
-        and not compat.is_staging()
-        and not reuse.has_rule_of_users(bound)
-    )
+def _is_plain(bound: BoundCall, leaves: list[Any]) -> bool:
+    return all(map(compat.is_concrete, leaves)) and not reuse.has_rule_of_users(bound)
 
 
 class _Equations:

@@ -217,11 +217,14 @@ class OfAUser(lrp.ZPlus):
 
 
 @pytest.mark.parametrize("rule", [lrp.ZPlus(), OfAUser()])
-def test_values_outside_jit_are_the_functions_own(rule):
+def test_values_outside_jit_are_the_functions_own(rule, monkeypatch):
+    """No equation is even asked: each shifted copy would be compiled by itself."""
+    monkeypatch.setattr(depthwise, "_is_shifted", None)
     convolve, x, kernel = convolution("same")
     x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
     def network(kernel, x):
+        x, _ = jax.lax.scan(lambda x, k: (jax.nn.relu(convolve(x, k)), None), x, kernel[None])
         return jax.nn.relu(convolve(x, kernel)).reshape(len(x), -1)
 
     def value(params, x):
@@ -233,6 +236,55 @@ def test_values_outside_jit_are_the_functions_own(rule):
         found = jax.vmap(lambda x: value(params, x))(x[:, None])
         expected = jax.vmap(lambda x: network(kernel, x))(x[:, None])
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), lrp.AlphaBeta(), lrp.Gamma(0.25)])
+@pytest.mark.parametrize("case", ["stride", "multiplied", "channels first", "turned"])
+def test_prepared_kernels_serve_compiled_and_eager_calls(case, rule):
+    convolve, x, kernel = convolution(case)
+    batch = CASES[case][2][2].index("N")
+
+    def network(kernel, x):
+        y = jax.nn.relu(convolve(x, -2 * kernel))
+        return jnp.moveaxis(y, batch, 0).reshape(len(x), -1)
+
+    def relevance(kernel, x):
+        return lrp.explain(network, rule, argnums=1)(kernel, x, target=1)
+
+    def by_rows(kernel, x, several):
+        return several(lambda row: relevance(kernel, row[None])[0], x)
+
+    prepared, expected = lrp.prepare(network, rule, argnums=1)(kernel, x), relevance(kernel, x)
+    for found in (
+        relevance(prepared, x),
+        jax.jit(relevance)(prepared, x),
+        by_rows(prepared, x, lambda f, x: jax.vmap(f)(x)),
+        by_rows(prepared, x, jax.lax.map),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12 * abs(expected).max())
+
+
+def test_prepared_kernels_are_shifted():
+    prepared = lrp.prepare(separable, lrp.ZPlus(), argnums=1)(PARAMS, X)
+
+    def step(params, x):
+        return lrp.explain(separable, lrp.ZPlus(), argnums=1)(params, x, target=1)
+
+    groups = re.findall(r"feature_group_count = (\d+)", jax.jit(step).lower(prepared, X).as_text())
+    assert groups and set(groups) == {"1"}
+
+
+def test_an_array_that_differs_by_device():
+    """A manual axis stands in the type of an array, and the compiler keeps the convolution."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec, whole = jax.P("d"), jax.P()
+
+    def relevance(params, x):
+        return lrp.explain(separable, lrp.ZPlus(), argnums=1)(params, x, target=1)
+
+    mapped = jax.shard_map(relevance, mesh=mesh, in_specs=(whole, spec), out_specs=spec)
+    expected = jax.jit(relevance)(PARAMS, X)
+    np.testing.assert_allclose(jax.jit(mapped)(PARAMS, X), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_prepared_kernel_stays_small():
@@ -288,12 +340,14 @@ def test_memory(derivative, monkeypatch):
 def test_an_explanation_that_is_explained(monkeypatch):
     """It is the convolution to another explanation."""
 
-    @jax.jit
-    def relevance(x):
-        return jnp.tanh(lrp.explain(separable, lrp.Epsilon(1e-2), argnums=1)(PARAMS, x, target=1))
+    def explained():
+        @jax.jit
+        def inner(x):
+            found = lrp.explain(separable, lrp.Epsilon(1e-2), argnums=1)(PARAMS, x, target=1)
+            return jnp.tanh(found).sum()
 
-    # Made anew, as `jit` keeps what it traced.
-    again = [lambda x: jax.jit(lambda x: relevance.__wrapped__(x))(x).sum() for _ in range(2)]
-    found = lrp.explain(again[0], lrp.composites.gradient())(X[:1])
+        return lrp.explain(inner, lrp.composites.gradient())(X[:1])
+
+    found = explained()
     monkeypatch.setattr(depthwise, "_MOST_PLACES", 0)
-    np.testing.assert_allclose(found, lrp.explain(again[1], lrp.composites.gradient())(X[:1]))
+    np.testing.assert_allclose(found, explained(), rtol=1e-9, atol=1e-13)

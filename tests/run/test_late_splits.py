@@ -109,6 +109,21 @@ def test_loops_split_once():
     assert "custom_vmap" in str(jax.make_jaxpr(lambda p, x: late(RULES["zplus"], p, x))(PARAMS, X))
 
 
+class OfAUser(lrp.ZPlus):
+    pass
+
+
+@pytest.mark.parametrize("rule", [lrp.ZPlus(), OfAUser()])
+def test_nothing_waits_outside_jit(rule, monkeypatch):
+    expected = jax.jit(lambda p, x: late(rule, p, x))(PARAMS, X)
+    monkeypatch.setattr(late_splits, "after", None)
+    prepared = lrp.prepare(perceptron, rule, argnums=1)(PARAMS, X)
+    for params in (PARAMS, prepared):
+        np.testing.assert_allclose(late(rule, params), expected, rtol=1e-12)
+        found = jax.vmap(lambda x: late(rule, params, x[None])[0])(X)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_relevance_in_a_loss():
     def loss(explanation):
         return lambda p: (explanation(RULES["zplus"], p) ** 2).sum()
